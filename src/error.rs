@@ -1,0 +1,190 @@
+//! The one error of the library: what was being done, to what, why it failed,
+//! and what the caller can do about it.
+
+use std::fmt;
+
+/// What the caller can do next; each kind has a documented exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The work failed; the message says why.
+    Failed,
+    /// The request itself was wrong; mend the command line or the configuration.
+    Usage,
+    /// The named object, path, or snapshot does not exist.
+    Missing,
+    /// There is no repository at the place named.
+    NoRepository,
+    /// Refused to protect data: not empty, not confirmed, not allowed by the role.
+    Refused,
+    /// Another process or client holds what is needed, or won a race.
+    InUse,
+    /// No key slot opens with the identity or passphrase given.
+    WrongKey,
+    /// Stored bytes are not what they were when they were written.
+    Damaged,
+    /// The store shows an older state than one seen before.
+    RolledBack,
+    /// Written by a newer version, or with a feature that this one lacks.
+    Unsupported,
+    /// The store or the target has no room left.
+    Full,
+    /// The user or the system asked to stop.
+    Interrupted,
+}
+
+/// An error of the library: a kind, a message in one line, a hint, and the cause below it.
+pub struct Error {
+    inner: Box<Inner>,
+}
+
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    hint: Option<String>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// The result of everything in the library that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of `kind`; `message` is lower case and says what was being done, to what, and why it failed.
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { inner: Box::new(Inner { kind, message: message.into(), hint: None, source: None }) }
+    }
+
+    /// A plain failure.
+    #[must_use]
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Failed, message)
+    }
+
+    /// A wrong request.
+    #[must_use]
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Usage, message)
+    }
+
+    /// Something named that is not there.
+    #[must_use]
+    pub fn missing(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Missing, message)
+    }
+
+    /// Bytes that are not what they were when they were written.
+    #[must_use]
+    pub fn damaged(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Damaged, message)
+    }
+
+    /// An operating system error met while `doing` something to `what` ("open", "/home/x").
+    #[must_use]
+    pub fn io(doing: &str, what: impl fmt::Display, error: std::io::Error) -> Self {
+        use std::io::ErrorKind as Io;
+        let kind = match error.kind() {
+            Io::NotFound => ErrorKind::Missing,
+            Io::StorageFull | Io::QuotaExceeded => ErrorKind::Full,
+            Io::Interrupted => ErrorKind::Interrupted,
+            _ => ErrorKind::Failed,
+        };
+        let hint = match error.kind() {
+            Io::StorageFull | Io::QuotaExceeded => Some("free some space there and run the command again"),
+            Io::PermissionDenied => Some("run as a user who may do this, or change the permissions"),
+            Io::ReadOnlyFilesystem => Some("the place is read-only; mount it writable or choose another"),
+            _ => None,
+        };
+        let mut made = Self::new(kind, format!("{doing} {what}: {}", reason(&error)));
+        made.inner.hint = hint.map(Into::into);
+        made.inner.source = Some(Box::new(error));
+        made
+    }
+
+    /// Adds what the user can do; shown on a line of its own.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.inner.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.inner.source = Some(Box::new(source));
+        self
+    }
+
+    /// Puts what was being done in front of the message.
+    #[must_use]
+    pub fn while_doing(mut self, doing: impl fmt::Display) -> Self {
+        self.inner.message = format!("{doing}: {}", self.inner.message);
+        self
+    }
+
+    /// The same error under another kind.
+    #[must_use]
+    pub fn as_kind(mut self, kind: ErrorKind) -> Self {
+        self.inner.kind = kind;
+        self
+    }
+
+    /// What the caller can do next.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.inner.kind
+    }
+
+    /// What the user can do, if there is something.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        self.inner.hint.as_deref()
+    }
+
+    /// The operating system error below this one, if that is what it was.
+    #[must_use]
+    pub fn io_kind(&self) -> Option<std::io::ErrorKind> {
+        self.inner.source.as_ref()?.downcast_ref::<std::io::Error>().map(std::io::Error::kind)
+    }
+
+    /// The process exit code that stands for this error (docs/reference/exit-codes.md).
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self.inner.kind {
+            ErrorKind::Failed | ErrorKind::Missing | ErrorKind::Full | ErrorKind::Unsupported => 1,
+            ErrorKind::Usage => 2,
+            ErrorKind::NoRepository => 10,
+            ErrorKind::Refused | ErrorKind::InUse => 11,
+            ErrorKind::WrongKey => 12,
+            ErrorKind::Damaged => 13,
+            ErrorKind::RolledBack => 14,
+            ErrorKind::Interrupted => 130,
+        }
+    }
+}
+
+/// The reason in words, without the "(os error 2)" that means nothing to a user.
+fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.inner.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:?}: {}", self.inner.kind, self.inner.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.inner.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static))
+    }
+}

@@ -1,0 +1,7 @@
+//! Bytes ⇄ values of the repository format (docs/format.md): pure, without I/O, keys, or a clock.
+//!
+//! Every decoder takes hostile bytes: it checks lengths before it allocates, never panics, and accepts
+//! nothing that does not encode back to the same bytes.
+
+pub mod snapshot;
+pub mod tree;

@@ -1,0 +1,177 @@
+//! Nodes of a tree, the pages of a directory, and the lists of a file's chunks (docs/format.md#7).
+
+use crate::id::ChunkId;
+
+/// What kind of chunk an id names; each kind has a name key of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ChunkType {
+    /// Bytes of a file.
+    Data,
+    /// A page of a directory.
+    Tree,
+    /// A page of a list of references.
+    List,
+    /// A snapshot.
+    Snapshot,
+}
+
+/// A point in time as file systems keep it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Time {
+    /// Seconds since 1970-01-01T00:00:00Z.
+    pub secs: i64,
+    /// Nanoseconds after `secs`, below 1,000,000,000.
+    pub nanos: u32,
+}
+
+/// What a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NodeKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+}
+
+/// A reference to a chunk, or to a page of references.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkRef {
+    /// The chunk's name.
+    pub id: ChunkId,
+    /// Bytes of file data below it.
+    pub len: u64,
+}
+
+/// Where the data of a file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// At most 16 chunks, in order; empty for a file without data.
+    Chunks(Vec<ChunkRef>),
+    /// A tree of list pages.
+    List {
+        /// Levels of pages below the named one.
+        depth: u8,
+        /// The top page; its `len` is the length of all the data.
+        root: ChunkRef,
+    },
+}
+
+impl Default for Content {
+    fn default() -> Self {
+        Self::Chunks(Vec::new())
+    }
+}
+
+/// A stretch of a sparse file that reads as zeros and takes no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hole {
+    /// Where it begins, in bytes.
+    pub offset: u64,
+    /// Its length in bytes, never zero.
+    pub len: u64,
+}
+
+/// One extended attribute; ACLs and capabilities are such attributes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Xattr {
+    /// The whole name with its namespace, such as `user.note`.
+    pub name: Vec<u8>,
+    /// The value.
+    pub value: Vec<u8>,
+}
+
+/// One entry of a directory with all of its metadata.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// The name within its directory: any bytes but `/` and NUL.
+    pub name: Vec<u8>,
+    /// What it is.
+    pub kind: NodeKind,
+    /// Permission bits: `st_mode & 0o7777`.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Name of the owner, empty if unknown.
+    pub user: Vec<u8>,
+    /// Name of the group, empty if unknown.
+    pub group: Vec<u8>,
+    /// Last change of the content.
+    pub mtime: Time,
+    /// Last change of the metadata.
+    pub ctime: Option<Time>,
+    /// Creation.
+    pub btime: Option<Time>,
+    /// Last reading, kept on request only.
+    pub atime: Option<Time>,
+    /// Size in bytes, holes included; zero for other than files.
+    pub size: u64,
+    /// Data of a file.
+    pub content: Content,
+    /// Holes of a sparse file, ascending, not touching.
+    pub holes: Vec<Hole>,
+    /// Target of a symbolic link.
+    pub target: Vec<u8>,
+    /// Root page of a directory.
+    pub subtree: Option<ChunkId>,
+    /// Major and minor number of a device.
+    pub device: Option<(u32, u32)>,
+    /// Device and inode shared by the names of one file with several links.
+    pub link: Option<(u64, u64)>,
+    /// Extended attributes, ascending by name.
+    pub xattrs: Vec<Xattr>,
+    /// Inode flags that can be set (Linux `FS_IOC_GETFLAGS`).
+    pub flags: u32,
+    /// The file changed while it was read.
+    pub unstable: bool,
+    /// Fields of later versions, kept as they are: key and encoded value.
+    pub extra: Vec<(u64, Vec<u8>)>,
+}
+
+impl Node {
+    /// A node with the given name and kind, and nothing else.
+    #[must_use]
+    pub fn new(name: Vec<u8>, kind: NodeKind) -> Self {
+        Self {
+            name,
+            kind,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            user: Vec::new(),
+            group: Vec::new(),
+            mtime: Time::default(),
+            ctime: None,
+            btime: None,
+            atime: None,
+            size: 0,
+            content: Content::default(),
+            holes: Vec::new(),
+            target: Vec::new(),
+            subtree: None,
+            device: None,
+            link: None,
+            xattrs: Vec::new(),
+            flags: 0,
+            unstable: false,
+            extra: Vec::new(),
+        }
+    }
+
+    /// Bytes of data: the size without the holes.
+    #[must_use]
+    pub fn data_len(&self) -> u64 {
+        self.holes.iter().fold(self.size, |size, hole| size.saturating_sub(hole.len))
+    }
+}

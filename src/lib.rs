@@ -1,0 +1,10 @@
+//! Lifeboat: encrypted, deduplicated backups, and recovery from them.
+
+pub mod error;
+pub mod id;
+
+pub mod event;
+
+pub mod format;
+
+pub mod store;

@@ -1,0 +1,110 @@
+//! Stores: named immutable objects in a directory, in memory, or elsewhere.
+//!
+//! A store never learns what its objects mean. `put` may be repeated, `create` is the one atomic step that
+//! commits are built on, and nothing overwrites.
+
+use crate::error::Result;
+use std::fmt;
+use std::sync::Arc;
+
+/// Name of an object: `/`-separated parts of `[0-9a-z.]`, relative, never empty, never `.` or `..`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(String);
+
+/// What became of a [`Store::create`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Created {
+    /// The object is there now, durable, with the given bytes.
+    New,
+    /// Another object had the name already; nothing was changed.
+    Exists,
+}
+
+/// A listed object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name.
+    pub key: Key,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When the store says it was written, nanoseconds since 1970.
+    pub modified: i64,
+}
+
+/// An object that is written in steps and gets its name at the end. Dropped before that, it leaves nothing.
+pub trait Staged: Send {
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// `Full`, `Failed`.
+    fn write(&mut self, bytes: &[u8]) -> Result<()>;
+
+    /// Makes the object durable and visible under `key`. An object that is there already is kept.
+    ///
+    /// # Errors
+    /// `Full`, `Failed`; then nothing is visible.
+    fn finish(self: Box<Self>, key: &Key) -> Result<()>;
+}
+
+/// A place that keeps named immutable objects. All methods may be called from many threads.
+pub trait Store: Send + Sync {
+    /// Puts a whole object whose name is the hash of its bytes; one that is there already is kept. Durable on return.
+    ///
+    /// # Errors
+    /// `Full`, `Failed`.
+    fn put(&self, key: &Key, bytes: &[u8]) -> Result<()>;
+
+    /// Creates an object if there is none of that name, atomically, durable on return.
+    ///
+    /// # Errors
+    /// `Full`, `Failed`; then it is unknown whether the object is there.
+    fn create(&self, key: &Key, bytes: &[u8]) -> Result<Created>;
+
+    /// Begins an object that is written in steps.
+    ///
+    /// # Errors
+    /// `Full`, `Failed`.
+    fn stage(&self) -> Result<Box<dyn Staged>>;
+
+    /// The whole object, if it is no longer than `limit` bytes.
+    ///
+    /// # Errors
+    /// `Missing`; `Damaged` if it is longer than `limit`; `Failed`.
+    fn get(&self, key: &Key, limit: u64) -> Result<Vec<u8>>;
+
+    /// Reads `buffer.len()` bytes from `offset` on.
+    ///
+    /// # Errors
+    /// `Missing`; `Damaged` if the object ends before; `Failed`.
+    fn read_at(&self, key: &Key, offset: u64, buffer: &mut [u8]) -> Result<()>;
+
+    /// Size of an object, `None` if there is none.
+    ///
+    /// # Errors
+    /// `Failed`.
+    fn size(&self, key: &Key) -> Result<Option<u64>>;
+
+    /// Calls `each` for every object under `prefix` (a folder such as `packs`, or empty for all), in no order.
+    ///
+    /// # Errors
+    /// `Failed`, or what `each` returns.
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()>;
+
+    /// Deletes an object; one that is not there is deleted already.
+    ///
+    /// # Errors
+    /// `Failed`, `Refused`.
+    fn delete(&self, key: &Key) -> Result<()>;
+
+    /// The place in words, for messages.
+    fn describe(&self) -> String;
+}
+
+/// A handle to some store.
+pub type AnyStore = Arc<dyn Store>;
+
+impl fmt::Display for Key {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
