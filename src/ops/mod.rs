@@ -1,0 +1,9 @@
+//! The verbs: one file, one function `(repository, options, observer) -> report` each.
+//!
+//! Operations decide and do; they never print, never read the environment, and never see a store or a key.
+
+pub mod backup;
+pub mod check;
+pub mod init;
+pub mod restore;
+pub mod select;
