@@ -1,6 +1,19 @@
 //! Nodes of a tree, the pages of a directory, and the lists of a file's chunks (docs/format.md#7).
 
+mod list;
+mod node;
+mod page;
+
+pub use list::{LIST_MAX_REFS, ListPage, list_ends};
+pub use node::{decode_node, encode_node};
+pub use page::{PAGE_MAX_BYTES, PAGE_MAX_ENTRIES, Page, PageRef, decode_page, encode_inner, encode_leaf, page_ends};
+
 use crate::id::ChunkId;
+
+/// Most chunk references that stand in a node itself.
+pub const NODE_MAX_CHUNKS: usize = 16;
+/// Longest page, in bytes.
+pub const PAGE_LIMIT: usize = 1 << 20;
 
 /// What kind of chunk an id names; each kind has a name key of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,6 +28,57 @@ pub enum ChunkType {
     Snapshot,
 }
 
+/// What a writer without a reader's key cannot open: data and meta are sealed to different vaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Class {
+    /// Contents of files.
+    Data,
+    /// Names, metadata, and structure.
+    Meta,
+}
+
+impl Class {
+    /// Its code in the format.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Data => 1,
+            Self::Meta => 2,
+        }
+    }
+
+    /// The class with this code.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        [Self::Data, Self::Meta].into_iter().find(|class| class.code() == code)
+    }
+}
+
+impl ChunkType {
+    /// Its code in the format.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Data => 1,
+            Self::Tree => 2,
+            Self::List => 3,
+            Self::Snapshot => 4,
+        }
+    }
+
+    /// The type with this code.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        [Self::Data, Self::Tree, Self::List, Self::Snapshot].into_iter().find(|kind| kind.code() == code)
+    }
+
+    /// The class it is sealed in.
+    #[must_use]
+    pub fn class(self) -> Class {
+        if self == Self::Data { Class::Data } else { Class::Meta }
+    }
+}
+
 /// A point in time as file systems keep it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Time {
@@ -22,6 +86,22 @@ pub struct Time {
     pub secs: i64,
     /// Nanoseconds after `secs`, below 1,000,000,000.
     pub nanos: u32,
+}
+
+impl Time {
+    /// Nanoseconds since 1970, exact.
+    #[must_use]
+    pub fn total_nanos(self) -> i128 {
+        i128::from(self.secs) * 1_000_000_000 + i128::from(self.nanos)
+    }
+
+    /// The time that is `nanos` nanoseconds after 1970, if seconds can hold it.
+    #[must_use]
+    pub fn from_total_nanos(nanos: i128) -> Option<Self> {
+        let secs = i64::try_from(nanos.div_euclid(1_000_000_000)).ok()?;
+        let nanos = u32::try_from(nanos.rem_euclid(1_000_000_000)).expect("a remainder below 10^9");
+        Some(Self { secs, nanos })
+    }
 }
 
 /// What a node is.
@@ -41,6 +121,37 @@ pub enum NodeKind {
     CharDevice,
     /// A block device.
     BlockDevice,
+}
+
+impl NodeKind {
+    /// Its code in the format.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::File => 1,
+            Self::Directory => 2,
+            Self::Symlink => 3,
+            Self::Fifo => 4,
+            Self::Socket => 5,
+            Self::CharDevice => 6,
+            Self::BlockDevice => 7,
+        }
+    }
+
+    /// The kind with this code.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        let all = [
+            Self::File,
+            Self::Directory,
+            Self::Symlink,
+            Self::Fifo,
+            Self::Socket,
+            Self::CharDevice,
+            Self::BlockDevice,
+        ];
+        all.into_iter().find(|kind| kind.code() == code)
+    }
 }
 
 /// A reference to a chunk, or to a page of references.
