@@ -16,7 +16,7 @@ pub struct Chunker {
 impl Chunker {
     /// A chunker with the secret `gear` table and the sizes of the repository.
     #[must_use]
-    pub(super) fn new(gear: Box<[u64; 256]>, sizes: &crate::format::repository::Chunker) -> Self {
+    pub(super) fn new(gear: Box<[u64; 256]>, sizes: &crate::format::repository::ChunkSizes) -> Self {
         let level = match sizes.normalisation {
             0 => Normalization::Level0,
             1 => Normalization::Level1,
