@@ -5,6 +5,8 @@ pub mod id;
 
 pub mod event;
 
+pub mod crypto;
+
 pub mod format;
 
 pub mod store;

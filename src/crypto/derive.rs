@@ -136,8 +136,7 @@ pub struct SessionContext<'a> {
 #[must_use]
 pub fn session_key(secret: &Secret, shared: &Secret, context: &SessionContext<'_>) -> CommittedKey {
     let generation = context.generation.to_le_bytes();
-    let parts: [&[u8]; 6] =
-        [&secret.0, &shared.0, &context.repository.0, &context.session.0, &[context.class], &generation];
+    let parts: [&[u8]; 6] = [&secret.0, &shared.0, &context.repository.0, &context.session.0, &[context.class], &generation];
     committed(SESSION, &parts)
 }
 

@@ -191,6 +191,6 @@ fn map_error(error: age::DecryptError) -> Error {
         }
         E::InvalidHeader | E::InvalidMac => Error::damaged("open an age file: its header was changed"),
         E::UnknownFormat => Error::new(ErrorKind::Unsupported, "open an age file: its version is not known"),
-        E::Io(_) => Error::damaged("open an age file: it is cut off or no age file"),
+        _ => Error::damaged("open an age file: it is cut off or no age file"),
     }
 }

@@ -3,5 +3,11 @@
 //! Every decoder takes hostile bytes: it checks lengths before it allocates, never panics, and accepts
 //! nothing that does not encode back to the same bytes.
 
+pub mod cbor;
+pub mod envelope;
+pub mod key;
+pub mod log;
+pub mod pack;
+pub mod repository;
 pub mod snapshot;
 pub mod tree;

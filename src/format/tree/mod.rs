@@ -141,15 +141,7 @@ impl NodeKind {
     /// The kind with this code.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        let all = [
-            Self::File,
-            Self::Directory,
-            Self::Symlink,
-            Self::Fifo,
-            Self::Socket,
-            Self::CharDevice,
-            Self::BlockDevice,
-        ];
+        let all = [Self::File, Self::Directory, Self::Symlink, Self::Fifo, Self::Socket, Self::CharDevice, Self::BlockDevice];
         all.into_iter().find(|kind| kind.code() == code)
     }
 }

@@ -43,8 +43,7 @@ pub enum Page {
 #[must_use]
 pub fn page_ends(name_hash: &[u8; 32], depth: u8) -> bool {
     let at = usize::from(depth) * 4;
-    depth <= 6
-        && u32::from_le_bytes(name_hash[at..at + 4].try_into().expect("4 bytes")).is_multiple_of(PAGE_MEAN)
+    depth <= 6 && u32::from_le_bytes(name_hash[at..at + 4].try_into().expect("4 bytes")).is_multiple_of(PAGE_MEAN)
 }
 
 /// Appends a leaf of `count` nodes that are encoded already, joined in ascending order.
