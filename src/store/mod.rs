@@ -3,7 +3,16 @@
 //! A store never learns what its objects mean. `put` may be repeated, `create` is the one atomic step that
 //! commits are built on, and nothing overwrites.
 
-use crate::error::Result;
+mod local;
+mod location;
+mod memory;
+
+pub use local::Local;
+pub use location::Location;
+pub use memory::Memory;
+
+use crate::error::{Error, Result};
+use crate::id::{ClientId, PackId, SlotId};
 use std::fmt;
 use std::sync::Arc;
 
@@ -106,5 +115,69 @@ pub type AnyStore = Arc<dyn Store>;
 impl fmt::Display for Key {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.0)
+    }
+}
+
+impl Key {
+    /// The key written as `text`.
+    ///
+    /// # Errors
+    /// `Damaged` if it is not a relative name of lower-case letters, digits, dots, and slashes.
+    pub fn new(text: impl Into<String>) -> Result<Self> {
+        let text = text.into();
+        let part = |part: &str| {
+            !part.is_empty()
+                && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'.'))
+                && part.bytes().any(|byte| byte != b'.')
+        };
+        if text.len() > 200 || !text.split('/').all(part) {
+            return Err(Error::damaged(format!("use the object name {text:?}: not a name of this format")));
+        }
+        Ok(Self(text))
+    }
+
+    /// `format/1`.
+    #[must_use]
+    pub fn format() -> Self {
+        Self("format/1".into())
+    }
+
+    /// A key slot.
+    #[must_use]
+    pub fn slot(id: &SlotId) -> Self {
+        Self(format!("keys/{id}.age"))
+    }
+
+    /// A pack.
+    #[must_use]
+    pub fn pack(id: &PackId) -> Self {
+        let name = id.to_string();
+        Self(format!("packs/{}/{name}", &name[..2]))
+    }
+
+    /// A record of a log.
+    #[must_use]
+    pub fn log(client: &ClientId, seq: u64) -> Self {
+        Self(format!("log/{client}/{seq:016x}"))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The pack that this names, if it names one.
+    #[must_use]
+    pub fn pack_id(&self) -> Option<PackId> {
+        let id = PackId::from_hex(self.0.rsplit('/').next()?).ok()?;
+        (Self::pack(&id) == *self).then_some(id)
+    }
+
+    /// The slot that this names, if it names one.
+    #[must_use]
+    pub fn slot_id(&self) -> Option<SlotId> {
+        let id = SlotId::from_hex(self.0.strip_prefix("keys/")?.strip_suffix(".age")?).ok()?;
+        (Self::slot(&id) == *self).then_some(id)
     }
 }

@@ -1,0 +1,306 @@
+//! A directory as a store.
+//!
+//! An object is written to `tmp/`, synced, and linked to its name, so that whatever is visible is whole and durable.
+//! A failed sync is final: the file is thrown away, never synced again, because the kernel may have dropped its pages.
+
+use super::{Created, Entry, Key, Staged, Store};
+use crate::error::{Error, ErrorKind, Result};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// Descriptors of packs that are kept open for ranged reads.
+const OPEN_FILES: usize = 32;
+/// Bytes after which writing back is started, so that the last sync is short.
+const WRITE_BACK_STEP: u64 = 4 << 20;
+
+/// A store in a directory.
+pub struct Local {
+    root: PathBuf,
+    open: Mutex<VecDeque<(Key, Arc<File>)>>,
+}
+
+static STAGED: AtomicU64 = AtomicU64::new(0);
+
+impl Local {
+    /// Opens the store in `root`.
+    ///
+    /// # Errors
+    /// `NoRepository` if there is no directory or no repository in it.
+    pub fn open(root: &Path) -> Result<Self> {
+        let store = Self { root: root.to_owned(), open: Mutex::default() };
+        match fs::symlink_metadata(root.join("format/1")) {
+            Ok(_) => Ok(store),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                let message = format!("open the repository {}: there is none", root.display());
+                Err(Error::new(ErrorKind::NoRepository, message)
+                    .with_hint(format!("make one with `lifeboat init --repo {}`, or check --repo", root.display())))
+            }
+            Err(error) => Err(Error::io("open the repository", root.display(), error)),
+        }
+    }
+
+    /// Makes the directory and the folders of a store.
+    ///
+    /// # Errors
+    /// `Refused` if something is there.
+    pub fn create(root: &Path) -> Result<Self> {
+        let failed = |error| Error::io("make the repository", root.display(), error);
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(root).map_err(failed)?;
+        let other = |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.file_name() != "tmp");
+        if fs::read_dir(root).map_err(failed)?.any(other) {
+            let message = format!("make the repository {}: the directory is not empty", root.display());
+            let hint = "choose an empty directory; if a repository is there already, use it without init";
+            return Err(Error::new(ErrorKind::Refused, message).with_hint(hint));
+        }
+        for folder in ["tmp", "format", "keys", "packs", "log", "index", "gc"] {
+            builder.create(root.join(folder)).map_err(failed)?;
+        }
+        sync_directory(root)?;
+        Ok(Self { root: root.to_owned(), open: Mutex::default() })
+    }
+
+    fn path(&self, key: &Key) -> PathBuf {
+        self.root.join(key.as_str())
+    }
+
+    fn file(&self, key: &Key) -> Result<Arc<File>> {
+        let mut open = self.open.lock().expect("no code panics while it holds this lock");
+        if let Some(position) = open.iter().position(|(name, _)| name == key) {
+            return Ok(open[position].1.clone());
+        }
+        drop(open);
+        let file = Arc::new(self.open_file(key)?);
+        open = self.open.lock().expect("no code panics while it holds this lock");
+        if open.len() >= OPEN_FILES {
+            open.pop_front();
+        }
+        open.push_back((key.clone(), file.clone()));
+        Ok(file)
+    }
+
+    fn open_file(&self, key: &Key) -> Result<File> {
+        let path = self.path(key);
+        let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).expect("flags fit");
+        let opened = fs::OpenOptions::new().read(true).custom_flags(flags).open(&path);
+        let file = opened.map_err(|error| Error::io("read the object", key, error))?;
+        let regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        if regular { Ok(file) } else { Err(Error::damaged(format!("read the object {key}: it is no file"))) }
+    }
+
+    fn temporary(&self) -> Result<StagedFile> {
+        let number = STAGED.fetch_add(1, Ordering::Relaxed);
+        let folder = self.root.join("tmp");
+        let mut random = [0; 4];
+        getrandom::fill(&mut random).map_err(|error| Error::failed(format!("draw a random name: {error}")))?;
+        let path = folder.join(format!("{}.{number}.{:08x}", std::process::id(), u32::from_le_bytes(random)));
+        let make = || fs::OpenOptions::new().write(true).create_new(true).mode(0o400).open(&path);
+        let file = match make() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).and_then(|()| make())
+            }
+            other => other,
+        };
+        let file = file.map_err(|error| Error::io("write to the repository", self.root.display(), error))?;
+        Ok(StagedFile { file, path, root: self.root.clone(), written: 0, started: 0 })
+    }
+}
+
+/// A file in `tmp/`; removed when dropped.
+struct StagedFile {
+    file: File,
+    path: PathBuf,
+    root: PathBuf,
+    written: u64,
+    started: u64,
+}
+
+impl Drop for StagedFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl StagedFile {
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|error| Error::io("write to the repository", self.root.display(), error))?;
+        self.written += bytes.len() as u64;
+        if self.written - self.started >= WRITE_BACK_STEP {
+            self.start_write_back();
+        }
+        Ok(())
+    }
+
+    /// Asks the kernel to begin writing what has been appended; only a hint, so its result does not matter.
+    #[cfg(target_os = "linux")]
+    fn start_write_back(&mut self) {
+        use rustix::fs::{Advice, fadvise};
+        let length = std::num::NonZeroU64::new(self.written - self.started);
+        let _ = fadvise(&self.file, self.started, length, Advice::DontNeed);
+        self.started = self.written;
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn start_write_back(&mut self) {
+        self.started = self.written;
+    }
+
+    /// Syncs and links to the name; false if the name was taken.
+    fn publish(self, key: &Key) -> Result<bool> {
+        let failed = |error| Error::io("store the object", key, error);
+        self.file.sync_data().map_err(failed)?;
+        let target = self.root.join(key.as_str());
+        let folder = target.parent().expect("keys have a folder");
+        let linked = match link(&self.path, &target) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make_folder(&self.root, folder)?;
+                link(&self.path, &target)
+            }
+            other => other,
+        };
+        match linked {
+            Ok(()) => sync_directory(folder).map(|()| true),
+            // The winner may have died before its sync of the folder.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => sync_directory(folder).map(|()| false),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+impl Staged for StagedFile {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.append(bytes)
+    }
+
+    fn finish(self: Box<Self>, key: &Key) -> Result<()> {
+        self.publish(key).map(drop)
+    }
+}
+
+/// Gives the file a second name, failing if that is taken. Both operations are atomic; some file systems lack one of them.
+fn link(from: &Path, to: &Path) -> io::Result<()> {
+    match rustix::fs::linkat(rustix::fs::CWD, from, rustix::fs::CWD, to, AtFlags::empty()) {
+        Err(rustix::io::Errno::PERM | rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::MLINK) => rename_new(from, to),
+        other => other.map_err(Into::into),
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE).map_err(Into::into)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+fn rename_new(_: &Path, _: &Path) -> io::Result<()> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this file system has no hard links"))
+}
+
+fn make_folder(root: &Path, folder: &Path) -> Result<()> {
+    let failed = |error| Error::io("make the folder", folder.display(), error);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    let mut above = folder;
+    while let Some(parent) = above.parent().filter(|parent| parent.starts_with(root)) {
+        sync_directory(parent)?;
+        above = parent;
+    }
+    Ok(())
+}
+
+fn sync_directory(path: &Path) -> Result<()> {
+    let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    match opened.and_then(rustix::fs::fsync) {
+        // Some file systems cannot sync a directory and keep its entries by themselves.
+        Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(()),
+        Err(error) => Err(Error::io("sync the folder", path.display(), error.into())),
+    }
+}
+
+impl Store for Local {
+    fn put(&self, key: &Key, bytes: &[u8]) -> Result<()> {
+        let mut staged = self.temporary()?;
+        staged.append(bytes)?;
+        staged.publish(key).map(drop)
+    }
+
+    fn create(&self, key: &Key, bytes: &[u8]) -> Result<Created> {
+        let mut staged = self.temporary()?;
+        staged.append(bytes)?;
+        Ok(if staged.publish(key)? { Created::New } else { Created::Exists })
+    }
+
+    fn stage(&self) -> Result<Box<dyn Staged>> {
+        Ok(Box::new(self.temporary()?))
+    }
+
+    fn get(&self, key: &Key, limit: u64) -> Result<Vec<u8>> {
+        let file = self.open_file(key)?;
+        let size = file.metadata().map_err(|error| Error::io("read the object", key, error))?.len();
+        if size > limit {
+            return Err(Error::damaged(format!("read the object {key}: {size} bytes are more than it can have")));
+        }
+        let mut bytes = vec![0; usize::try_from(size).expect("limits are far below the address space")];
+        file.read_exact_at(&mut bytes, 0).map_err(|error| Error::io("read the object", key, error))?;
+        Ok(bytes)
+    }
+
+    fn read_at(&self, key: &Key, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.file(key)?.read_exact_at(buffer, offset).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => Error::damaged(format!("read the object {key}: it is cut off")),
+            _ => Error::io("read the object", key, error),
+        })
+    }
+
+    fn size(&self, key: &Key) -> Result<Option<u64>> {
+        match fs::symlink_metadata(self.path(key)) {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("look at the object", key, error)),
+        }
+    }
+
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
+        let mut folders = vec![PathBuf::from(prefix)];
+        while let Some(folder) = folders.pop() {
+            let failed = |error| Error::io("list the objects in", folder.display(), error);
+            let entries = match fs::read_dir(self.root.join(&folder)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(failed)?,
+            };
+            for entry in entries {
+                let entry = entry.map_err(failed)?;
+                let path = folder.join(entry.file_name());
+                let metadata = match entry.metadata() {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    other => other.map_err(failed)?,
+                };
+                if metadata.is_dir() {
+                    if path != Path::new("tmp") {
+                        folders.push(path);
+                    }
+                } else if let Some(key) = path.to_str().and_then(|path| Key::new(path).ok()) {
+                    let modified = metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec();
+                    each(Entry { key, size: metadata.len(), modified })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn delete(&self, key: &Key) -> Result<()> {
+        match fs::remove_file(self.path(key)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("delete the object", key, error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn describe(&self) -> String {
+        self.root.display().to_string()
+    }
+}
