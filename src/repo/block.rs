@@ -1,0 +1,167 @@
+//! Solid blocks: chunks that lie together are compressed and sealed together.
+
+use crate::crypto::derive::{BlockContext, block_key};
+use crate::crypto::seal::{open_in_place, seal_in_place};
+use crate::error::{Error, Result};
+use crate::format::pack::{BlockRow, Codec, TableEntry, encode_table};
+use crate::format::tree::ChunkType;
+use crate::id::{ChunkId, RepositoryId};
+use crate::repo::keys::Keys;
+use zstd::bulk::{Compressor, Decompressor};
+
+const NONCE: [u8; 12] = [0; 12];
+/// Compression that saves less than this share of the input is not kept: 1/32.
+const LEAST_GAIN: usize = 32;
+
+/// A block that is sealed and was verified.
+pub(super) struct SealedBlock {
+    pub(super) row: BlockRow,
+    pub(super) chunks: Vec<TableEntry>,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Hash of a block's chunk table.
+pub(super) fn table_digest(chunks: &[TableEntry]) -> [u8; 32] {
+    let mut bytes = Vec::with_capacity(4 + chunks.len() * 20);
+    encode_table(chunks, &mut bytes);
+    *blake3::hash(&bytes).as_bytes()
+}
+
+fn context<'a>(row: &BlockRow, table: &'a [u8; 32]) -> BlockContext<'a> {
+    BlockContext {
+        number: row.number,
+        codec: row.codec.code(),
+        kind: row.kind.code(),
+        raw_len: row.raw_len,
+        packed_len: row.packed_len,
+        table,
+    }
+}
+
+/// Chunks of one type that are waiting to fill a block.
+pub(super) struct OpenBlock {
+    pub(super) kind: ChunkType,
+    pub(super) raw: Vec<u8>,
+    pub(super) chunks: Vec<TableEntry>,
+}
+
+impl OpenBlock {
+    pub(super) fn new(kind: ChunkType) -> Self {
+        Self { kind, raw: Vec::new(), chunks: Vec::new() }
+    }
+
+    pub(super) fn push(&mut self, id: &ChunkId, bytes: &[u8]) {
+        let len = u32::try_from(bytes.len()).expect("chunks are at most 4 MiB");
+        self.raw.extend_from_slice(bytes);
+        self.chunks.push(TableEntry { len, prefix: id.prefix() });
+    }
+}
+
+/// Compresses and seals blocks; one for each worker.
+pub(super) struct Sealer {
+    compressor: Compressor<'static>,
+    opener: Opener,
+    check: Vec<u8>,
+}
+
+impl Sealer {
+    pub(super) fn new(level: i32) -> Result<Self> {
+        let failed = |error| Error::io("prepare", "zstd", error);
+        let mut compressor = Compressor::new(level).map_err(failed)?;
+        compressor.include_checksum(false).map_err(failed)?;
+        Ok(Self { compressor, opener: Opener::new()?, check: Vec::new() })
+    }
+
+    /// Empties `block` into a sealed block, written to `out`, which is a buffer to reuse. What was sealed is opened
+    /// again, decompressed, and hashed before it is let go: a fault of memory, compressor, or cipher never reaches
+    /// the store.
+    pub(super) fn seal(
+        &mut self,
+        keys: &Keys,
+        session: &[u8; 32],
+        number: u64,
+        block: &mut OpenBlock,
+        mut out: Vec<u8>,
+    ) -> Result<SealedBlock> {
+        let codec = self.pack(&block.raw, &mut out)?;
+        let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("blocks are at most 16 MiB");
+        let chunks = std::mem::take(&mut block.chunks);
+        let row =
+            BlockRow { seal: 0, number, kind: block.kind, codec, raw_len: length(&block.raw), packed_len: length(&out) };
+        let table = table_digest(&chunks);
+        let key = block_key(session, &context(&row, &table));
+        out.resize(row.padded_len() as usize, 0);
+        seal_in_place(&key, &NONCE, &keys.repository.0, &mut out, 0);
+        block.raw.clear();
+
+        self.check.clear();
+        self.check.extend_from_slice(&out);
+        let mut check = std::mem::take(&mut self.check);
+        let raw = self.opener.open(&keys.repository, session, &row, &table, &mut check)?;
+        let mut rest = raw;
+        for chunk in &chunks {
+            let (bytes, after) = rest.split_at(chunk.len as usize);
+            if keys.name(block.kind, bytes)?.prefix() != chunk.prefix {
+                return Err(Error::failed("verify a block before it is stored: its content is not what was read")
+                    .with_hint("this machine's memory or processor makes errors; nothing was committed"));
+            }
+            rest = after;
+        }
+        self.check = check;
+        Ok(SealedBlock { row, chunks, bytes: out })
+    }
+
+    fn pack(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Result<Codec> {
+        out.clear();
+        out.reserve(zstd::zstd_safe::compress_bound(raw.len()) + 128);
+        let packed = self.compressor.compress_to_buffer(raw, out).map_err(|error| Error::io("compress", "a block", error))?;
+        if packed + raw.len() / LEAST_GAIN < raw.len() {
+            return Ok(Codec::Zstd);
+        }
+        out.clear();
+        out.extend_from_slice(raw);
+        Ok(Codec::Raw)
+    }
+}
+
+/// Opens and decompresses blocks into a buffer of its own.
+pub(super) struct Opener {
+    decompressor: Decompressor<'static>,
+    raw: Vec<u8>,
+}
+
+impl Opener {
+    pub(super) fn new() -> Result<Self> {
+        let decompressor = Decompressor::new().map_err(|error| Error::io("prepare", "zstd", error))?;
+        Ok(Self { decompressor, raw: Vec::new() })
+    }
+
+    /// The raw bytes of a block. `stored` is opened in place; the result lives until the next call.
+    pub(super) fn open<'a>(
+        &'a mut self,
+        repository: &RepositoryId,
+        session: &[u8; 32],
+        row: &BlockRow,
+        table: &[u8; 32],
+        stored: &'a mut [u8],
+    ) -> Result<&'a [u8]> {
+        row.check()?;
+        let key = block_key(session, &context(row, table));
+        let padded = open_in_place(&key, &NONCE, &repository.0, stored)?;
+        let wrong = |why: &str| Error::damaged(format!("open a block: {why}"));
+        let (packed, padding) =
+            padded.split_at_checked(row.packed_len as usize).ok_or_else(|| wrong("it is shorter than it says"))?;
+        if padding.len() >= 64 || padding.iter().any(|byte| *byte != 0) {
+            return Err(wrong("its padding is not empty"));
+        }
+        if row.codec == Codec::Raw {
+            return Ok(packed);
+        }
+        self.raw.clear();
+        self.raw.reserve(row.raw_len as usize);
+        match self.decompressor.decompress_to_buffer(packed, &mut self.raw) {
+            Ok(length) if length == row.raw_len as usize => Ok(&self.raw),
+            _ => Err(wrong("it does not decompress to its length")),
+        }
+    }
+}

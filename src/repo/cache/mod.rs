@@ -1,0 +1,119 @@
+//! The local cache: a SQLite database that can be deleted at any time and is rebuilt from the store.
+//!
+//! It holds the index (which chunk is where), what was read of the log, and the stat cache (what each file looked
+//! like when it was last read). It holds no key. Anything wrong with it, damage or another version, throws it away.
+
+mod index;
+mod log;
+mod stat;
+
+pub(super) use index::{IndexReader, Place, StoredBlock, StoredPack};
+pub(super) use log::CachedSnapshot;
+pub use stat::StatRow;
+
+use crate::error::{Error, ErrorKind, Result};
+use rusqlite::{Connection, OpenFlags};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Changes with every change of the tables; another number means another version, and the cache is made anew.
+const VERSION: i32 = 1;
+
+const SCHEMA: &str = "
+    CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE pack(no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, size INTEGER NOT NULL, toc_len INTEGER NOT NULL,
+                      logged INTEGER NOT NULL, seals BLOB NOT NULL, blocks BLOB NOT NULL);
+    CREATE TABLE chunk(id BLOB PRIMARY KEY, pack INTEGER NOT NULL, block INTEGER NOT NULL, start INTEGER NOT NULL,
+                       len INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE head(client BLOB PRIMARY KEY, seq INTEGER NOT NULL, hash BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE snapshot(id BLOB NOT NULL, client BLOB NOT NULL, seq INTEGER NOT NULL, time INTEGER NOT NULL,
+                          sealed BLOB NOT NULL, body BLOB, PRIMARY KEY(client, seq)) WITHOUT ROWID;
+    CREATE TABLE slot(id BLOB PRIMARY KEY, label TEXT NOT NULL, recipient TEXT NOT NULL, time INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE origin(no INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, snapshot BLOB NOT NULL, epoch INTEGER NOT NULL);
+    CREATE TABLE directory(origin INTEGER NOT NULL, path BLOB NOT NULL, part INTEGER NOT NULL, entries BLOB NOT NULL,
+                           PRIMARY KEY(origin, path, part)) WITHOUT ROWID;
+";
+
+/// Errors of SQLite in the words of this program.
+pub(super) fn failed(error: rusqlite::Error) -> Error {
+    let kind = match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => ErrorKind::Full,
+        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => ErrorKind::InUse,
+        _ => ErrorKind::Failed,
+    };
+    Error::new(kind, format!("use the local cache: {error}"))
+        .with_hint("the cache can be thrown away without loss: `lifeboat cache clear`")
+}
+
+/// The cache of one repository; opens connections for whoever needs one.
+#[derive(Clone)]
+pub(super) struct Cache {
+    path: PathBuf,
+}
+
+impl Cache {
+    /// Opens the cache in `folder`, or makes it anew if it is missing, damaged, or of another version.
+    pub(super) fn open(folder: &Path) -> Result<(Self, Connection)> {
+        std::fs::create_dir_all(folder).map_err(|error| Error::io("make the cache folder", folder.display(), error))?;
+        let cache = Self { path: folder.join("cache.sqlite") };
+        match cache.connect().and_then(|connection| cache.prepare(connection)) {
+            Ok(connection) => Ok((cache, connection)),
+            Err(error) if matches!(error.kind(), ErrorKind::InUse | ErrorKind::Full) => Err(error),
+            Err(_) => {
+                cache.remove()?;
+                let connection = cache.connect().and_then(|connection| cache.prepare(connection))?;
+                Ok((cache, connection))
+            }
+        }
+    }
+
+    /// Another connection.
+    pub(super) fn connect(&self) -> Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags).map_err(failed)?;
+        connection.busy_timeout(Duration::from_secs(60)).map_err(failed)?;
+        connection
+            .execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-4096; PRAGMA temp_store=MEMORY;")
+            .map_err(failed)?;
+        Ok(connection)
+    }
+
+    fn prepare(&self, mut connection: Connection) -> Result<Connection> {
+        let version: i32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
+        if version == VERSION {
+            return Ok(connection);
+        }
+        if version != 0 {
+            return Err(Error::failed("open the local cache: it was written by another version"));
+        }
+        // Two processes may come here at once; the second finds the work done.
+        let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
+        let version: i32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
+        if version == 0 {
+            transaction.execute_batch(SCHEMA).map_err(failed)?;
+            transaction.pragma_update(None, "user_version", VERSION).map_err(failed)?;
+        }
+        transaction.commit().map_err(failed)?;
+        Ok(connection)
+    }
+
+    /// Throws the cache away.
+    pub(super) fn remove(&self) -> Result<()> {
+        for suffix in ["", "-wal", "-shm", "-journal"] {
+            let mut path = self.path.clone().into_os_string();
+            path.push(suffix);
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove the cache", self.path.display(), error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
