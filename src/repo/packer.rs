@@ -1,0 +1,122 @@
+//! Writes sealed blocks into packs: one thread, one open pack for each class.
+
+use crate::crypto::derive::{CommittedKey, object_key};
+use crate::crypto::{fill_random, seal};
+use crate::error::Result;
+use crate::format::envelope::ObjectKind;
+use crate::format::log::PackRef;
+use crate::format::pack::{BlockEntry, FOOTER_LEN, Footer, SealEntry, Toc, encode_head, padded_pack_len};
+use crate::format::tree::Class;
+use crate::id::PackId;
+use crate::repo::block::SealedBlock;
+use crate::repo::keys::Keys;
+use crate::repo::sealed::new_header;
+use crate::store::{AnyStore, Key, Staged};
+use crossbeam_channel::{Receiver, Sender};
+use std::sync::Arc;
+
+/// A pack that is durable.
+pub(super) struct FinishedPack {
+    pub(super) pack: PackRef,
+    pub(super) seals: Vec<SealEntry>,
+    pub(super) toc: Toc,
+}
+
+/// A block with the seal of its session.
+pub(super) struct PackedBlock {
+    pub(super) seal: Arc<SealEntry>,
+    pub(super) block: SealedBlock,
+}
+
+struct OpenPack {
+    key: CommittedKey,
+    seal: Arc<SealEntry>,
+    staged: Box<dyn Staged>,
+    hasher: blake3::Hasher,
+    length: u64,
+    toc: Toc,
+}
+
+impl OpenPack {
+    fn start(keys: &Keys, store: &AnyStore, seal: Arc<SealEntry>) -> Result<Self> {
+        let header = new_header(keys, ObjectKind::Pack)?;
+        let key = object_key(keys.index_key(header.generation)?, &keys.repository, &header.encode());
+        let head = encode_head(&header, std::slice::from_ref(&*seal));
+        let first_block = u32::try_from(head.len()).expect("a head is short");
+        let toc = Toc { first_block, padding: 0, blocks: Vec::new() };
+        let mut pack = Self { key, seal, staged: store.stage()?, hasher: blake3::Hasher::new(), length: 0, toc };
+        pack.append(&head)?;
+        Ok(pack)
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.hasher.update(bytes);
+        self.length += bytes.len() as u64;
+        self.staged.write(bytes)
+    }
+
+    fn finish(mut self, target: u64) -> Result<FinishedPack> {
+        let toc_len = seal::sealed_len(self.toc.encode().len());
+        let bare = self.length + (toc_len + FOOTER_LEN) as u64;
+        let padding = padded_pack_len(bare, target) - bare;
+        self.toc.padding = u32::try_from(padding).expect("padding is a fraction of a pack");
+        let mut random = [0; 4096];
+        let mut left = usize::try_from(padding).expect("padding is a fraction of a pack");
+        while left > 0 {
+            let step = left.min(random.len());
+            fill_random(&mut random[..step])?;
+            self.append(&random[..step])?;
+            left -= step;
+        }
+        let sealed = seal::seal_pieces(&self.key.key, &self.toc.encode());
+        let toc_len = u32::try_from(sealed.len()).expect("a table of contents is at most 64 MiB");
+        self.append(&sealed)?;
+        let footer = Footer { commit: self.key.commit, toc_len };
+        self.append(&footer.encode())?;
+        let id = PackId(*self.hasher.finalize().as_bytes());
+        self.staged.finish(&Key::pack(&id))?;
+        let pack = PackRef { id, size: self.length, toc_len };
+        Ok(FinishedPack { pack, seals: vec![(*self.seal).clone()], toc: self.toc })
+    }
+}
+
+/// Where blocks come from and where finished packs and emptied buffers go.
+pub(super) struct Packer {
+    pub(super) keys: Arc<Keys>,
+    pub(super) store: AnyStore,
+    pub(super) target: u64,
+    pub(super) blocks: Receiver<PackedBlock>,
+    pub(super) finished: Sender<FinishedPack>,
+    pub(super) buffers: Sender<Vec<u8>>,
+}
+
+impl Packer {
+    /// Packs until no more blocks can come, then finishes what is open: data first, because meta refers to it.
+    pub(super) fn run(self) -> Result<()> {
+        let mut open: [Option<OpenPack>; 2] = [None, None];
+        while let Ok(PackedBlock { seal, block }) = self.blocks.recv() {
+            let slot = usize::from(seal.class == Class::Meta);
+            let mut pack = match open[slot].take() {
+                Some(pack) => pack,
+                None => OpenPack::start(&self.keys, &self.store, seal)?,
+            };
+            pack.append(&block.bytes)?;
+            pack.toc.blocks.push(BlockEntry { row: block.row, chunks: block.chunks });
+            // A full pool only means that this buffer is freed.
+            let _ = self.buffers.try_send(block.bytes);
+            if pack.length >= self.target {
+                self.hand_over(pack)?;
+            } else {
+                open[slot] = Some(pack);
+            }
+        }
+        open.into_iter().flatten().try_for_each(|pack| self.hand_over(pack))
+    }
+
+    fn hand_over(&self, pack: OpenPack) -> Result<()> {
+        let finished = pack.finish(self.target)?;
+        // The indexer ends early only on an error of its own, which the session reports.
+        let _ = self.finished.send(finished);
+        Ok(())
+    }
+}

@@ -1,0 +1,386 @@
+//! A session: one run of a writer, from its first chunk to its record in the log.
+//!
+//! Workers cut and seal; one thread packs; one thread keeps the cache. Every channel is bounded, and the buffers of
+//! sealed blocks go round, so memory is workers × block plus what waits for the packer.
+
+use crate::error::{Error, Result};
+use crate::format::log::{PackRef, RecordBody, SealedSnapshot};
+use crate::format::snapshot::Snapshot;
+use crate::format::tree::{ChunkRef, ChunkType, Class};
+use crate::id::{ChunkId, SnapshotId};
+use crate::repo::Repository;
+use crate::repo::block::{OpenBlock, Sealer};
+use crate::repo::cache::{self, IndexReader, StatRow};
+use crate::repo::keys::{Keys, OwnSession};
+use crate::repo::known::Known;
+use crate::repo::packer::{FinishedPack, PackedBlock, Packer};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+
+/// Blocks that may wait for the packer.
+const WAITING_BLOCKS: usize = 6;
+
+struct OpenSession {
+    own: OnceLock<(Arc<crate::format::pack::SealEntry>, OwnSession)>,
+    making: Mutex<()>,
+    next_number: AtomicU64,
+}
+
+impl OpenSession {
+    fn new() -> Self {
+        Self { own: OnceLock::new(), making: Mutex::new(()), next_number: AtomicU64::new(0) }
+    }
+
+    fn get(&self, keys: &Keys, class: Class) -> Result<&(Arc<crate::format::pack::SealEntry>, OwnSession)> {
+        if let Some(own) = self.own.get() {
+            return Ok(own);
+        }
+        let _one = self.making.lock().expect("no code panics while it holds this lock");
+        if self.own.get().is_none() {
+            let own = keys.start_session(class)?;
+            let _ = self.own.set((Arc::new(own.entry.clone()), own));
+        }
+        Ok(self.own.get().expect("it was set just now"))
+    }
+}
+
+/// What all workers of a session share.
+struct Shared {
+    keys: Arc<Keys>,
+    known: Known,
+    sessions: [OpenSession; 2],
+    dry_run: bool,
+    block_target: usize,
+    level: i32,
+    bytes_added: AtomicU64,
+    bytes_stored: AtomicU64,
+    chunks_added: AtomicU64,
+    lost_sink: AtomicBool,
+}
+
+impl Shared {
+    fn session(&self, class: Class) -> &OpenSession {
+        &self.sessions[usize::from(class == Class::Meta)]
+    }
+}
+
+/// Work for the thread that owns the cache's writing connection.
+enum CacheWork {
+    Pack(FinishedPack),
+    Stat(i64, Vec<StatRow>),
+}
+
+/// A run of a writer.
+pub struct Session {
+    repository: Repository,
+    shared: Arc<Shared>,
+    blocks: Option<Sender<PackedBlock>>,
+    spare: Receiver<Vec<u8>>,
+    stat: Option<Sender<CacheWork>>,
+    packer: Option<JoinHandle<Result<()>>>,
+    indexer: Option<JoinHandle<Result<Vec<PackRef>>>>,
+    forwarder: Option<JoinHandle<()>>,
+}
+
+/// Counts of a session.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SessionCounts {
+    /// Bytes of new chunks before compression.
+    pub bytes_added: u64,
+    /// Bytes that the store grew by.
+    pub bytes_stored: u64,
+    /// New chunks.
+    pub chunks_added: u64,
+}
+
+impl Session {
+    /// Begins a session; with `dry_run` nothing is stored and nothing can be committed.
+    ///
+    /// # Errors
+    /// `Refused` if the keys at hand cannot back up.
+    pub fn start(repository: &Repository, dry_run: bool) -> Result<Self> {
+        let format = repository.format();
+        let shared = Arc::new(Shared {
+            keys: repository.keys().clone(),
+            known: Known::new(),
+            sessions: [OpenSession::new(), OpenSession::new()],
+            dry_run,
+            block_target: format.block_target as usize,
+            level: format.level,
+            bytes_added: AtomicU64::new(0),
+            bytes_stored: AtomicU64::new(0),
+            chunks_added: AtomicU64::new(0),
+            lost_sink: AtomicBool::new(false),
+        });
+        let (blocks, block_queue) = bounded(WAITING_BLOCKS);
+        let (finished, finished_queue) = bounded(2);
+        let (buffers, spare) = bounded(WAITING_BLOCKS * 2);
+        let (stat, cache_queue) = bounded(64);
+        let packer = Packer {
+            keys: shared.keys.clone(),
+            store: repository.store().clone(),
+            target: u64::from(format.pack_target),
+            blocks: block_queue,
+            finished,
+            buffers,
+        };
+        let packer = spawn("packer", move || packer.run())?;
+        let to_cache = stat.clone();
+        let forwarder = spawn("packs", move || {
+            while let Ok(pack) = finished_queue.recv() {
+                if to_cache.send(CacheWork::Pack(pack)).is_err() {
+                    break;
+                }
+            }
+        })?;
+        let (cache, for_indexer) = (repository.cache().clone(), shared.clone());
+        let indexer = spawn("indexer", move || keep_cache(&cache, &for_indexer, &cache_queue))?;
+        Ok(Self {
+            repository: repository.clone(),
+            shared,
+            blocks: Some(blocks),
+            spare,
+            stat: Some(stat),
+            packer: Some(packer),
+            indexer: Some(indexer),
+            forwarder: Some(forwarder),
+        })
+    }
+
+    /// A writer for one worker thread.
+    ///
+    /// # Errors
+    /// `Failed` if the cache cannot be opened.
+    pub fn writer(&self) -> Result<ChunkWriter> {
+        let kinds = [ChunkType::Data, ChunkType::Tree, ChunkType::List, ChunkType::Snapshot];
+        Ok(ChunkWriter {
+            shared: self.shared.clone(),
+            blocks: self.blocks.clone().ok_or_else(over)?,
+            spare: self.spare.clone(),
+            open: kinds.map(OpenBlock::new),
+            sealer: Sealer::new(self.shared.level)?,
+            index: IndexReader::new(self.repository.cache().connect()?)?,
+        })
+    }
+
+    /// Saves rows of the stat cache.
+    pub fn save_stat(&self, origin: i64, rows: Vec<StatRow>) {
+        if let Some(stat) = &self.stat {
+            // The thread ends early only on an error of its own, which `finish` reports.
+            let _ = stat.send(CacheWork::Stat(origin, rows));
+        }
+    }
+
+    /// What the session added so far.
+    #[must_use]
+    pub fn counts(&self) -> SessionCounts {
+        SessionCounts {
+            bytes_added: self.shared.bytes_added.load(Ordering::Relaxed),
+            bytes_stored: self.shared.bytes_stored.load(Ordering::Relaxed),
+            chunks_added: self.shared.chunks_added.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Ends the threads; returns the packs written. All writers must be gone.
+    fn finish(&mut self) -> Result<Vec<PackRef>> {
+        self.blocks = None;
+        let packed = join(self.packer.take());
+        self.stat = None;
+        if let Some(forwarder) = self.forwarder.take() {
+            let _ = forwarder.join();
+        }
+        let packs = join(self.indexer.take());
+        packed?;
+        packs.map(Option::unwrap_or_default)
+    }
+
+    /// Commits `snapshot`: all packs are durable, then the record makes it visible. All other writers must be flushed
+    /// and gone. `end` is asked for the final snapshot once the counts are known.
+    ///
+    /// # Errors
+    /// Whatever kept data from being stored; then nothing is committed.
+    pub fn commit(mut self, mut writer: ChunkWriter, complete: impl FnOnce(SessionCounts) -> Snapshot) -> Result<(SnapshotId, Snapshot)> {
+        writer.flush()?;
+        let counts = self.counts();
+        let snapshot = complete(counts);
+        let bytes = snapshot.encode();
+        let id = self.shared.keys.name(ChunkType::Snapshot, &bytes)?;
+        let meta = self.shared.session(Class::Meta);
+        if meta.own.get().is_some() {
+            // Some meta pack is being written anyway: with the snapshot in it, the log can be rebuilt from packs.
+            writer.put(ChunkType::Snapshot, &bytes)?;
+            writer.flush()?;
+        }
+        let sealed = writer.seal_snapshot(&id, &bytes)?;
+        drop(writer);
+        let mut packs = self.finish()?;
+        packs.extend(self.adopted(&packs)?);
+        packs.sort_unstable();
+        packs.dedup();
+        let sessions = self.shared.sessions.iter().filter_map(|session| session.own.get());
+        let sessions = sessions.map(|(entry, _)| entry.session).collect();
+        let id = SnapshotId::from(id);
+        let body = RecordBody::Snapshot { id, snapshot: sealed, packs, indexes: Vec::new(), sessions };
+        self.repository.append(body)?;
+        Ok((id, snapshot))
+    }
+
+    /// Packs that an earlier, interrupted session left: their chunks may have been taken as known.
+    fn adopted(&self, own: &[PackRef]) -> Result<Vec<PackRef>> {
+        let connection = self.repository.connection();
+        let unlogged = cache::unlogged_packs(&connection)?;
+        Ok(unlogged.into_iter().filter(|pack| !own.contains(pack)).collect())
+    }
+
+    /// Ends the session without a commit. What was stored stays known, so that the next run goes on from there.
+    ///
+    /// # Errors
+    /// What went wrong in its threads.
+    pub fn abandon(mut self, writer: ChunkWriter) -> Result<()> {
+        drop(writer);
+        self.finish().map(drop)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.finish();
+    }
+}
+
+fn over() -> Error {
+    Error::failed("store a chunk: the session has ended")
+}
+
+fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
+    std::thread::Builder::new().name(name.into()).spawn(work).map_err(|error| Error::io("start a thread for", name, error))
+}
+
+fn join<T>(handle: Option<JoinHandle<Result<T>>>) -> Result<Option<T>> {
+    match handle.map(JoinHandle::join) {
+        None => Ok(None),
+        Some(Ok(result)) => result.map(Some),
+        Some(Err(_)) => Err(Error::failed("store chunks: a thread of the session failed")),
+    }
+}
+
+fn keep_cache(cache: &cache::Cache, shared: &Shared, work: &Receiver<CacheWork>) -> Result<Vec<PackRef>> {
+    let mut connection = cache.connect()?;
+    let mut packs = Vec::new();
+    let mut doubted = Vec::new();
+    while let Ok(work) = work.recv() {
+        match work {
+            CacheWork::Pack(pack) => {
+                cache::insert_pack(&mut connection, &pack.pack, false, &pack.seals, &pack.toc)?;
+                shared.known.settle(pack.toc.blocks.iter().flat_map(|block| block.chunks.iter().map(|chunk| &chunk.prefix)));
+                shared.bytes_stored.fetch_add(pack.pack.size, Ordering::Relaxed);
+                packs.push(pack.pack);
+            }
+            CacheWork::Stat(origin, rows) => {
+                if !doubted.contains(&origin) {
+                    cache::doubt_origin(&connection, origin)?;
+                    doubted.push(origin);
+                }
+                cache::save_stat(&mut connection, origin, &rows)?;
+            }
+        }
+    }
+    Ok(packs)
+}
+
+/// Names, deduplicates, and stores chunks; one for each worker thread.
+pub struct ChunkWriter {
+    shared: Arc<Shared>,
+    blocks: Sender<PackedBlock>,
+    spare: Receiver<Vec<u8>>,
+    open: [OpenBlock; 4],
+    sealer: Sealer,
+    index: IndexReader,
+}
+
+impl ChunkWriter {
+    /// Stores a chunk unless the repository has it.
+    ///
+    /// # Errors
+    /// `Failed` if the session cannot store any more.
+    pub fn put(&mut self, kind: ChunkType, bytes: &[u8]) -> Result<ChunkRef> {
+        let id = self.shared.keys.name(kind, bytes)?;
+        let reference = ChunkRef { id, len: bytes.len() as u64 };
+        if !self.shared.known.take_on(&id.prefix(), &self.index)? {
+            return Ok(reference);
+        }
+        self.shared.bytes_added.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.shared.chunks_added.fetch_add(1, Ordering::Relaxed);
+        if self.shared.dry_run {
+            return Ok(reference);
+        }
+        let slot = usize::from(kind.code()) - 1;
+        self.open[slot].push(&id, bytes);
+        if self.open[slot].raw.len() >= self.shared.block_target {
+            self.seal(slot)?;
+        }
+        Ok(reference)
+    }
+
+    /// True if the repository has the chunk, in a pack that is durable.
+    ///
+    /// # Errors
+    /// `Failed` if the cache cannot be read.
+    pub fn is_stored(&self, id: &ChunkId) -> Result<bool> {
+        self.shared.known.is_stored(&id.prefix(), &self.index)
+    }
+
+    fn seal(&mut self, slot: usize) -> Result<()> {
+        if self.open[slot].chunks.is_empty() {
+            return Ok(());
+        }
+        let class = self.open[slot].kind.class();
+        let session = self.shared.session(class);
+        let (seal, own) = session.get(&self.shared.keys, class)?;
+        let number = session.next_number.fetch_add(1, Ordering::Relaxed);
+        let buffer = self.spare.try_recv().unwrap_or_default();
+        let block = self.sealer.seal(&self.shared.keys, &own.key, number, &mut self.open[slot], buffer)?;
+        self.blocks.send(PackedBlock { seal: seal.clone(), block }).map_err(|_| {
+            self.shared.lost_sink.store(true, Ordering::Relaxed);
+            over()
+        })
+    }
+
+    /// Seals what is open.
+    ///
+    /// # Errors
+    /// As [`ChunkWriter::put`].
+    pub fn flush(&mut self) -> Result<()> {
+        (0..self.open.len()).try_for_each(|slot| self.seal(slot))
+    }
+
+    /// Seals a snapshot for its record.
+    fn seal_snapshot(&mut self, id: &ChunkId, bytes: &[u8]) -> Result<SealedSnapshot> {
+        let session = self.shared.session(Class::Meta);
+        let (seal, own) = session.get(&self.shared.keys, Class::Meta)?;
+        let number = session.next_number.fetch_add(1, Ordering::Relaxed);
+        let mut block = OpenBlock::new(ChunkType::Snapshot);
+        block.push(id, bytes);
+        let sealed = self.sealer.seal(&self.shared.keys, &own.key, number, &mut block, Vec::new())?;
+        let mut encoded = Vec::new();
+        seal.encode(&mut encoded);
+        Ok(SealedSnapshot {
+            seal: encoded,
+            number,
+            codec: sealed.row.codec.code(),
+            raw_len: sealed.row.raw_len,
+            packed_len: sealed.row.packed_len,
+            sealed: sealed.bytes,
+        })
+    }
+
+    /// Where pages of a directory end.
+    ///
+    /// # Errors
+    /// `Refused` if the keys at hand cannot back up.
+    pub fn page_hash(&self, name: &[u8]) -> Result<[u8; 32]> {
+        self.shared.keys.page_hash(name)
+    }
+}
