@@ -15,7 +15,7 @@ use crate::repo::keys::{Keys, OwnSession};
 use crate::repo::known::Known;
 use crate::repo::packer::{FinishedPack, PackedBlock, Packer};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 
@@ -57,7 +57,6 @@ struct Shared {
     bytes_added: AtomicU64,
     bytes_stored: AtomicU64,
     chunks_added: AtomicU64,
-    lost_sink: AtomicBool,
 }
 
 impl Shared {
@@ -112,7 +111,6 @@ impl Session {
             bytes_added: AtomicU64::new(0),
             bytes_stored: AtomicU64::new(0),
             chunks_added: AtomicU64::new(0),
-            lost_sink: AtomicBool::new(false),
         });
         let (blocks, block_queue) = bounded(WAITING_BLOCKS);
         let (finished, finished_queue) = bounded(2);
@@ -230,7 +228,7 @@ impl Session {
     /// Packs that an earlier, interrupted session left: their chunks may have been taken as known.
     fn adopted(&self, own: &[PackRef]) -> Result<Vec<PackRef>> {
         let connection = self.repository.connection();
-        let unlogged = cache::unlogged_packs(&connection)?;
+        let unlogged = cache::index::unlogged_packs(&connection)?;
         Ok(unlogged.into_iter().filter(|pack| !own.contains(pack)).collect())
     }
 
@@ -273,17 +271,17 @@ fn keep_cache(cache: &cache::Cache, shared: &Shared, work: &Receiver<CacheWork>)
     while let Ok(work) = work.recv() {
         match work {
             CacheWork::Pack(pack) => {
-                cache::insert_pack(&mut connection, &pack.pack, false, &pack.seals, &pack.toc)?;
+                cache::index::insert_pack(&mut connection, &pack.pack, false, &pack.seals, &pack.toc)?;
                 shared.known.settle(pack.toc.blocks.iter().flat_map(|block| block.chunks.iter().map(|chunk| &chunk.prefix)));
                 shared.bytes_stored.fetch_add(pack.pack.size, Ordering::Relaxed);
                 packs.push(pack.pack);
             }
             CacheWork::Stat(origin, rows) => {
                 if !doubted.contains(&origin) {
-                    cache::doubt_origin(&connection, origin)?;
+                    cache::stat::doubt_origin(&connection, origin)?;
                     doubted.push(origin);
                 }
-                cache::save_stat(&mut connection, origin, &rows)?;
+                cache::stat::save(&mut connection, origin, &rows)?;
             }
         }
     }
@@ -342,10 +340,7 @@ impl ChunkWriter {
         let number = session.next_number.fetch_add(1, Ordering::Relaxed);
         let buffer = self.spare.try_recv().unwrap_or_default();
         let block = self.sealer.seal(&self.shared.keys, &own.key, number, &mut self.open[slot], buffer)?;
-        self.blocks.send(PackedBlock { seal: seal.clone(), block }).map_err(|_| {
-            self.shared.lost_sink.store(true, Ordering::Relaxed);
-            over()
-        })
+        self.blocks.send(PackedBlock { seal: seal.clone(), block }).map_err(|_| over())
     }
 
     /// Seals what is open.

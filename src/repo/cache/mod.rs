@@ -3,9 +3,9 @@
 //! It holds the index (which chunk is where), what was read of the log, and the stat cache (what each file looked
 //! like when it was last read). It holds no key. Anything wrong with it, damage or another version, throws it away.
 
-mod index;
-mod log;
-mod stat;
+pub(super) mod index;
+pub(super) mod log;
+pub(super) mod stat;
 
 pub(super) use index::{IndexReader, Place, StoredBlock, StoredPack};
 pub(super) use log::CachedSnapshot;

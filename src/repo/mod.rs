@@ -1,0 +1,170 @@
+//! The repository: chunks in blocks in packs, an index, a log, and trees over them.
+//!
+//! Never knows where files come from or who asks; never prints. What it stores is durable before it is referred to,
+//! and a record of the log is the one step that commits.
+
+mod block;
+mod cache;
+mod chunker;
+mod filter;
+mod heads;
+mod keys;
+mod known;
+mod log;
+mod packer;
+mod reader;
+mod sealed;
+mod session;
+mod slots;
+mod stat;
+mod verify;
+mod view;
+
+pub use cache::StatRow;
+pub use chunker::Chunker;
+pub use log::SnapshotEntry;
+pub use reader::{BlockPlace, Reader};
+pub use session::{ChunkWriter, Session, SessionCounts};
+pub use slots::{Access, NewSlot, OpenOptions, SlotInfo, default_sizes, generate_identity};
+pub use stat::StatCache;
+pub use verify::{PackProblem, PackReport};
+pub use view::{Contents, Nodes};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Observer;
+use crate::format::key::{Bundle, Role};
+use crate::format::repository::{MAX_FORMAT, RepositoryFormat};
+use crate::id::{ClientId, Fingerprint};
+use crate::store::{AnyStore, Key, Location};
+use cache::Cache;
+use keys::Keys;
+use rusqlite::Connection;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// An opened repository; cheap to clone, usable from many threads.
+#[derive(Clone)]
+pub struct Repository {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: AnyStore,
+    format: RepositoryFormat,
+    fingerprint: Fingerprint,
+    keys: Arc<Keys>,
+    cache: Cache,
+    connection: Mutex<Connection>,
+    state: PathBuf,
+}
+
+impl Repository {
+    /// Opens the repository at `location`: finds a slot for `access`, and brings the cache up to the log.
+    ///
+    /// # Errors
+    /// `NoRepository`, `WrongKey`, `RolledBack`, `Damaged`, `Unsupported`.
+    pub fn open(location: &Location, access: &Access, options: &OpenOptions, observer: &dyn Observer) -> Result<Self> {
+        let store = location.open()?;
+        let encoded = store.get(&Key::format(), MAX_FORMAT).map_err(|error| error.while_doing("open the repository"))?;
+        let format = RepositoryFormat::decode(&encoded)?;
+        let fingerprint = format.fingerprint(&encoded);
+        if options.fingerprint.is_some_and(|expected| expected != fingerprint) {
+            let message = format!("open the repository {location}: its fingerprint is {fingerprint}, not the one expected");
+            return Err(Error::new(ErrorKind::WrongKey, message).with_hint("this is another repository, or somebody replaced it"));
+        }
+        let bundle = slots::open_bundle(&store, access, fingerprint)?;
+        Self::with_bundle(store, format, fingerprint, &bundle, options, observer)
+    }
+
+    fn with_bundle(
+        store: AnyStore,
+        format: RepositoryFormat,
+        fingerprint: Fingerprint,
+        bundle: &Bundle,
+        options: &OpenOptions,
+        observer: &dyn Observer,
+    ) -> Result<Self> {
+        let name = format.id.to_string();
+        let (cache, connection) = Cache::open(&options.cache_dir.join(&name))?;
+        let keys = Arc::new(Keys::new(bundle));
+        let state = options.state_dir.join(format!("{name}.heads"));
+        let inner = Inner { store, format, fingerprint, keys, cache, connection: Mutex::new(connection), state };
+        let repository = Self { inner: Arc::new(inner) };
+        repository.refresh(observer)?;
+        Ok(repository)
+    }
+
+    /// What the repository was made with.
+    #[must_use]
+    pub fn format(&self) -> &RepositoryFormat {
+        &self.inner.format
+    }
+
+    /// What people compare.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.inner.fingerprint
+    }
+
+    /// The role of the slot that was opened.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.inner.keys.role
+    }
+
+    /// The place in words.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        self.inner.store.describe()
+    }
+
+    /// Where the local cache is.
+    #[must_use]
+    pub fn cache_path(&self) -> PathBuf {
+        self.inner.cache.path().to_owned()
+    }
+
+    /// A chunker with the repository's table and sizes.
+    ///
+    /// # Errors
+    /// `Refused` if the keys at hand cannot back up.
+    pub fn chunker(&self) -> Result<Chunker> {
+        Ok(Chunker::new(self.inner.keys.chunker_table()?, &self.inner.format.chunks))
+    }
+
+    /// Objects in the store and their bytes, by the first part of their names.
+    ///
+    /// # Errors
+    /// `Failed` if the store cannot be listed.
+    pub fn usage(&self) -> Result<std::collections::BTreeMap<String, (u64, u64)>> {
+        let mut usage = std::collections::BTreeMap::new();
+        self.inner.store.list("", &mut |entry| {
+            let folder = entry.key.as_str().split('/').next().unwrap_or_default().to_owned();
+            let sum: &mut (u64, u64) = usage.entry(folder).or_default();
+            *sum = (sum.0 + 1, sum.1 + entry.size);
+            Ok(())
+        })?;
+        Ok(usage)
+    }
+
+    fn store(&self) -> &AnyStore {
+        &self.inner.store
+    }
+
+    fn keys(&self) -> &Arc<Keys> {
+        &self.inner.keys
+    }
+
+    fn cache(&self) -> &Cache {
+        &self.inner.cache
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.inner.connection.lock().expect("no code panics while it holds this lock")
+    }
+
+    /// The owner's client id, whose log says who else there is.
+    fn owner(&self) -> ClientId {
+        crate::crypto::sign::client_id(&self.inner.format.owner)
+    }
+}
