@@ -10,3 +10,5 @@ pub mod crypto;
 pub mod format;
 
 pub mod store;
+
+pub mod repo;

@@ -86,8 +86,7 @@ impl Sealer {
         let codec = self.pack(&block.raw, &mut out)?;
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("blocks are at most 16 MiB");
         let chunks = std::mem::take(&mut block.chunks);
-        let row =
-            BlockRow { seal: 0, number, kind: block.kind, codec, raw_len: length(&block.raw), packed_len: length(&out) };
+        let row = BlockRow { seal: 0, number, kind: block.kind, codec, raw_len: length(&block.raw), packed_len: length(&out) };
         let table = table_digest(&chunks);
         let key = block_key(session, &context(&row, &table));
         out.resize(row.padded_len() as usize, 0);

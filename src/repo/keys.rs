@@ -1,9 +1,9 @@
 //! The keys of an opened repository, ready for use.
 
 use crate::crypto::derive::{NameKeys, PageKey, Secret, SessionContext, chunker_table, session_key};
+use crate::crypto::random;
 use crate::crypto::sign::{ClientKey, client_id};
 use crate::crypto::wrap::{credential_of, unwrap, wrap_to};
-use crate::crypto::random;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::key::{Bundle, Role};
 use crate::format::pack::SealEntry;
@@ -81,8 +81,11 @@ impl Keys {
 
     fn generation(&self, number: u32) -> Result<&GenerationKeys> {
         self.generations.iter().find(|generation| generation.number == number).ok_or_else(|| {
-            Error::new(ErrorKind::WrongKey, format!("open an object of key generation {number}: the slot at hand does not hold it"))
-                .with_hint("keys were rotated after this slot was made; ask the owner for a new slot")
+            Error::new(
+                ErrorKind::WrongKey,
+                format!("open an object of key generation {number}: the slot at hand does not hold it"),
+            )
+            .with_hint("keys were rotated after this slot was made; ask the owner for a new slot")
         })
     }
 
@@ -120,8 +123,12 @@ impl Keys {
         let shared = shared.ok_or_else(|| not_allowed("back up", self.role.name()))?;
         let secret = Secret::random()?;
         let session = SessionId(random()?);
-        let context =
-            SessionContext { repository: &self.repository, session: &session, class: class.code(), generation: generation.number };
+        let context = SessionContext {
+            repository: &self.repository,
+            session: &session,
+            class: class.code(),
+            generation: generation.number,
+        };
         let key = session_key(&secret, shared, &context);
         let wrapped = wrap_to(&generation.vault[slot_of(class)], &secret.0)?;
         let entry = SealEntry { session, class, generation: generation.number, commit: key.commit, wrapped };

@@ -27,7 +27,7 @@ pub use reader::{BlockPlace, Reader};
 pub use session::{ChunkWriter, Session, SessionCounts};
 pub use slots::{Access, NewSlot, OpenOptions, SlotInfo, default_sizes, generate_identity};
 pub use stat::StatCache;
-pub use verify::{PackProblem, PackReport};
+pub use verify::{PackProblem, PackReport, PackVerifier};
 pub use view::{Contents, Nodes};
 
 use crate::error::{Error, ErrorKind, Result};

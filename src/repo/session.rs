@@ -199,7 +199,11 @@ impl Session {
     ///
     /// # Errors
     /// Whatever kept data from being stored; then nothing is committed.
-    pub fn commit(mut self, mut writer: ChunkWriter, complete: impl FnOnce(SessionCounts) -> Snapshot) -> Result<(SnapshotId, Snapshot)> {
+    pub fn commit(
+        mut self,
+        mut writer: ChunkWriter,
+        complete: impl FnOnce(SessionCounts) -> Snapshot,
+    ) -> Result<(SnapshotId, Snapshot)> {
         writer.flush()?;
         let counts = self.counts();
         let snapshot = complete(counts);

@@ -144,7 +144,11 @@ pub(in crate::repo) fn unlogged_packs(connection: &Connection) -> Result<Vec<Pac
     let rows = statement
         .query_map([], |row| {
             let (id, size): (Vec<u8>, i64) = (row.get(0)?, row.get(1)?);
-            Ok(PackRef { id: PackId::from_slice(&id).unwrap_or(PackId([0; 32])), size: size.cast_unsigned(), toc_len: row.get(2)? })
+            Ok(PackRef {
+                id: PackId::from_slice(&id).unwrap_or(PackId([0; 32])),
+                size: size.cast_unsigned(),
+                toc_len: row.get(2)?,
+            })
         })
         .map_err(failed)?;
     rows.collect::<Result<_, _>>().map_err(failed)
@@ -160,10 +164,7 @@ pub(in crate::repo) fn remove_packs(connection: &mut Connection, packs: &[PackId
         transaction.execute("DELETE FROM pack WHERE id = ?", [&pack.0[..]]).map_err(failed)?;
     }
     transaction
-        .execute(
-            "INSERT INTO meta(key, value) VALUES('epoch', 1) ON CONFLICT(key) DO UPDATE SET value = value + 1",
-            [],
-        )
+        .execute("INSERT INTO meta(key, value) VALUES('epoch', 1) ON CONFLICT(key) DO UPDATE SET value = value + 1", [])
         .map_err(failed)?;
     transaction.commit().map_err(failed)
 }

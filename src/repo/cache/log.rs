@@ -22,9 +22,8 @@ pub(in crate::repo) fn head(connection: &Connection, client: &ClientId) -> Resul
         Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
     });
     let found = found.optional().map_err(failed)?;
-    Ok(found.and_then(|(seq, hash)| {
-        Some(Head { client: *client, seq: seq.cast_unsigned(), hash: ObjectHash::from_slice(&hash)? })
-    }))
+    Ok(found
+        .and_then(|(seq, hash)| Some(Head { client: *client, seq: seq.cast_unsigned(), hash: ObjectHash::from_slice(&hash)? })))
 }
 
 pub(in crate::repo) fn set_head(transaction: &Transaction<'_>, head: &Head) -> Result<()> {
@@ -33,14 +32,8 @@ pub(in crate::repo) fn set_head(transaction: &Transaction<'_>, head: &Head) -> R
 }
 
 pub(in crate::repo) fn add_snapshot(transaction: &Transaction<'_>, snapshot: &CachedSnapshot, time: i64) -> Result<()> {
-    let values = params![
-        &snapshot.id.0[..],
-        &snapshot.client.0[..],
-        snapshot.seq.cast_signed(),
-        time,
-        snapshot.sealed,
-        snapshot.body
-    ];
+    let values =
+        params![&snapshot.id.0[..], &snapshot.client.0[..], snapshot.seq.cast_signed(), time, snapshot.sealed, snapshot.body];
     let sql = "INSERT OR REPLACE INTO snapshot(id, client, seq, time, sealed, body) VALUES(?, ?, ?, ?, ?, ?)";
     transaction.execute(sql, values).map(drop).map_err(failed)
 }

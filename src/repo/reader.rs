@@ -1,0 +1,159 @@
+//! Reads chunks back: finds them, opens their block, and hashes every one before it is believed.
+
+use crate::error::{Error, Result};
+use crate::format::tree::ChunkType;
+use crate::id::ChunkId;
+use crate::repo::Repository;
+use crate::repo::block::Opener;
+use crate::repo::cache::{IndexReader, Place, StoredPack};
+use crate::store::Key;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+/// Packs whose block tables are kept.
+const KEPT_PACKS: usize = 64;
+/// Decoded blocks that are kept.
+const KEPT_BLOCKS: usize = 8;
+
+/// Which block of which pack; orders as the blocks lie in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlockPlace {
+    /// Number of the pack in the local cache.
+    pub pack: u32,
+    /// Position of the block in it.
+    pub block: u32,
+}
+
+/// Reads chunks; each thread has one of its own.
+pub struct Reader {
+    repository: Repository,
+    index: IndexReader,
+    state: RefCell<State>,
+}
+
+struct State {
+    packs: VecDeque<(u32, Rc<StoredPack>)>,
+    blocks: VecDeque<(BlockPlace, Rc<Vec<u8>>)>,
+    opener: Opener,
+    stored: Vec<u8>,
+}
+
+impl Repository {
+    /// A reader for the calling thread.
+    ///
+    /// # Errors
+    /// `Failed` if the cache cannot be opened.
+    pub fn reader(&self) -> Result<Reader> {
+        let state = State { packs: VecDeque::new(), blocks: VecDeque::new(), opener: Opener::new()?, stored: Vec::new() };
+        let index = IndexReader::new(self.cache().connect()?)?;
+        Ok(Reader { repository: self.clone(), index, state: RefCell::new(state) })
+    }
+}
+
+impl Reader {
+    /// Where a chunk is: its block, its offset there, and its length.
+    ///
+    /// # Errors
+    /// `Damaged` if no pack holds it.
+    pub fn locate(&self, id: &ChunkId) -> Result<(BlockPlace, u32, u32)> {
+        let place = self.index.place(&id.prefix())?;
+        let Place { pack, block, start, len } = place.ok_or_else(|| {
+            Error::damaged(format!("find the chunk {id}: no pack of the repository holds it"))
+                .with_hint("`lifeboat check` says what is damaged; `lifeboat cache rebuild` if only the cache is")
+        })?;
+        Ok((BlockPlace { pack, block }, start, len))
+    }
+
+    fn pack(&self, state: &mut State, number: u32) -> Result<Rc<StoredPack>> {
+        if let Some((_, pack)) = state.packs.iter().find(|(known, _)| *known == number) {
+            return Ok(pack.clone());
+        }
+        let pack = Rc::new(self.index.pack(number)?);
+        if state.packs.len() >= KEPT_PACKS {
+            state.packs.pop_front();
+        }
+        state.packs.push_back((number, pack.clone()));
+        Ok(pack)
+    }
+
+    /// Opens a block and hands its raw bytes to `each`, without keeping it. The bytes are authentic as a block;
+    /// each chunk must still be verified with [`Reader::verify`].
+    ///
+    /// # Errors
+    /// `Damaged` if it is not what was stored, `Missing` if its pack is gone, or what `each` returns.
+    pub fn with_block<T>(&self, place: BlockPlace, each: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+        let mut state = self.state.borrow_mut();
+        let pack = self.pack(&mut state, place.pack)?;
+        let State { opener, stored, .. } = &mut *state;
+        each(self.open(&pack, place, opener, stored)?)
+    }
+
+    fn open<'a>(
+        &self,
+        pack: &StoredPack,
+        place: BlockPlace,
+        opener: &'a mut Opener,
+        stored: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8]> {
+        let key = Key::pack(&pack.id);
+        let inside = |error: Error| error.while_doing(format!("block {} of {key}", place.block));
+        let block = pack.blocks.get(place.block as usize);
+        let block = block.ok_or_else(|| inside(Error::damaged("the index names a block that its pack does not have")))?;
+        let seal = pack.seals.get(usize::from(block.row.seal));
+        let seal = seal.ok_or_else(|| inside(Error::damaged("the index names a seal that its pack does not have")))?;
+        let session = self.repository.keys().open_session(seal).map_err(inside)?;
+        stored.resize(block.row.stored_len() as usize, 0);
+        self.repository.store().read_at(&key, block.offset, stored)?;
+        let repository = &self.repository.format().id;
+        opener.open(repository, &session, &block.row, &block.table, stored).map_err(inside)
+    }
+
+    /// Fails unless `bytes` are the chunk named `id`.
+    ///
+    /// # Errors
+    /// `Damaged`.
+    pub fn verify(&self, kind: ChunkType, id: &ChunkId, bytes: &[u8]) -> Result<()> {
+        if self.repository.keys().name(kind, bytes)? == *id {
+            return Ok(());
+        }
+        Err(Error::damaged(format!("verify the chunk {id}: its bytes are others")))
+    }
+
+    /// The bytes of a chunk.
+    ///
+    /// # Errors
+    /// `Damaged` if it is lost or changed.
+    pub fn chunk(&self, kind: ChunkType, id: &ChunkId) -> Result<Vec<u8>> {
+        let (place, start, len) = self.locate(id)?;
+        let block = self.kept_block(place)?;
+        let bytes = block.get(start as usize..start as usize + len as usize);
+        let bytes =
+            bytes.ok_or_else(|| Error::damaged(format!("read the chunk {id}: its block is shorter than the index says")))?;
+        self.verify(kind, id, bytes)?;
+        Ok(bytes.to_vec())
+    }
+
+    fn kept_block(&self, place: BlockPlace) -> Result<Rc<Vec<u8>>> {
+        let mut state = self.state.borrow_mut();
+        if let Some(position) = state.blocks.iter().position(|(known, _)| *known == place) {
+            let found = state.blocks.remove(position).expect("the position was found just now");
+            let block = found.1.clone();
+            state.blocks.push_back(found);
+            return Ok(block);
+        }
+        let pack = self.pack(&mut state, place.pack)?;
+        let mut buffer = Vec::new();
+        if state.blocks.len() >= KEPT_BLOCKS {
+            // The oldest block's memory is used again, unless somebody still reads it.
+            let oldest = state.blocks.pop_front().map(|(_, block)| block);
+            buffer = oldest.and_then(|block| Rc::try_unwrap(block).ok()).unwrap_or_default();
+        }
+        let State { opener, stored, .. } = &mut *state;
+        buffer.clear();
+        buffer.extend_from_slice(self.open(&pack, place, opener, stored)?);
+        let block = Rc::new(buffer);
+        state.blocks.push_back((place, block.clone()));
+        Ok(block)
+    }
+}

@@ -1,0 +1,306 @@
+//! Key slots: making a repository, opening one, and adding and removing ways in.
+
+use crate::crypto::derive::Secret;
+use crate::crypto::random;
+use crate::crypto::sign::{ClientKey, client_id};
+use crate::crypto::wrap::{self, Credential};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Silent;
+use crate::format::key::{Bundle, Generation, Role};
+use crate::format::log::RecordBody;
+use crate::format::repository::{ChunkSizes, RepositoryFormat};
+use crate::id::{Fingerprint, ObjectHash, RepositoryId, SlotId};
+use crate::repo::{Repository, cache};
+use crate::store::{AnyStore, Created, Key, Location};
+use std::path::PathBuf;
+use zeroize::Zeroizing;
+
+/// Longest slot that is read.
+const MAX_SLOT: u64 = 1 << 20;
+/// Raw bytes at which a block is closed.
+const BLOCK_TARGET: u32 = 1 << 20;
+/// Stored bytes at which a pack is closed.
+const PACK_TARGET: u32 = 32 << 20;
+
+/// What the user has to open a repository with.
+#[derive(Default)]
+pub struct Access {
+    /// Text of an identity file.
+    pub identity: Option<Zeroizing<Vec<u8>>>,
+    /// A passphrase.
+    pub passphrase: Option<Zeroizing<String>>,
+}
+
+/// Where this machine keeps what it knows of a repository.
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    /// Folder of caches, which may be deleted.
+    pub cache_dir: PathBuf,
+    /// Folder of remembered heads, which should stay.
+    pub state_dir: PathBuf,
+    /// The fingerprint that the repository must have.
+    pub fingerprint: Option<Fingerprint>,
+}
+
+/// To whom a new slot is sealed.
+pub enum NewSlot {
+    /// A recipient: `age1…` or an SSH public key.
+    Recipient(String),
+    /// A passphrase.
+    Passphrase(Zeroizing<String>),
+}
+
+/// A slot as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotInfo {
+    /// Its name.
+    pub id: SlotId,
+    /// Kinds of recipients in its header, such as `X25519`.
+    pub kinds: Vec<String>,
+    /// What it was called.
+    pub label: String,
+    /// To whom it is sealed, if the log says.
+    pub recipient: String,
+    /// When it was added, nanoseconds since 1970, if the log says.
+    pub added: Option<i64>,
+    /// True if it is the one that was opened with the access at hand.
+    pub current: bool,
+}
+
+/// Makes a new identity: the text of an identity file and its recipient.
+///
+/// # Errors
+/// Never today; the system may refuse random bytes.
+pub fn generate_identity() -> Result<(Zeroizing<String>, String)> {
+    Ok(wrap::generate_identity())
+}
+
+/// Chunk sizes around an average.
+///
+/// # Errors
+/// `Usage` if the average is not a power of two between 4 KiB and 1 MiB.
+pub fn default_sizes(average: u32) -> Result<ChunkSizes> {
+    if !average.is_power_of_two() || !(4 << 10..=1 << 20).contains(&average) {
+        return Err(Error::usage(format!("use chunks of {average} bytes: not a power of two from 4K to 1M")));
+    }
+    Ok(ChunkSizes { minimum: average / 4, average, maximum: average * 4, normalisation: 3 })
+}
+
+fn credentials(access: &Access) -> Result<Vec<Credential>> {
+    let mut credentials = Vec::new();
+    if let Some(text) = &access.identity {
+        credentials.push(Credential::from_identity_file(text)?);
+    }
+    if let Some(passphrase) = &access.passphrase {
+        credentials.push(Credential::Passphrase(passphrase.clone()));
+    }
+    if credentials.is_empty() {
+        return Err(Error::new(ErrorKind::WrongKey, "open the repository: no identity and no passphrase was given")
+            .with_hint("give --identity FILE, or set LIFEBOAT_IDENTITY or LIFEBOAT_PASSPHRASE"));
+    }
+    Ok(credentials)
+}
+
+/// Tries every slot with every credential.
+pub(super) fn open_bundle(store: &AnyStore, access: &Access, fingerprint: Fingerprint) -> Result<Bundle> {
+    find_slot(store, access, fingerprint).map(|(_, bundle)| bundle)
+}
+
+fn find_slot(store: &AnyStore, access: &Access, fingerprint: Fingerprint) -> Result<(SlotId, Bundle)> {
+    let credentials = credentials(access)?;
+    let mut slots = Vec::new();
+    store.list("keys", &mut |entry| {
+        slots.extend(entry.key.slot_id());
+        Ok(())
+    })?;
+    let mut damaged = None;
+    for slot in &slots {
+        let opened = store.get(&Key::slot(slot), MAX_SLOT).and_then(|wrapped| open_slot(&wrapped, &credentials));
+        match opened {
+            Ok(bundle) if bundle.fingerprint == fingerprint => return Ok((*slot, bundle)),
+            Ok(_) => {
+                damaged = Some(
+                    Error::new(ErrorKind::WrongKey, format!("open key slot {slot}: it belongs to another repository"))
+                        .with_hint("somebody exchanged slots or format/1; compare the fingerprint with your kit"),
+                );
+            }
+            Err(error) if error.kind() == ErrorKind::WrongKey => {}
+            Err(error) => damaged = Some(error.while_doing(format!("key slot {slot}"))),
+        }
+    }
+    let message = format!("open the repository: none of its {} key slots opens with what was given", slots.len());
+    let wrong = Error::new(ErrorKind::WrongKey, message)
+        .with_hint("check --identity or the passphrase; another identity or the paper kit may open it");
+    Err(damaged.unwrap_or(wrong))
+}
+
+fn open_slot(wrapped: &[u8], credentials: &[Credential]) -> Result<Bundle> {
+    let mut last = Error::new(ErrorKind::WrongKey, "open a key slot: nothing to open it with");
+    for credential in credentials {
+        match wrap::unwrap(wrapped, credential) {
+            Ok(plain) => return Bundle::decode(&plain),
+            Err(error) if error.kind() == ErrorKind::WrongKey => last = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last)
+}
+
+fn seal_bundle(bundle: &Bundle, slot: &NewSlot) -> Result<Vec<u8>> {
+    match slot {
+        NewSlot::Recipient(recipient) => wrap::wrap_to(recipient, &bundle.encode()),
+        NewSlot::Passphrase(passphrase) => wrap::wrap_with_passphrase(passphrase, &bundle.encode(), None),
+    }
+}
+
+fn owner_bundle(repository: RepositoryId, fingerprint: Fingerprint, seed: &Secret) -> Result<Bundle> {
+    let (identity_data, vault_data) = wrap::generate_identity();
+    let (identity_meta, vault_meta) = wrap::generate_identity();
+    let generation = Generation {
+        number: 1,
+        index: random()?,
+        shared_data: Some(random()?),
+        shared_meta: Some(random()?),
+        vault_data,
+        vault_meta,
+        identity_data: Some(identity_data.to_string()),
+        identity_meta: Some(identity_meta.to_string()),
+    };
+    Ok(Bundle {
+        role: Role::Owner,
+        repository,
+        fingerprint,
+        signing_seed: Some(seed.0),
+        domain: Some(random()?),
+        names: None,
+        generations: vec![generation],
+    })
+}
+
+impl Repository {
+    /// Makes a repository: format, owner's slot, and the first record, in an order that leaves nothing that opens
+    /// before it is whole.
+    ///
+    /// # Errors
+    /// `Refused` if something is there, `Usage` for a recipient that cannot be read.
+    pub fn init(location: &Location, slot: &NewSlot, sizes: ChunkSizes, level: i32, options: &OpenOptions) -> Result<Self> {
+        let seed = Secret::random()?;
+        let format = RepositoryFormat {
+            id: RepositoryId(random()?),
+            owner: ClientKey::from_seed(&seed.0).public(),
+            chunks: sizes,
+            block_target: BLOCK_TARGET,
+            pack_target: PACK_TARGET,
+            level,
+            created: i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(0),
+            read_only: false,
+        };
+        let encoded = format.encode();
+        let fingerprint = format.fingerprint(&encoded);
+        let bundle = owner_bundle(format.id, fingerprint, &seed)?;
+        let wrapped = seal_bundle(&bundle, slot)?;
+        let store = location.create()?;
+        let id = SlotId(random()?);
+        store.put(&Key::slot(&id), &wrapped)?;
+        if store.create(&Key::format(), &encoded)? == Created::Exists {
+            return Err(Error::new(ErrorKind::InUse, format!("make the repository {location}: another init was faster")));
+        }
+        let repository = Self::genesis(store, format, fingerprint, &bundle, options)?;
+        let recipient = match slot {
+            NewSlot::Recipient(recipient) => recipient.clone(),
+            NewSlot::Passphrase(_) => String::new(),
+        };
+        repository.append(RecordBody::Slot { id, added: true, label: String::new(), recipient })?;
+        Ok(repository)
+    }
+
+    fn genesis(
+        store: AnyStore,
+        format: RepositoryFormat,
+        fingerprint: Fingerprint,
+        bundle: &Bundle,
+        options: &OpenOptions,
+    ) -> Result<Self> {
+        let hash = ObjectHash(*blake3::hash(&format.encode()).as_bytes());
+        let keys = super::keys::Keys::new(bundle);
+        let record = crate::format::log::Record {
+            client: client_id(&format.owner),
+            seq: 0,
+            previous: None,
+            time: format.created,
+            heads: Vec::new(),
+            base: 0,
+            body: RecordBody::Genesis { format: hash },
+        };
+        let map = record.encode();
+        let mut body = keys.signer()?.sign(crate::crypto::sign::LOG_RECORD, &format.id, &map).to_vec();
+        body.extend_from_slice(&map);
+        let object = super::sealed::seal_object(&keys, crate::format::envelope::ObjectKind::Log, &body)?;
+        store.create(&Key::log(&record.client, 0), &object)?;
+        Self::with_bundle(store, format, fingerprint, bundle, options, &Silent)
+    }
+
+    /// All slots.
+    ///
+    /// # Errors
+    /// `Failed` if the store cannot be read.
+    pub fn slots(&self, access: &Access) -> Result<Vec<SlotInfo>> {
+        let current = find_slot(self.store(), access, self.fingerprint()).map(|(slot, _)| slot).ok();
+        let mut ids = Vec::new();
+        self.store().list("keys", &mut |entry| {
+            ids.extend(entry.key.slot_id());
+            Ok(())
+        })?;
+        ids.sort_unstable();
+        ids.into_iter()
+            .map(|id| {
+                let wrapped = self.store().get(&Key::slot(&id), MAX_SLOT)?;
+                let said = cache::log::slot(&self.connection(), &id)?;
+                let (label, recipient, added) =
+                    said.map_or_else(Default::default, |(label, recipient, time)| (label, recipient, Some(time)));
+                let kinds = wrap::recipient_kinds(&wrapped);
+                Ok(SlotInfo { id, kinds, label, recipient, added, current: current == Some(id) })
+            })
+            .collect()
+    }
+
+    /// Adds a slot with the same keys as the one that `access` opens.
+    ///
+    /// # Errors
+    /// `WrongKey`, `Usage` for a recipient that cannot be read.
+    pub fn add_slot(&self, access: &Access, slot: &NewSlot, label: &str) -> Result<SlotId> {
+        let (_, bundle) = find_slot(self.store(), access, self.fingerprint())?;
+        let wrapped = seal_bundle(&bundle, slot)?;
+        let id = SlotId(random()?);
+        self.store().put(&Key::slot(&id), &wrapped)?;
+        let recipient = match slot {
+            NewSlot::Recipient(recipient) => recipient.clone(),
+            NewSlot::Passphrase(_) => String::new(),
+        };
+        self.append(RecordBody::Slot { id, added: true, label: label.to_owned(), recipient })?;
+        Ok(id)
+    }
+
+    /// Removes a slot; never the last one, and the one in use only when told so.
+    ///
+    /// # Errors
+    /// `Missing`, `Refused`.
+    pub fn remove_slot(&self, access: &Access, id: &SlotId, even_current: bool) -> Result<()> {
+        let slots = self.slots(access)?;
+        let slot = slots.iter().find(|slot| slot.id == *id);
+        let slot = slot.ok_or_else(|| {
+            Error::missing(format!("remove key slot {id}: there is none of that name"))
+                .with_hint("`lifeboat key list` shows them")
+        })?;
+        let refused = |why: &str| Error::new(ErrorKind::Refused, format!("remove key slot {id}: {why}"));
+        if slots.len() == 1 {
+            return Err(refused("it is the last one, and without it the repository can never be opened again")
+                .with_hint("add another slot first"));
+        }
+        if slot.current && !even_current {
+            return Err(refused("it is the one in use").with_hint("open the repository with another slot, or add --force"));
+        }
+        self.append(RecordBody::Slot { id: *id, added: false, label: String::new(), recipient: String::new() })?;
+        self.store().delete(&Key::slot(id))
+    }
+}
