@@ -12,3 +12,5 @@ pub mod format;
 pub mod store;
 
 pub mod repo;
+
+pub mod source;
