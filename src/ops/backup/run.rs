@@ -1,0 +1,137 @@
+//! What all workers of a backup share, and what each has of its own.
+
+use crate::error::Error;
+use crate::event::{Event, Observer, Progress};
+use crate::format::snapshot::{Counts, Failure, MAX_FAILURES};
+use crate::format::tree::Content;
+use crate::repo::{Chunker, ChunkWriter, StatCache};
+use crate::source::files::{Owners, ReadOptions, Rules};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Contents of files with several names that are remembered, so that each is read once.
+const MAX_LINKS: usize = 1 << 20;
+
+/// What one worker thread has of its own.
+pub(super) struct Worker {
+    pub(super) writer: ChunkWriter,
+    pub(super) owners: Owners,
+    /// For the bytes of files; grows to a segment and stays.
+    pub(super) buffer: Vec<u8>,
+    /// For encoding nodes.
+    pub(super) node: Vec<u8>,
+    /// One stat cache for each path that is backed up.
+    pub(super) stat: Vec<StatCache>,
+    /// Keys of the directories that were seen, for each path.
+    pub(super) seen: Vec<Vec<[u8; 16]>>,
+}
+
+/// What was read of a file with several names.
+#[derive(Clone)]
+pub(super) struct Linked {
+    pub(super) content: Content,
+    pub(super) holes: Vec<crate::format::tree::Hole>,
+    pub(super) size: u64,
+}
+
+/// One backup.
+pub(super) struct Run<'a> {
+    pub(super) chunker: Chunker,
+    pub(super) rules: Rules,
+    pub(super) read: ReadOptions,
+    pub(super) reread: bool,
+    pub(super) observer: &'a dyn Observer,
+    pub(super) progress: Arc<Progress>,
+    pub(super) session: &'a crate::repo::Session,
+    pub(super) workers: Vec<Mutex<Worker>>,
+    pub(super) counts: Mutex<Counts>,
+    pub(super) bytes_read: AtomicU64,
+    pub(super) links: Mutex<HashMap<(u64, u64), Linked>>,
+    failures: Mutex<(Vec<Failure>, u64)>,
+    fatal: Mutex<Option<Error>>,
+    stop: AtomicBool,
+    /// The root page, once the walk has come back to the top.
+    pub(super) root: Mutex<Option<crate::id::ChunkId>>,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(
+        parts: (Chunker, Rules, ReadOptions, bool),
+        observer: &'a dyn Observer,
+        session: &'a crate::repo::Session,
+        workers: Vec<Mutex<Worker>>,
+    ) -> Self {
+        let (chunker, rules, read, reread) = parts;
+        Self {
+            chunker,
+            rules,
+            read,
+            reread,
+            observer,
+            progress: Arc::default(),
+            session,
+            workers,
+            counts: Mutex::default(),
+            bytes_read: AtomicU64::new(0),
+            links: Mutex::default(),
+            failures: Mutex::default(),
+            fatal: Mutex::default(),
+            stop: AtomicBool::new(false),
+            root: Mutex::default(),
+        }
+    }
+
+    /// The calling thread's worker.
+    pub(super) fn worker(&self) -> MutexGuard<'_, Worker> {
+        let number = rayon::current_thread_index().expect("walks run in the pool");
+        self.workers[number].lock().expect("no code panics while it holds this lock")
+    }
+
+    /// True if the backup cannot or should not go on.
+    pub(super) fn stopped(&self) -> bool {
+        if self.stop.load(Ordering::Relaxed) {
+            return true;
+        }
+        if let Err(error) = crate::event::stop_if_asked(self.observer) {
+            self.give_up(error);
+            return true;
+        }
+        false
+    }
+
+    /// Ends the backup with an error; the first one counts.
+    pub(super) fn give_up(&self, error: Error) {
+        self.fatal.lock().expect("no code panics while it holds this lock").get_or_insert(error);
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn take_fatal(&self) -> Option<Error> {
+        self.fatal.lock().expect("no code panics while it holds this lock").take()
+    }
+
+    /// Notes that something is missing from the snapshot, or not as it should be.
+    pub(super) fn fail(&self, path: &[u8], error: &Error) {
+        self.observer.observe(Event::Failure { path, error });
+        let mut failures = self.failures.lock().expect("no code panics while it holds this lock");
+        failures.1 += 1;
+        if failures.0.len() < MAX_FAILURES {
+            failures.0.push(Failure { path: path.to_vec(), reason: error.to_string() });
+        }
+    }
+
+    pub(super) fn take_failures(&self) -> (Vec<Failure>, u64) {
+        std::mem::take(&mut *self.failures.lock().expect("no code panics while it holds this lock"))
+    }
+
+    pub(super) fn linked(&self, link: (u64, u64)) -> Option<Linked> {
+        self.links.lock().expect("no code panics while it holds this lock").get(&link).cloned()
+    }
+
+    pub(super) fn remember_link(&self, link: (u64, u64), linked: Linked) {
+        let mut links = self.links.lock().expect("no code panics while it holds this lock");
+        if links.len() < MAX_LINKS {
+            links.insert(link, linked);
+        }
+    }
+}
