@@ -183,6 +183,7 @@ impl LargeFile {
             }
             if let Err(error) = self.read_segment(run, worker, number) {
                 self.failure.lock().expect("no code panics while it holds this lock").get_or_insert(error);
+                self.true_start(number);
                 self.pass_on(number, self.data_len);
             }
             if self.done.fetch_add(1, Ordering::AcqRel) + 1 == self.segments {

@@ -1,11 +1,30 @@
 //! `backup`: one snapshot of paths, of a stream, or of a command's output.
 
-use crate::format::snapshot::Snapshot;
+mod content;
+mod directory;
+mod entries;
+mod lists;
+mod pages;
+mod run;
+mod stream;
+mod tops;
+mod walk;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Observer, Stage, stop_if_asked};
+use crate::format::snapshot::{Counts, Snapshot};
+use crate::id::ChunkId;
 use crate::id::SnapshotId;
+use crate::repo::{Repository, Session, SnapshotEntry};
 use crate::source::files::RuleOptions;
+use crate::source::files::{Directory, Owners, ReadOptions, Rules};
+use run::{Run, Worker};
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::Duration;
+use std::time::Instant;
 
 /// Where the bytes come from.
 pub enum Input {
@@ -67,4 +86,166 @@ impl BackupReport {
     pub fn incomplete(&self) -> bool {
         self.snapshot.failure_count > 0
     }
+}
+
+/// Backs up `options.input` and commits one snapshot.
+///
+/// # Errors
+/// `Missing` if a path is not there, `Full`, `Interrupted`, `Refused`; then nothing is committed, and what was stored
+/// already is not stored again by the next run.
+pub fn backup(repository: &Repository, options: BackupOptions, observer: &dyn Observer) -> Result<BackupReport> {
+    let began = Instant::now();
+    let mut snapshot = Snapshot::empty();
+    snapshot.start = now();
+    snapshot.kind.clone_from(&options.kind);
+    snapshot.host.clone_from(&options.host);
+    snapshot.user.clone_from(&options.user);
+    snapshot.description.clone_from(&options.description);
+    snapshot.tags = sorted(options.tags.clone());
+    snapshot.metadata.clone_from(&options.metadata);
+    snapshot.metadata.sort_unstable();
+    snapshot.metadata.dedup_by(|a, b| a.0 == b.0);
+    snapshot.version = env!("CARGO_PKG_VERSION").to_owned();
+    let (id, snapshot) = match options.input {
+        Input::Paths(ref paths) => {
+            let paths = paths.clone();
+            files(repository, &options, &paths, snapshot, observer)?
+        }
+        Input::Stream { .. } => stream::back_up(repository, options, snapshot, observer)?,
+    };
+    Ok(BackupReport { id, snapshot, elapsed: began.elapsed() })
+}
+
+fn sorted(mut tags: Vec<String>) -> Vec<String> {
+    tags.retain(|tag| !tag.is_empty());
+    tags.sort_unstable();
+    tags.dedup();
+    tags
+}
+
+fn now() -> i64 {
+    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
+}
+
+/// The newest snapshot of the same host and paths.
+fn parent(repository: &Repository, snapshot: &Snapshot) -> Option<SnapshotEntry> {
+    let all = repository.snapshots().ok()?;
+    all.into_iter().rev().find(|entry| entry.snapshot.host == snapshot.host && entry.snapshot.paths == snapshot.paths)
+}
+
+type Committed = (Option<crate::id::SnapshotId>, Snapshot);
+
+fn files(
+    repository: &Repository,
+    options: &BackupOptions,
+    paths: &[PathBuf],
+    mut snapshot: Snapshot,
+    observer: &dyn Observer,
+) -> Result<Committed> {
+    if paths.is_empty() {
+        return Err(Error::usage("back up: no path was given").with_hint("say what to back up, such as `lifeboat backup ~`"));
+    }
+    let (tops, from, absolute) = tops::tops(paths)?;
+    snapshot.paths = paths.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
+    let parent = parent(repository, &snapshot);
+    snapshot.parent = parent.as_ref().map(|parent| parent.id);
+    let session = Session::start(repository, options.dry_run)?;
+    let pool = pool(options.threads)?;
+    let origins: Vec<_> =
+        absolute.iter().map(|path| repository.stat_cache(path.as_os_str().as_bytes())).collect::<Result<_>>()?;
+    let mut workers = Vec::new();
+    for _ in 0..pool.current_num_threads() {
+        let stat = origins.iter().map(|origin| origin.reopen(repository)).collect::<Result<Vec<_>>>()?;
+        let seen = origins.iter().map(|_| Vec::new()).collect();
+        let (buffer, node) = (Vec::new(), Vec::new());
+        workers.push(Mutex::new(Worker { writer: session.writer()?, owners: Owners::new(), buffer, node, stat, seen }));
+    }
+    let read = ReadOptions { atime: options.atime, xattrs: true, flags: true };
+    let parts = (repository.chunker()?, Rules::new(&options.rules)?, read, options.reread);
+    let run = Run::new(parts, observer, &session, workers);
+    if let Some(parent) = &parent {
+        run.progress.files_total.store(parent.snapshot.counts.files, std::sync::atomic::Ordering::Relaxed);
+        run.progress.bytes_total.store(parent.snapshot.counts.bytes, std::sync::atomic::Ordering::Relaxed);
+    }
+    observer.observe(crate::event::Event::Started(Stage::BackingUp, &run.progress));
+    let walked = walk_all(&run, &pool, &from, tops);
+    observer.observe(crate::event::Event::Finished(Stage::BackingUp));
+    let walked = walked.and_then(|root| stop_if_asked(observer).map(|()| root));
+    let (failures, failure_count) = run.take_failures();
+    let mut counts = *run.counts.lock().expect("the walk has ended");
+    counts.bytes_read = run.bytes_read.load(std::sync::atomic::Ordering::Relaxed);
+    let Run { workers, .. } = run;
+    let mut writers = Vec::new();
+    let mut seen: Vec<Vec<[u8; 16]>> = origins.iter().map(|_| Vec::new()).collect();
+    for worker in workers {
+        let worker = worker.into_inner().expect("the walk has ended");
+        writers.push(worker.writer);
+        seen.iter_mut().zip(worker.seen).for_each(|(all, some)| all.extend(some));
+    }
+    let writer = writers.pop().expect("a pool has a thread");
+    drop(writers);
+    snapshot.failures = failures;
+    snapshot.failure_count = failure_count;
+    match walked {
+        Ok(root) => snapshot.root = root,
+        Err(error) => {
+            // What its threads met is nearer to the cause than what a worker saw of it.
+            session.abandon(writer)?;
+            return Err(error);
+        }
+    }
+    let committed = finish(session, writer, snapshot, counts, options.dry_run)?;
+    if let (Some(id), false) = (&committed.0, options.dry_run) {
+        for (origin, mut seen) in origins.into_iter().zip(seen) {
+            seen.sort_unstable();
+            origin.confirm(id, &seen)?;
+        }
+    }
+    Ok(committed)
+}
+
+/// Commits, or with `dry_run` only counts.
+fn finish(
+    session: Session,
+    writer: crate::repo::ChunkWriter,
+    mut snapshot: Snapshot,
+    mut counts: Counts,
+    dry_run: bool,
+) -> Result<Committed> {
+    snapshot.end = now();
+    if dry_run {
+        counts.bytes_added = session.counts().bytes_added;
+        snapshot.counts = counts;
+        session.abandon(writer)?;
+        return Ok((None, snapshot));
+    }
+    let (id, snapshot) = session.commit(writer, |added| {
+        counts.bytes_added = added.bytes_added;
+        counts.bytes_stored = added.bytes_stored;
+        snapshot.counts = counts;
+        snapshot
+    })?;
+    Ok((Some(id), snapshot))
+}
+
+fn pool(threads: usize) -> Result<rayon::ThreadPool> {
+    let builder = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|number| format!("worker-{number}"));
+    builder.build().map_err(|error| Error::failed(format!("start the worker threads: {error}")))
+}
+
+fn walk_all(run: &Run<'_>, pool: &rayon::ThreadPool, from: &std::path::Path, tops: tops::Tops) -> Result<ChunkId> {
+    let top = if tops.origin.is_some() {
+        return Err(Error::new(ErrorKind::Usage, "back up the whole file system as one path: name the directories below /")
+            .with_hint("such as `lifeboat backup /etc /home /var`, or `lifeboat backup /*`"));
+    } else {
+        walk::top(Directory::open_root(from)?, &tops)?
+    };
+    pool.scope(|scope| walk::begin(scope, run, top, Some(tops)));
+    if let Some(error) = run.take_fatal() {
+        return Err(error);
+    }
+    let flushed: Result<Vec<()>> = pool.broadcast(|_| run.worker().writer.flush()).into_iter().collect();
+    flushed?;
+    let root = run.root.lock().expect("the walk has ended").take();
+    root.ok_or_else(|| Error::failed("back up: the walk ended before its top"))
 }

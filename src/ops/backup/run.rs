@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::event::{Event, Observer, Progress};
 use crate::format::snapshot::{Counts, Failure, MAX_FAILURES};
 use crate::format::tree::Content;
-use crate::repo::{Chunker, ChunkWriter, StatCache};
+use crate::repo::{ChunkWriter, Chunker, StatCache};
 use crate::source::files::{Owners, ReadOptions, Rules};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -15,6 +15,8 @@ pub struct StatRow {
     pub path: [u8; 16],
     /// Which run of the directory.
     pub part: u32,
+    /// How many runs there are, said with the row that is saved last; 0 with others.
+    pub parts: u32,
     /// The entries, as the backup packs them.
     pub entries: Vec<u8>,
 }
@@ -60,8 +62,8 @@ pub(in crate::repo) fn save(connection: &mut Connection, origin: i64, rows: &[St
             .prepare_cached("INSERT OR REPLACE INTO directory(origin, path, part, entries) VALUES(?, ?, ?, ?)")
             .map_err(failed)?;
         for row in rows {
-            if row.part == 0 {
-                clear.execute(params![origin, &row.path[..], row.part]).map_err(failed)?;
+            if row.parts > 0 {
+                clear.execute(params![origin, &row.path[..], row.parts]).map_err(failed)?;
             }
             insert.execute(params![origin, &row.path[..], row.part, row.entries]).map_err(failed)?;
         }

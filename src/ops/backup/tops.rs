@@ -1,0 +1,68 @@
+//! The paths that were asked for, as a tree above what is walked.
+
+use crate::error::{Error, Result};
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+/// A directory above the paths asked for, or one of them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tops {
+    /// Number of the path asked for, if this is one: everything below it is wanted.
+    pub(super) origin: Option<usize>,
+    /// Otherwise, what is wanted of it.
+    pub(super) below: BTreeMap<Vec<u8>, Self>,
+}
+
+/// The tree of `paths`, the directory it begins in, and the absolute form of each path.
+///
+/// Relative paths begin in the working directory, unless there are absolute ones as well, or one that leaves it.
+pub(super) fn tops(paths: &[PathBuf]) -> Result<(Tops, PathBuf, Vec<PathBuf>)> {
+    let mut absolute = Vec::new();
+    let mut relative = Some(Vec::new());
+    for path in paths {
+        let full = resolve(path)?;
+        let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
+        let kept = path.is_relative() && plain && std::path::absolute(path).is_ok_and(|spelled| spelled == full);
+        relative = relative.filter(|_| kept && path.components().next().is_some());
+        if let Some(relative) = &mut relative {
+            relative.push(path.clone());
+        }
+        absolute.push(full);
+    }
+    let (from, chosen) = match relative {
+        Some(relative) => (PathBuf::from("."), relative),
+        None => (PathBuf::from("/"), absolute.clone()),
+    };
+    let mut tops = Tops::default();
+    for (number, path) in chosen.iter().enumerate() {
+        insert(&mut tops, path, number);
+    }
+    Ok((tops, from, absolute))
+}
+
+fn insert(tops: &mut Tops, path: &Path, number: usize) {
+    let mut at = tops;
+    for part in path.components().filter(|part| matches!(part, Component::Normal(_))) {
+        if at.origin.is_some() {
+            return;
+        }
+        at = at.below.entry(part.as_os_str().as_bytes().to_vec()).or_default();
+    }
+    at.origin.get_or_insert(number);
+    at.below.clear();
+}
+
+/// The absolute path with links above the last part resolved: the last part is backed up as what it is.
+fn resolve(path: &Path) -> Result<PathBuf> {
+    let failed = |error| Error::io("back up", path.display(), error).with_hint("check the spelling; nothing was stored");
+    let found = match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            parent.canonicalize().map_err(failed)?.join(name)
+        }
+        _ => path.canonicalize().map_err(failed)?,
+    };
+    found.symlink_metadata().map_err(failed)?;
+    Ok(found)
+}
