@@ -154,34 +154,10 @@ pub(in crate::repo) fn unlogged_packs(connection: &Connection) -> Result<Vec<Pac
     rows.collect::<Result<_, _>>().map_err(failed)
 }
 
-/// Forgets packs that turned out not to be in the store, and their chunks.
-pub(in crate::repo) fn remove_packs(connection: &mut Connection, packs: &[PackId]) -> Result<()> {
-    let transaction = connection.transaction().map_err(failed)?;
-    for pack in packs {
-        transaction
-            .execute("DELETE FROM chunk WHERE pack = (SELECT no FROM pack WHERE id = ?)", [&pack.0[..]])
-            .map_err(failed)?;
-        transaction.execute("DELETE FROM pack WHERE id = ?", [&pack.0[..]]).map_err(failed)?;
-    }
-    transaction
-        .execute("INSERT INTO meta(key, value) VALUES('epoch', 1) ON CONFLICT(key) DO UPDATE SET value = value + 1", [])
-        .map_err(failed)?;
-    transaction.commit().map_err(failed)
-}
-
 /// Counts removals from the index; what was known before a removal must be looked up again.
 pub(in crate::repo) fn epoch(connection: &Connection) -> Result<i64> {
     let found = connection.query_row("SELECT value FROM meta WHERE key = 'epoch'", [], |row| row.get(0));
     found.optional().map(|epoch| epoch.unwrap_or(0)).map_err(failed)
-}
-
-/// Marks packs as listed by the log.
-pub(in crate::repo) fn mark_logged(connection: &mut Connection, packs: &[PackRef]) -> Result<()> {
-    let transaction = connection.transaction().map_err(failed)?;
-    for pack in packs {
-        transaction.execute("UPDATE pack SET logged = 1 WHERE id = ?", [&pack.id.0[..]]).map_err(failed)?;
-    }
-    transaction.commit().map_err(failed)
 }
 
 /// A connection that looks chunks up. It reads within one transaction, which costs a fraction of one for each

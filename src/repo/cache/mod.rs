@@ -7,7 +7,7 @@ pub(super) mod index;
 pub(super) mod log;
 pub(super) mod stat;
 
-pub(super) use index::{IndexReader, Place, StoredBlock, StoredPack};
+pub(super) use index::{IndexReader, Place, StoredPack};
 pub(super) use log::CachedSnapshot;
 pub use stat::StatRow;
 

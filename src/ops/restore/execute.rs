@@ -1,0 +1,214 @@
+//! Carries a window of a restore out: every block is read and opened once, and its chunks go to their files.
+
+use super::report::Tally;
+use crate::error::{Error, Result};
+use crate::format::tree::{ChunkType, Node};
+use crate::id::ChunkId;
+use crate::repo::{BlockPlace, Reader, Repository};
+use crate::source::files::{TargetDir, TargetFile};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// How a file gets its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// A new file takes the name once it is whole.
+    Replace,
+    /// Differing pieces are written into the file that is there.
+    Patch,
+}
+
+/// A file being restored; pieces of it may be in several blocks and windows.
+pub(super) struct File {
+    pub(super) dir: TargetDir,
+    pub(super) node: Node,
+    pub(super) path: Vec<u8>,
+    pub(super) way: Way,
+    /// Pieces that are not written yet, and one more while there may come others.
+    pub(super) left: AtomicU64,
+    target: Mutex<Option<Arc<TargetFile>>>,
+    failed: AtomicBool,
+}
+
+impl File {
+    pub(super) fn new(dir: TargetDir, node: Node, path: Vec<u8>, way: Way) -> Self {
+        Self { dir, node, path, way, left: AtomicU64::new(1), target: Mutex::new(None), failed: AtomicBool::new(false) }
+    }
+
+    fn open(&self) -> Result<Arc<TargetFile>> {
+        let mut target = self.target.lock().expect("no code panics while it holds this lock");
+        if let Some(target) = &*target {
+            return Ok(target.clone());
+        }
+        let opened = match self.way {
+            Way::Replace => self.dir.create_file(&TargetDir::temporary_name())?,
+            Way::Patch => self.dir.open_file(&self.node.name)?,
+        };
+        if self.node.flags != 0 {
+            opened.prepare(&self.node);
+        }
+        let opened = Arc::new(opened);
+        *target = Some(opened.clone());
+        Ok(opened)
+    }
+
+    fn fail(&self, tally: &Tally<'_>, error: &Error) {
+        if !self.failed.swap(true, Ordering::Relaxed) {
+            tally.fail(&self.path, error);
+        }
+    }
+
+    fn write(&self, tally: &Tally<'_>, offset: u64, bytes: &[u8]) {
+        let written = self.open().and_then(|target| target.write_at(offset, bytes));
+        match written {
+            Ok(()) => tally.wrote(bytes.len() as u64),
+            Err(error) => self.fail(tally, &error),
+        }
+    }
+
+    /// One piece less; whoever takes the last one gives the file its metadata and name.
+    pub(super) fn release(&self, tally: &Tally<'_>) {
+        if self.left.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return;
+        }
+        let failed = self.failed.load(Ordering::Relaxed);
+        let finished = if failed { Ok(Vec::new()) } else { self.finish() };
+        // Dropped unfinished, a new file is removed: nothing that is not whole takes the name.
+        self.target.lock().expect("no code panics while it holds this lock").take();
+        match finished {
+            Ok(problems) if !failed => {
+                tally.warn(&self.path, &problems);
+                tally.file(self.node.size);
+            }
+            Ok(_) => {}
+            Err(error) => self.fail(tally, &error),
+        }
+    }
+
+    fn finish(&self) -> Result<Vec<Error>> {
+        let target = self.open()?;
+        let ends_in_hole = self.node.holes.last().is_some_and(|hole| hole.offset + hole.len == self.node.size);
+        if self.way == Way::Patch {
+            for hole in &self.node.holes {
+                target.punch(hole.offset, hole.len)?;
+            }
+        }
+        if ends_in_hole || self.way == Way::Patch {
+            target.set_len(self.node.size)?;
+        }
+        self.target.lock().expect("no code panics while it holds this lock").take();
+        let target = Arc::into_inner(target).ok_or_else(|| Error::failed("finish a file: it is still being written"))?;
+        target.finish(&self.node, &self.node.name)
+    }
+}
+
+/// A piece of a file that comes from a block.
+pub(super) struct Piece {
+    pub(super) file: Arc<File>,
+    pub(super) id: ChunkId,
+    /// Offset in the raw block.
+    pub(super) start: u32,
+    pub(super) len: u32,
+    /// Offset in the data of the file, its holes left out.
+    pub(super) at: u64,
+}
+
+/// All that is wanted of one block.
+pub(super) struct Job {
+    pub(super) place: BlockPlace,
+    pub(super) pieces: Vec<Piece>,
+}
+
+/// Worker threads that carry jobs out.
+pub(super) struct Workers<'a> {
+    pub(super) jobs: Sender<Job>,
+    pub(super) done: Receiver<()>,
+    pub(super) tally: &'a Tally<'a>,
+}
+
+/// Runs `plan` with workers at its service.
+pub(super) fn with_workers<T>(
+    repository: &Repository,
+    threads: usize,
+    tally: &Tally<'_>,
+    plan: impl FnOnce(&Workers<'_>) -> Result<T>,
+) -> Result<T> {
+    let (jobs, queue) = bounded::<Job>(threads * 4);
+    let (finished, done) = bounded(1 << 16);
+    std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..threads)
+            .map(|_| {
+                let (queue, finished) = (queue.clone(), finished.clone());
+                scope.spawn(move || {
+                    let reader = repository.reader();
+                    for job in queue {
+                        match &reader {
+                            Ok(reader) => carry_out(reader, &job, tally),
+                            Err(error) => lose(&job, tally, error),
+                        }
+                        drop(job);
+                        if finished.send(()).is_err() {
+                            break;
+                        }
+                    }
+                })
+            })
+            .collect();
+        drop(queue);
+        let result = plan(&Workers { jobs, done, tally });
+        let fine = handles.into_iter().all(|handle| handle.join().is_ok());
+        if fine { result } else { result.and(Err(Error::failed("restore: a worker thread failed"))) }
+    })
+}
+
+fn lose(job: &Job, tally: &Tally<'_>, error: &Error) {
+    for piece in &job.pieces {
+        piece.file.fail(tally, error);
+        piece.file.release(tally);
+    }
+}
+
+fn carry_out(reader: &Reader, job: &Job, tally: &Tally<'_>) {
+    if tally.stopped() {
+        let stopped = Error::new(crate::error::ErrorKind::Interrupted, "stopped on request");
+        job.pieces.iter().for_each(|piece| piece.file.failed.store(true, Ordering::Relaxed));
+        return lose(job, tally, &stopped);
+    }
+    let opened = reader.with_block(job.place, |raw| {
+        for piece in &job.pieces {
+            let bytes = raw.get(piece.start as usize..piece.start as usize + piece.len as usize);
+            let bytes = bytes.ok_or_else(|| Error::damaged("read a block: it is shorter than the index says"));
+            match bytes.and_then(|bytes| reader.verify(ChunkType::Data, &piece.id, bytes).map(|()| bytes)) {
+                Ok(bytes) => write_piece(piece, bytes, tally),
+                Err(error) => piece.file.fail(tally, &error),
+            }
+            piece.file.release(tally);
+        }
+        Ok(())
+    });
+    if let Err(error) = opened {
+        lose(job, tally, &error);
+    }
+}
+
+/// Writes a piece around the holes of its file.
+fn write_piece(piece: &Piece, mut bytes: &[u8], tally: &Tally<'_>) {
+    let mut at = piece.at;
+    for hole in &piece.file.node.holes {
+        if hole.offset > at {
+            let step = usize::try_from(hole.offset - at).unwrap_or(usize::MAX).min(bytes.len());
+            let (now, rest) = bytes.split_at(step);
+            if !now.is_empty() {
+                piece.file.write(tally, at, now);
+            }
+            at += step as u64;
+            bytes = rest;
+            if bytes.is_empty() {
+                return;
+            }
+        }
+        at += hole.len;
+    }
+    piece.file.write(tally, at, bytes);
+}

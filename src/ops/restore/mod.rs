@@ -1,0 +1,191 @@
+//! `restore`: writes a snapshot, or a part of it, back to a file system.
+
+mod execute;
+mod plan;
+mod report;
+mod verify;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Observer, Stage};
+use crate::format::snapshot::Failure;
+use crate::format::tree::NodeKind;
+use crate::repo::{Repository, SnapshotEntry};
+use crate::source::files::RuleOptions;
+use crate::source::files::{Target, TargetDir, WriteOptions};
+use report::Tally;
+use std::path::PathBuf;
+use std::time::Duration;
+use std::time::Instant;
+
+/// What happens to a file that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overwrite {
+    /// A target that is not empty is refused, except to resume the same restore.
+    #[default]
+    Refuse,
+    /// Made equal to the snapshot; only differing content is written.
+    Always,
+    /// Made equal if its size or modification time differs.
+    IfChanged,
+    /// Replaced if the snapshot's is newer.
+    IfNewer,
+    /// Kept.
+    Never,
+}
+
+/// Where to put it and how.
+#[derive(Debug, Clone)]
+pub struct RestoreOptions {
+    /// Directory to restore into.
+    pub target: PathBuf,
+    /// Path within the snapshot that is put directly into the target, empty for the whole tree.
+    pub subpath: Vec<u8>,
+    /// Only what matches any of these globs (directories above are made as needed).
+    pub include: Vec<String>,
+    /// Nothing that matches these rules.
+    pub exclude: RuleOptions,
+    /// What happens to files that are there.
+    pub overwrite: Overwrite,
+    /// Remove what the snapshot does not have.
+    pub delete: bool,
+    /// Say what would be done.
+    pub dry_run: bool,
+    /// Read back and compare afterwards.
+    pub verify: bool,
+    /// Use numeric ids, not names.
+    pub numeric_ids: bool,
+    /// Leave owner and group alone.
+    pub no_owner: bool,
+    /// Worker threads; 0 for one per processor.
+    pub threads: usize,
+}
+
+/// What a restore did.
+#[derive(Debug, Default)]
+pub struct RestoreReport {
+    /// Files written.
+    pub files: u64,
+    /// Files that were equal already.
+    pub unchanged: u64,
+    /// Files left alone because of `Overwrite`.
+    pub skipped: u64,
+    /// Directories.
+    pub directories: u64,
+    /// Links, fifos, sockets, devices.
+    pub others: u64,
+    /// Entries removed by `delete`.
+    pub deleted: u64,
+    /// Bytes of content in the files restored.
+    pub bytes: u64,
+    /// Bytes written.
+    pub bytes_written: u64,
+    /// Files read back and found equal, with `verify`.
+    pub verified: u64,
+    /// Metadata that could not be set (such as owners, without root).
+    pub warnings: u64,
+    /// What could not be restored: the first 1,000.
+    pub failures: Vec<Failure>,
+    /// All failures.
+    pub failure_count: u64,
+    /// True if stored data turned out to be lost or changed.
+    pub damaged: bool,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// Name of the file that says that a restore into its directory is not finished, and of what.
+const MARKER: &[u8] = b".lifeboat-restore";
+
+/// Restores `entry`, or a part of it, as `options` say.
+///
+/// # Errors
+/// `Refused` if the target is not empty, `Missing` if there is no such path, `Full`, `Interrupted`. What could not be
+/// restored while the rest could is in the report.
+pub fn restore(
+    repository: &Repository,
+    entry: &SnapshotEntry,
+    options: &RestoreOptions,
+    observer: &dyn Observer,
+) -> Result<RestoreReport> {
+    let began = Instant::now();
+    let reader = repository.reader()?;
+    let top = reader.resolve(&entry.snapshot.root, &options.subpath)?;
+    let marker = format!("{} {}\n", entry.id, String::from_utf8_lossy(&options.subpath));
+    let (target, overwrite) = open_target(options, &marker)?;
+    let tally = Tally::new(observer);
+    if options.subpath.is_empty() {
+        let counts = &entry.snapshot.counts;
+        tally.progress.files_total.store(counts.files, std::sync::atomic::Ordering::Relaxed);
+        tally.progress.bytes_total.store(counts.bytes, std::sync::atomic::Ordering::Relaxed);
+    } else if top.kind == NodeKind::File {
+        tally.progress.bytes_total.store(top.size, std::sync::atomic::Ordering::Relaxed);
+    }
+    observer.observe(Event::Started(Stage::Restoring, &tally.progress));
+    let threads = match options.threads {
+        0 => std::thread::available_parallelism().map_or(4, std::num::NonZero::get),
+        threads => threads,
+    };
+    let planned = execute::with_workers(repository, threads, &tally, |workers| {
+        plan::Planner::new(&reader, options, workers, overwrite)?.run(top.clone(), target.clone())
+    });
+    observer.observe(Event::Finished(Stage::Restoring));
+    planned?;
+    if options.verify && !options.dry_run {
+        verify::verify(&reader, &top, options, &tally)?;
+    }
+    let mut report = tally.into_report();
+    if let Some(target) = target
+        && report.failure_count == 0
+        && !options.dry_run
+    {
+        remove_marker(&target)?;
+    }
+    report.elapsed = began.elapsed();
+    Ok(report)
+}
+
+fn open_target(options: &RestoreOptions, marker: &str) -> Result<(Option<TargetDir>, Overwrite)> {
+    let path = &options.target;
+    let overwrite = options.overwrite;
+    if options.dry_run {
+        return Ok((None, overwrite));
+    }
+    let replace = overwrite != Overwrite::Refuse && overwrite != Overwrite::Never;
+    let settings =
+        WriteOptions { numeric_ids: options.numeric_ids, no_owner: options.no_owner, xattrs: true, flags: true, replace };
+    let target = Target::open(path, true, settings)?;
+    let names = target.directory().names()?;
+    if names.is_empty() {
+        write_marker(&target, marker)?;
+        return Ok((Some(target), Overwrite::Always));
+    }
+    if overwrite != Overwrite::Refuse {
+        return Ok((Some(target), overwrite));
+    }
+    let found = std::fs::read_to_string(path.join(".lifeboat-restore")).unwrap_or_default();
+    if found == marker {
+        // The same restore was cut off: files that have their names are whole, the others are still missing.
+        let target = Target::open(path, false, WriteOptions { replace: true, ..settings })?;
+        return Ok((Some(target), Overwrite::IfChanged));
+    }
+    let message = format!("restore into {}: the directory is not empty", path.display());
+    let hint = "choose an empty directory, or say what happens to files that are there with --overwrite";
+    Err(Error::new(ErrorKind::Refused, message).with_hint(hint))
+}
+
+fn write_marker(target: &TargetDir, marker: &str) -> Result<()> {
+    let file = target.create_file(&TargetDir::temporary_name())?;
+    file.write_at(0, marker.as_bytes())?;
+    let mut node = crate::format::tree::Node::new(MARKER.to_vec(), NodeKind::File);
+    node.mode = 0o600;
+    let now = target.directory().stat_self()?;
+    (node.uid, node.gid, node.mtime) = (now.uid, now.gid, now.mtime);
+    file.finish(&node, MARKER).map(drop)
+}
+
+fn remove_marker(target: &TargetDir) -> Result<()> {
+    match target.directory().stat(MARKER) {
+        Ok(_) => target.remove_all(MARKER),
+        Err(_) => Ok(()),
+    }
+}

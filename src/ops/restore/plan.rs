@@ -1,0 +1,476 @@
+//! Plans a restore: walks the tree, makes directories, decides for each file what is to be written, and hands the work
+//! out in windows, so that memory is bounded while blocks are still read in the order in which they lie.
+
+use super::execute::{File, Job, Piece, Way, Workers};
+use super::{Overwrite, RestoreOptions};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::stop_if_asked;
+use crate::format::tree::{ChunkRef, ChunkType, Node, NodeKind};
+use crate::id::ChunkId;
+use crate::repo::Reader;
+use crate::source::files::{Rules, Stat, TargetDir, check_name};
+use globset::GlobSet;
+use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Pieces in a window.
+const WINDOW_PIECES: usize = 32 << 10;
+/// Directories in a window; each holds a descriptor.
+const WINDOW_DIRECTORIES: usize = 256;
+/// Files of at most this size are replaced whole; larger ones that are there already are patched.
+const REPLACE_LIMIT: u64 = 64 << 20;
+
+/// A directory of the snapshot that the walk is in.
+struct Level {
+    path: Vec<u8>,
+    node: Node,
+    /// Made once something in it is restored.
+    target: Option<TargetDir>,
+}
+
+/// The plan as far as it has got.
+pub(super) struct Planner<'a> {
+    reader: &'a Reader,
+    options: &'a RestoreOptions,
+    rules: Rules,
+    include: Option<GlobSet>,
+    workers: &'a Workers<'a>,
+    levels: Vec<Level>,
+    pieces: Vec<(crate::repo::BlockPlace, Piece)>,
+    in_flight: usize,
+    /// Directories that were left, in the order in which they get their metadata.
+    closing: [Vec<(TargetDir, Node, Vec<u8>)>; 2],
+    links: HashMap<(u64, u64), (TargetDir, Vec<u8>)>,
+    waiting_links: [Vec<(TargetDir, Node, Vec<u8>)>; 2],
+    buffer: Vec<u8>,
+    overwrite: Overwrite,
+}
+
+impl<'a> Planner<'a> {
+    pub(super) fn new(
+        reader: &'a Reader,
+        options: &'a RestoreOptions,
+        workers: &'a Workers<'a>,
+        overwrite: Overwrite,
+    ) -> Result<Self> {
+        Ok(Self {
+            reader,
+            options,
+            rules: Rules::new(&options.exclude)?,
+            include: include(&options.include)?,
+            workers,
+            levels: Vec::new(),
+            pieces: Vec::new(),
+            in_flight: 0,
+            closing: [Vec::new(), Vec::new()],
+            links: HashMap::new(),
+            waiting_links: [Vec::new(), Vec::new()],
+            buffer: Vec::new(),
+            overwrite,
+        })
+    }
+
+    /// Restores the directory `top` into `target`; the target's own metadata is left alone.
+    pub(super) fn run(&mut self, top: Node, target: Option<TargetDir>) -> Result<()> {
+        if top.kind == NodeKind::Directory {
+            let root = top.subtree.ok_or_else(|| Error::damaged("restore: a directory without a page"))?;
+            self.levels.push(Level { path: Vec::new(), node: top, target });
+            self.directory(&root)?;
+            self.levels.pop();
+        } else {
+            self.levels.push(Level { path: Vec::new(), node: Node::new(Vec::new(), NodeKind::Directory), target });
+            self.node(top)?;
+            self.levels.pop();
+        }
+        self.flush()?;
+        self.flush()
+    }
+
+    fn directory(&mut self, root: &ChunkId) -> Result<()> {
+        let reader = self.reader;
+        let mut kept = self.options.delete.then(Vec::new);
+        let opened = reader.nodes(root);
+        let path = self.levels.last().map(|level| level.path.clone()).unwrap_or_default();
+        let nodes = match opened {
+            Ok(nodes) => nodes,
+            Err(error) => return self.lost(&path, error),
+        };
+        for node in nodes {
+            stop_if_asked(self.workers.tally.observer)?;
+            match node {
+                Ok(node) => {
+                    if let Some(kept) = &mut kept {
+                        kept.push(node.name.clone());
+                    }
+                    self.node(node)?;
+                }
+                Err(error) => {
+                    // What cannot be listed must not be deleted either.
+                    kept = None;
+                    self.lost(&path, error)?;
+                }
+            }
+        }
+        match kept {
+            Some(kept) => self.delete_others(&kept),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes that a part of the tree cannot be read; the rest is restored all the same.
+    fn lost(&self, path: &[u8], error: Error) -> Result<()> {
+        if error.kind() == ErrorKind::Damaged || error.kind() == ErrorKind::Missing {
+            self.workers.tally.fail(path, &error);
+            return Ok(());
+        }
+        Err(error)
+    }
+
+    fn node(&mut self, node: Node) -> Result<()> {
+        let above = self.levels.last().expect("the walk is in a directory");
+        let mut path = above.path.clone();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(&node.name);
+        let is_dir = node.kind == NodeKind::Directory;
+        if self.rules.excludes(&path, is_dir) {
+            return Ok(());
+        }
+        let wanted = self.is_included(&path);
+        if is_dir {
+            return self.enter(node, path, wanted);
+        }
+        if !wanted {
+            return Ok(());
+        }
+        if let Err(error) = check_name(&node.name) {
+            self.workers.tally.fail(&path, &error);
+            return Ok(());
+        }
+        self.workers.tally.progress.at(&path);
+        let result = if node.kind == NodeKind::File { self.file(node, &path) } else { self.other(&node, &path) };
+        self.go_on_after(&path, result)
+    }
+
+    /// A failure of one entry is reported, and the restore goes on; a full disk or a stop ends it.
+    fn go_on_after(&self, path: &[u8], result: Result<()>) -> Result<()> {
+        match result {
+            Err(error) if matches!(error.kind(), ErrorKind::Full | ErrorKind::Interrupted) => Err(error),
+            Err(error) => {
+                self.workers.tally.fail(path, &error);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn is_included(&self, path: &[u8]) -> bool {
+        let Some(include) = &self.include else { return true };
+        // What lies below an included directory is included.
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at).chain([path.len()]);
+        ends.into_iter().any(|end| include.is_match(std::ffi::OsStr::from_bytes(&path[..end])))
+    }
+
+    fn enter(&mut self, node: Node, path: Vec<u8>, wanted: bool) -> Result<()> {
+        let subtree = node.subtree;
+        self.levels.push(Level { path: path.clone(), node, target: None });
+        if wanted && !self.options.dry_run {
+            let made = self.target();
+            if let Err(error) = made {
+                self.levels.pop();
+                return self.go_on_after(&path, Err(error));
+            }
+        }
+        if wanted {
+            self.workers.tally.count(|report| report.directories += 1);
+        }
+        if let Some(subtree) = subtree {
+            self.directory(&subtree)?;
+        }
+        let level = self.levels.pop().expect("it was pushed above");
+        if let Some(target) = level.target {
+            self.closing[1].push((target, level.node, level.path));
+            if self.closing[1].len() >= WINDOW_DIRECTORIES {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory that the walk is in, made with those above it if need be.
+    fn target(&mut self) -> Result<TargetDir> {
+        let first = self.levels.iter().rposition(|level| level.target.is_some());
+        let first = first.ok_or_else(|| Error::failed("restore: there is no target"))?;
+        let mut target = self.levels[first].target.clone().expect("it was found just now");
+        for level in &mut self.levels[first + 1..] {
+            target = target.child(&level.node.name)?;
+            level.target = Some(target.clone());
+        }
+        Ok(target)
+    }
+
+    fn other(&mut self, node: &Node, path: &[u8]) -> Result<()> {
+        if self.options.dry_run {
+            self.workers.tally.count(|report| report.others += 1);
+            return Ok(());
+        }
+        let target = self.target()?;
+        if let Some(found) = existing(&target, &node.name)?
+            && !self.may_replace(node, &found)
+        {
+            self.workers.tally.count(|report| report.skipped += 1);
+            return Ok(());
+        }
+        if self.link_of(&target, node, path) {
+            return Ok(());
+        }
+        let problems = target.create_special(node, &node.name)?;
+        self.workers.tally.warn(path, &problems);
+        self.workers.tally.count(|report| report.others += 1);
+        Ok(())
+    }
+
+    /// True if another name of the same file was restored before, so that this one becomes a link to it.
+    fn link_of(&mut self, target: &TargetDir, node: &Node, path: &[u8]) -> bool {
+        let Some(link) = node.link else { return false };
+        if self.links.contains_key(&link) {
+            self.waiting_links[1].push((target.clone(), node.clone(), path.to_vec()));
+            return true;
+        }
+        self.links.insert(link, (target.clone(), node.name.clone()));
+        false
+    }
+
+    fn may_replace(&self, node: &Node, found: &Stat) -> bool {
+        match self.overwrite {
+            Overwrite::Never => false,
+            Overwrite::IfNewer => node.mtime > found.mtime,
+            _ => true,
+        }
+    }
+
+    fn file(&mut self, node: Node, path: &[u8]) -> Result<()> {
+        if self.options.dry_run {
+            self.workers.tally.file(node.size);
+            return Ok(());
+        }
+        let target = self.target()?;
+        let found = existing(&target, &node.name)?;
+        if let Some(found) = &found {
+            if !self.may_replace(&node, found) {
+                self.workers.tally.count(|report| report.skipped += 1);
+                return Ok(());
+            }
+            let same = found.kind == NodeKind::File && found.size == node.size && found.mtime == node.mtime;
+            if same && self.overwrite == Overwrite::IfChanged {
+                self.workers.tally.count(|report| report.unchanged += 1);
+                if let Some(link) = node.link {
+                    self.links.entry(link).or_insert((target, node.name));
+                }
+                return Ok(());
+            }
+        }
+        if self.link_of(&target, &node, path) {
+            return Ok(());
+        }
+        let there = found.filter(|found| found.kind == NodeKind::File && found.nlink == 1 && found.size > 0);
+        self.content(target, node, path, there.is_some())
+    }
+
+    fn content(&mut self, target: TargetDir, node: Node, path: &[u8], there: bool) -> Result<()> {
+        let mut compare = match there {
+            true => Comparison::new(&target, &node),
+            false => None,
+        };
+        let whole = compare.as_mut().map(|compare| compare.is_equal(self.reader, &node, &mut self.buffer)).transpose()?;
+        if whole == Some(true) {
+            self.workers.tally.count(|report| report.unchanged += 1);
+        }
+        let patch = compare.is_some() && (whole == Some(true) || node.size > REPLACE_LIMIT);
+        let way = if patch { Way::Patch } else { Way::Replace };
+        let contents = if whole == Some(true) { None } else { Some(self.reader.contents(&node.content)?) };
+        let file = Arc::new(File::new(target, node.clone(), path.to_vec(), way));
+        let mut at = 0;
+        for reference in contents.into_iter().flatten() {
+            let added = reference.and_then(|reference| {
+                let len = reference.len;
+                let equal = patch && compare.as_ref().is_some_and(|c| c.same(self.reader, &reference, at, &mut self.buffer));
+                if !equal {
+                    self.piece(&file, &reference, at)?;
+                }
+                at += len;
+                Ok(())
+            });
+            if let Err(error) = added {
+                self.workers.tally.fail(path, &error);
+                // Never released to zero, the file is dropped unfinished.
+                file.left.fetch_add(1, Ordering::AcqRel);
+                break;
+            }
+            if self.pieces.len() >= WINDOW_PIECES {
+                self.flush()?;
+            }
+        }
+        file.release(self.workers.tally);
+        Ok(())
+    }
+
+    fn piece(&mut self, file: &Arc<File>, reference: &ChunkRef, at: u64) -> Result<()> {
+        let (place, start, len) = self.reader.locate(&reference.id)?;
+        if u64::from(len) != reference.len {
+            return Err(Error::damaged(format!("find the chunk {}: its length is another one", reference.id)));
+        }
+        file.left.fetch_add(1, Ordering::AcqRel);
+        self.pieces.push((place, Piece { file: file.clone(), id: reference.id, start, len, at }));
+        Ok(())
+    }
+
+    /// Hands the planned window out, after the one before is done, and ends what that one ended.
+    fn flush(&mut self) -> Result<()> {
+        for _ in 0..std::mem::take(&mut self.in_flight) {
+            self.workers.done.recv().map_err(|_| Error::failed("restore: the worker threads have ended"))?;
+        }
+        let [done, next] = std::mem::take(&mut self.waiting_links);
+        self.waiting_links[0] = next;
+        done.into_iter().for_each(|(target, node, path)| self.link(&target, &node, &path));
+        let [done, next] = std::mem::take(&mut self.closing);
+        self.closing[0] = next;
+        for (target, node, path) in done {
+            self.workers.tally.warn(&path, &target.finish(&node));
+        }
+        let mut pieces = std::mem::take(&mut self.pieces);
+        pieces.sort_by_key(|(place, piece)| (*place, piece.start));
+        let mut jobs: Vec<Job> = Vec::new();
+        for (place, piece) in pieces {
+            match jobs.last_mut() {
+                Some(job) if job.place == place => job.pieces.push(piece),
+                _ => jobs.push(Job { place, pieces: vec![piece] }),
+            }
+        }
+        self.in_flight = jobs.len();
+        for job in jobs {
+            self.workers.jobs.send(job).map_err(|_| Error::failed("restore: the worker threads have ended"))?;
+        }
+        Ok(())
+    }
+
+    fn link(&self, target: &TargetDir, node: &Node, path: &[u8]) {
+        let Some((original, name)) = node.link.and_then(|link| self.links.get(&link)) else { return };
+        match target.link(&node.name, original, name) {
+            Ok(()) => self.workers.tally.file(0),
+            Err(error) => self.workers.tally.fail(path, &error),
+        }
+    }
+
+    /// Removes what the snapshot does not have.
+    fn delete_others(&mut self, kept: &[Vec<u8>]) -> Result<()> {
+        let level = self.levels.last().expect("the walk is in a directory");
+        let Some(target) = level.target.clone().filter(TargetDir::existed) else { return Ok(()) };
+        let path = level.path.clone();
+        for name in target.directory().names()?.iter() {
+            let mut inner = path.clone();
+            if !inner.is_empty() {
+                inner.push(b'/');
+            }
+            inner.extend_from_slice(name);
+            let spared = kept.binary_search_by(|kept| kept.as_slice().cmp(name)).is_ok()
+                || name == super::MARKER
+                || name.starts_with(b".lifeboat-")
+                || !self.is_included(&inner)
+                || self.rules.excludes_below(&inner, false);
+            if spared {
+                continue;
+            }
+            if !self.options.dry_run {
+                let removed = target.remove_all(name);
+                self.go_on_after(&inner, removed)?;
+            }
+            self.workers.tally.count(|report| report.deleted += 1);
+        }
+        Ok(())
+    }
+}
+
+fn existing(target: &TargetDir, name: &[u8]) -> Result<Option<Stat>> {
+    if !target.existed() {
+        return Ok(None);
+    }
+    match target.directory().stat(name) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(error) if error.kind() == ErrorKind::Missing => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A file that is there already, to find what need not be written.
+struct Comparison {
+    file: crate::source::files::TargetFile,
+    holes: Vec<crate::format::tree::Hole>,
+    size: u64,
+}
+
+impl Comparison {
+    fn new(target: &TargetDir, node: &Node) -> Option<Self> {
+        let file = target.open_file(&node.name).ok()?;
+        let size = target.directory().stat(&node.name).ok()?.size;
+        Some(Self { file, holes: node.holes.clone(), size })
+    }
+
+    fn is_equal(&mut self, reader: &Reader, node: &Node, buffer: &mut Vec<u8>) -> Result<bool> {
+        if self.size != node.size || !node.holes.is_empty() {
+            return Ok(false);
+        }
+        let mut at = 0;
+        for reference in reader.contents(&node.content)? {
+            let reference = reference?;
+            if !self.same(reader, &reference, at, buffer) {
+                return Ok(false);
+            }
+            at += reference.len;
+        }
+        Ok(true)
+    }
+
+    /// True if the file has this chunk's bytes at its place already.
+    fn same(&self, reader: &Reader, reference: &ChunkRef, at: u64, buffer: &mut Vec<u8>) -> bool {
+        let before: u64 = self
+            .holes
+            .iter()
+            .scan(at, |offset, hole| {
+                (hole.offset <= *offset).then(|| {
+                    *offset += hole.len;
+                    hole.len
+                })
+            })
+            .sum();
+        let offset = at + before;
+        let broken = self.holes.iter().any(|hole| hole.offset > offset && hole.offset < offset + reference.len);
+        let Ok(len) = usize::try_from(reference.len) else { return false };
+        if broken || len > 16 << 20 {
+            return false;
+        }
+        buffer.resize(len, 0);
+        let read = self.file.read_at(buffer, offset);
+        read.is_ok_and(|count| count == len) && reader.verify(ChunkType::Data, &reference.id, buffer).is_ok()
+    }
+}
+
+fn include(globs: &[String]) -> Result<Option<GlobSet>> {
+    if globs.is_empty() {
+        return Ok(None);
+    }
+    let mut set = globset::GlobSetBuilder::new();
+    for text in globs {
+        let trimmed = text.trim_start_matches('/');
+        let wrong = |error| Error::usage(format!("read the pattern {text:?}: {error}"));
+        // Like gitignore: without a slash it matches at any depth.
+        let anywhere = !text.trim_end_matches('/').contains('/');
+        let pattern = if anywhere { format!("**/{trimmed}") } else { trimmed.to_owned() };
+        let glob = globset::GlobBuilder::new(pattern.trim_end_matches('/')).literal_separator(true).build().map_err(wrong)?;
+        set.add(glob);
+    }
+    set.build().map(Some).map_err(|error| Error::usage(format!("read the patterns: {error}")))
+}

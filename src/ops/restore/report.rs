@@ -1,0 +1,82 @@
+//! What a restore counts while its threads work.
+
+use super::RestoreReport;
+use crate::error::{Error, ErrorKind};
+use crate::event::{Event, Observer, Progress};
+use crate::format::snapshot::{Failure, MAX_FAILURES};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// Counts and failures, shared by all threads.
+pub(super) struct Tally<'a> {
+    pub(super) observer: &'a dyn Observer,
+    pub(super) progress: Arc<Progress>,
+    report: Mutex<RestoreReport>,
+    files: AtomicU64,
+    bytes: AtomicU64,
+    written: AtomicU64,
+}
+
+impl<'a> Tally<'a> {
+    pub(super) fn new(observer: &'a dyn Observer) -> Self {
+        Self {
+            observer,
+            progress: Arc::default(),
+            report: Mutex::default(),
+            files: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn stopped(&self) -> bool {
+        self.observer.interrupted()
+    }
+
+    pub(super) fn count(&self, change: impl FnOnce(&mut RestoreReport)) {
+        change(&mut self.report.lock().expect("no code panics while it holds this lock"));
+    }
+
+    pub(super) fn fail(&self, path: &[u8], error: &Error) {
+        if error.kind() == ErrorKind::Interrupted {
+            return;
+        }
+        self.observer.observe(Event::Failure { path, error });
+        self.count(|report| {
+            report.failure_count += 1;
+            report.damaged |= error.kind() == ErrorKind::Damaged;
+            if report.failures.len() < MAX_FAILURES {
+                report.failures.push(Failure { path: path.to_vec(), reason: error.to_string() });
+            }
+        });
+    }
+
+    pub(super) fn warn(&self, path: &[u8], problems: &[Error]) {
+        if problems.is_empty() {
+            return;
+        }
+        self.count(|report| report.warnings += problems.len() as u64);
+        for problem in problems {
+            self.observer.observe(Event::Note(&format!("{}: {problem}", String::from_utf8_lossy(path))));
+        }
+    }
+
+    pub(super) fn file(&self, size: u64) {
+        self.files.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(size, Ordering::Relaxed);
+        self.progress.files.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn wrote(&self, bytes: u64) {
+        self.written.fetch_add(bytes, Ordering::Relaxed);
+        self.progress.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn into_report(self) -> RestoreReport {
+        let mut report = self.report.into_inner().expect("all threads have ended");
+        report.files = self.files.into_inner();
+        report.bytes = self.bytes.into_inner();
+        report.bytes_written = self.written.into_inner();
+        report
+    }
+}
