@@ -1,7 +1,15 @@
 //! `check`: verifies a repository; reports every finding and changes nothing.
 
-use crate::id::SnapshotId;
-use std::time::Duration;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Observer, Progress, Stage, stop_if_asked};
+use crate::format::log::PackRef;
+use crate::format::tree::{ChunkType, Node, NodeKind};
+use crate::id::{ChunkId, ChunkPrefix, PackId, SnapshotId};
+use crate::repo::{PackReport, Reader, Repository};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// How deep to look.
 #[derive(Debug, Clone, Copy, Default)]
@@ -56,5 +64,198 @@ impl CheckReport {
     #[must_use]
     pub fn is_damaged(&self) -> bool {
         self.findings.iter().any(|finding| finding.severity == Severity::Damage)
+    }
+}
+
+/// Verifies the log's packs, the trees of all snapshots, and with `read_data` every byte that is stored.
+///
+/// # Errors
+/// Only what keeps the check from going on; everything that is wrong with the repository is in the report.
+pub fn check(repository: &Repository, options: &CheckOptions, observer: &dyn Observer) -> Result<CheckReport> {
+    let began = Instant::now();
+    let mut report = CheckReport::default();
+    let packs = repository.packs()?;
+    let progress = Arc::new(Progress::default());
+    progress.files_total.store(packs.len() as u64, Ordering::Relaxed);
+    if options.read_data {
+        progress.bytes_total.store(packs.iter().map(|pack| pack.size).sum(), Ordering::Relaxed);
+    }
+    observer.observe(Event::Started(Stage::Checking, &progress));
+    let checked = check_packs(repository, options, &packs, &progress, observer);
+    let lost = checked.and_then(|found| {
+        let lost = take_packs(&mut report, found, &packs);
+        unknown_packs(repository, &packs, &mut report)?;
+        check_trees(repository, &lost, &mut report, observer)
+    });
+    observer.observe(Event::Finished(Stage::Checking));
+    lost?;
+    report.packs = packs.len() as u64;
+    report.chunks = repository.chunk_count()?;
+    report.elapsed = began.elapsed();
+    Ok(report)
+}
+
+type Found = Vec<(usize, PackReport)>;
+
+fn check_packs(
+    repository: &Repository,
+    options: &CheckOptions,
+    packs: &[PackRef],
+    progress: &Progress,
+    observer: &dyn Observer,
+) -> Result<Found> {
+    let threads = match options.threads {
+        0 => std::thread::available_parallelism().map_or(4, std::num::NonZero::get),
+        threads => threads,
+    };
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<Found> {
+        let mut verifier = repository.verifier()?;
+        let mut found = Vec::new();
+        loop {
+            stop_if_asked(observer)?;
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(pack) = packs.get(number) else { return Ok(found) };
+            progress.at(pack.id.to_string().as_bytes());
+            found.push((number, verifier.verify(pack, options.read_data)));
+            progress.add_file(if options.read_data { pack.size } else { 0 });
+        }
+    };
+    let results: Vec<Result<Found>> = std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..threads.min(packs.len().max(1))).map(|_| scope.spawn(work)).collect();
+        let failed = |_| Err(Error::failed("check: a thread failed"));
+        handles.into_iter().map(|handle| handle.join().unwrap_or_else(failed)).collect()
+    });
+    let mut all = Vec::new();
+    for result in results {
+        all.extend(result?);
+    }
+    all.sort_by_key(|(number, _)| *number);
+    Ok(all)
+}
+
+fn take_packs(report: &mut CheckReport, found: Found, packs: &[PackRef]) -> HashSet<ChunkPrefix> {
+    let mut lost = HashSet::new();
+    for (number, pack) in found {
+        report.bytes_read += pack.bytes_read;
+        for problem in pack.problems {
+            report.findings.push(Finding {
+                severity: Severity::Damage,
+                object: format!("pack {}", packs[number].id),
+                problem: problem.error.to_string(),
+            });
+            lost.extend(problem.lost);
+        }
+    }
+    lost
+}
+
+/// Packs in the store that nothing knows of: left by a backup that was cut off, or put there by somebody.
+fn unknown_packs(repository: &Repository, known: &[PackRef], report: &mut CheckReport) -> Result<()> {
+    let known: HashSet<PackId> = known.iter().map(|pack| pack.id).collect();
+    for (id, size) in repository.listed_packs()? {
+        if !known.contains(&id) {
+            let problem = format!("no record of the log names it ({size} bytes); an interrupted backup may have left it");
+            report.findings.push(Finding { severity: Severity::Notice, object: format!("pack {id}"), problem });
+        }
+    }
+    Ok(())
+}
+
+/// What was found of trees that several snapshots share.
+struct Trees<'a> {
+    reader: Reader,
+    lost: &'a HashSet<ChunkPrefix>,
+    /// Pages below which nothing is missing.
+    whole: HashSet<ChunkPrefix>,
+    observer: &'a dyn Observer,
+}
+
+fn check_trees(
+    repository: &Repository,
+    lost: &HashSet<ChunkPrefix>,
+    report: &mut CheckReport,
+    observer: &dyn Observer,
+) -> Result<()> {
+    let mut trees = Trees { reader: repository.reader()?, lost, whole: HashSet::new(), observer };
+    for entry in repository.snapshots()? {
+        report.snapshots += 1;
+        let mut missing = Vec::new();
+        trees.directory(&entry.snapshot.root, &mut Vec::new(), &mut missing)?;
+        if !missing.is_empty() {
+            let problem = format!("{} files or directories cannot be restored", missing.len());
+            report.findings.push(Finding { severity: Severity::Damage, object: format!("snapshot {}", entry.id), problem });
+            missing.truncate(100);
+            report.damaged.push((entry.id, missing));
+        }
+    }
+    Ok(())
+}
+
+impl Trees<'_> {
+    /// Looks at a directory and all below it; true if it is whole.
+    fn directory(&mut self, root: &ChunkId, path: &mut Vec<u8>, missing: &mut Vec<Vec<u8>>) -> Result<bool> {
+        if self.whole.contains(&root.prefix()) {
+            return Ok(true);
+        }
+        stop_if_asked(self.observer)?;
+        let mut nodes = Vec::new();
+        let mut whole = self.pages(root, &mut nodes)?;
+        if !whole {
+            missing.push(if path.is_empty() { b"/".to_vec() } else { path.clone() });
+        }
+        for node in nodes {
+            let length = path.len();
+            if length > 0 {
+                path.push(b'/');
+            }
+            path.extend_from_slice(&node.name);
+            if let Some(subtree) = &node.subtree {
+                whole &= self.directory(subtree, path, missing)?;
+            } else if !self.content(&node)? {
+                missing.push(path.clone());
+                whole = false;
+            }
+            path.truncate(length);
+        }
+        if whole {
+            self.whole.insert(root.prefix());
+        }
+        Ok(whole)
+    }
+
+    fn pages(&self, root: &ChunkId, nodes: &mut Vec<Node>) -> Result<bool> {
+        let opened = self.reader.nodes(root);
+        let Some(all) = readable(opened)? else { return Ok(false) };
+        for node in all {
+            match readable(node)? {
+                Some(node) => nodes.push(node),
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    fn content(&self, node: &Node) -> Result<bool> {
+        if node.kind != NodeKind::File {
+            return Ok(true);
+        }
+        let Some(contents) = readable(self.reader.contents(&node.content))? else { return Ok(false) };
+        for reference in contents {
+            let Some(reference) = readable(reference)? else { return Ok(false) };
+            if !self.reader.is_readable(ChunkType::Data, &reference.id, self.lost)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Tells damage, which is a finding, from what keeps the check from going on.
+fn readable<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Missing) => Ok(None),
+        Err(error) => Err(error),
     }
 }

@@ -1,16 +1,23 @@
 //! `init`: makes a repository and its first key slot.
 
+use crate::error::Result;
 use crate::id::{Fingerprint, RepositoryId};
+use crate::repo::{NewSlot, OpenOptions, Repository, default_sizes};
+use crate::store::Location;
 
 /// Sizes that a repository is made with; they never change afterwards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InitOptions {
     /// Average chunk size in bytes, a power of two; the smallest is a quarter, the largest four times as long.
     pub chunk_average: u32,
-    /// zstd level.
+    /// zstd level of backups.
     pub level: i32,
-    /// Recipient of the owner's slot (`age1…`, `ssh-…`); absent with a passphrase.
-    pub recipient: Option<String>,
+}
+
+impl Default for InitOptions {
+    fn default() -> Self {
+        Self { chunk_average: 64 << 10, level: 3 }
+    }
 }
 
 /// What `init` made.
@@ -20,4 +27,17 @@ pub struct InitReport {
     pub repository: RepositoryId,
     /// What to compare and to keep.
     pub fingerprint: Fingerprint,
+}
+
+/// Makes a repository at `location` whose first slot is `slot`.
+///
+/// # Errors
+/// `Refused` if something is there already, `Usage` for sizes or a recipient that cannot be used.
+pub fn init(location: &Location, slot: &NewSlot, options: &InitOptions, open: &OpenOptions) -> Result<InitReport> {
+    if !(1..=19).contains(&options.level) {
+        return Err(crate::error::Error::usage(format!("use the compression level {}: not between 1 and 19", options.level)));
+    }
+    let sizes = default_sizes(options.chunk_average)?;
+    let repository = Repository::init(location, slot, sizes, options.level, open)?;
+    Ok(InitReport { repository: repository.format().id, fingerprint: repository.fingerprint() })
 }
