@@ -1,4 +1,5 @@
 //! The independent decoder in Python restores what this library stores.
+#![expect(clippy::print_stdout, reason = "a test that is skipped says so")]
 
 use lifeboat::event::Silent;
 use lifeboat::format::snapshot::Snapshot;

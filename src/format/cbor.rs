@@ -326,6 +326,62 @@ impl MapDecoder {
     }
 }
 
+/// A map whose fields are all known and read in order.
+pub struct Fields<'d, 'a> {
+    decoder: &'d mut Decoder<'a>,
+    map: MapDecoder,
+    key: Option<u64>,
+}
+
+impl<'d, 'a> Fields<'d, 'a> {
+    /// Begins a map.
+    ///
+    /// # Errors
+    /// `Damaged`, as for all of these.
+    pub fn start(decoder: &'d mut Decoder<'a>) -> Result<Self> {
+        let mut map = decoder.map()?;
+        let key = map.key(decoder)?;
+        Ok(Self { decoder, map, key })
+    }
+
+    /// The value of a field that must be there.
+    pub fn required<T>(&mut self, key: u64, read: impl FnOnce(&mut Decoder<'a>) -> Result<T>) -> Result<T> {
+        match self.optional(key, read)? {
+            Some(value) => Ok(value),
+            None => Err(self.decoder.wrong(&format!("field {key} is missing"))),
+        }
+    }
+
+    /// The value of a field that may be left out.
+    pub fn optional<T>(&mut self, key: u64, read: impl FnOnce(&mut Decoder<'a>) -> Result<T>) -> Result<Option<T>> {
+        if self.key != Some(key) {
+            return Ok(None);
+        }
+        let value = read(self.decoder)?;
+        self.key = self.map.key(self.decoder)?;
+        Ok(Some(value))
+    }
+
+    /// Fails if there are more fields.
+    pub fn end(self) -> Result<()> {
+        match self.key {
+            None => Ok(()),
+            Some(key) => Err(self.decoder.wrong(&format!("field {key} is not known, or out of place"))),
+        }
+    }
+}
+
+/// A text that is left out when it is empty.
+///
+/// # Errors
+/// `Damaged` if it is written although it is empty.
+pub fn non_empty_text(decoder: &mut Decoder<'_>) -> Result<String> {
+    match decoder.text()? {
+        "" => Err(decoder.wrong("an empty text that should have been left out")),
+        text => Ok(text.to_owned()),
+    }
+}
+
 /// Keeps the value of a key of a later version, or fails on a critical one that is not known.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! Bundles: the keys of a role (docs/format.md#31-slots-and-bundles).
 
-use super::cbor::{Decoder, MapEncoder};
+use super::cbor::{Decoder, MapEncoder, non_empty_text, unknown};
 use crate::error::Result;
 use crate::id::{Fingerprint, RepositoryId};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -69,6 +69,8 @@ pub struct Generation {
     pub identity_data: Option<String>,
     /// Identity of the meta vault.
     pub identity_meta: Option<String>,
+    /// Fields of later versions, kept as they are: key and encoded value.
+    pub extra: Vec<(u64, Vec<u8>)>,
 }
 
 /// The keys of a role.
@@ -91,6 +93,8 @@ pub struct Bundle {
     pub names: Option<[[u8; 32]; 4]>,
     /// Key generations, ascending.
     pub generations: Vec<Generation>,
+    /// Fields of later versions, kept as they are: key and encoded value.
+    pub extra: Vec<(u64, Vec<u8>)>,
 }
 
 impl Bundle {
@@ -118,7 +122,7 @@ impl Bundle {
         let mut array = map.key(6);
         array.array(self.generations.len());
         array.encoded(&generations);
-        map.finish(&[]);
+        map.finish(&self.extra);
         out
     }
 
@@ -138,6 +142,7 @@ impl Bundle {
             domain: None,
             names: None,
             generations: Vec::new(),
+            extra: Vec::new(),
         };
         let mut seen = 0u64;
         while let Some(key) = map.key(decoder)? {
@@ -160,7 +165,7 @@ impl Bundle {
                 6 => {
                     bundle.generations = (0..decoder.array()?).map(|_| Generation::decode(decoder)).collect::<Result<_>>()?;
                 }
-                _ => super::cbor::unknown(key, decoder, &mut Vec::new())?,
+                _ => unknown(key, decoder, &mut bundle.extra)?,
             }
         }
         decoder.end()?;
@@ -193,7 +198,7 @@ impl Generation {
                 map.key(key).text(text);
             }
         }
-        map.finish(&[]);
+        map.finish(&self.extra);
     }
 
     fn decode(decoder: &mut Decoder<'_>) -> Result<Self> {
@@ -207,6 +212,7 @@ impl Generation {
             vault_meta: String::new(),
             identity_data: None,
             identity_meta: None,
+            extra: Vec::new(),
         };
         let mut seen = 0u64;
         while let Some(key) = map.key(decoder)? {
@@ -216,11 +222,11 @@ impl Generation {
                 1 => generation.index = decoder.fixed()?,
                 2 => generation.shared_data = Some(decoder.fixed()?),
                 3 => generation.shared_meta = Some(decoder.fixed()?),
-                4 => generation.vault_data = decoder.text()?.to_owned(),
-                5 => generation.vault_meta = decoder.text()?.to_owned(),
-                6 => generation.identity_data = Some(decoder.text()?.to_owned()),
-                7 => generation.identity_meta = Some(decoder.text()?.to_owned()),
-                _ => super::cbor::unknown(key, decoder, &mut Vec::new())?,
+                4 => generation.vault_data = non_empty_text(decoder)?,
+                5 => generation.vault_meta = non_empty_text(decoder)?,
+                6 => generation.identity_data = Some(non_empty_text(decoder)?),
+                7 => generation.identity_meta = Some(non_empty_text(decoder)?),
+                _ => unknown(key, decoder, &mut generation.extra)?,
             }
         }
         if seen & 3 != 3 || generation.number == 0 {

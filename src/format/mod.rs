@@ -5,6 +5,8 @@
 
 pub mod cbor;
 pub mod envelope;
+pub mod gc;
+pub mod index;
 pub mod key;
 pub mod log;
 pub mod pack;

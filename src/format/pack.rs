@@ -248,6 +248,10 @@ impl Toc {
         if !reader.0.is_empty() {
             return Err(wrong("bytes behind the table of contents"));
         }
+        let class = |block: &BlockEntry| block.row.kind.class();
+        if toc.blocks.windows(2).any(|pair| class(&pair[0]) != class(&pair[1])) {
+            return Err(wrong("blocks of both classes"));
+        }
         let total = toc.blocks.iter().try_fold(u64::from(toc.first_block), |sum, block| {
             sum.checked_add(u64::from(block.row.stored_len())).filter(|sum| *sum <= MAX_PACK)
         });

@@ -192,7 +192,8 @@ impl Repository {
         }
         let keys = self.keys();
         let client = keys.client()?;
-        let mut record = Record { client, seq: 0, previous: None, time: now(), heads: Vec::new(), base: 0, body };
+        let mut record =
+            Record { client, seq: 0, previous: None, time: now(), heads: Vec::new(), base: 0, body, extra: Vec::new() };
         loop {
             let head = cache::log::head(&self.connection(), &client)?;
             record.seq = head.map_or(0, |head| head.seq + 1);

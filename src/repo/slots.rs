@@ -165,6 +165,7 @@ fn owner_bundle(repository: RepositoryId, fingerprint: Fingerprint, seed: &Secre
         vault_meta,
         identity_data: Some(identity_data.to_string()),
         identity_meta: Some(identity_meta.to_string()),
+        extra: Vec::new(),
     };
     Ok(Bundle {
         role: Role::Owner,
@@ -174,6 +175,7 @@ fn owner_bundle(repository: RepositoryId, fingerprint: Fingerprint, seed: &Secre
         domain: Some(random()?),
         names: None,
         generations: vec![generation],
+        extra: Vec::new(),
     })
 }
 
@@ -231,6 +233,7 @@ impl Repository {
             heads: Vec::new(),
             base: 0,
             body: RecordBody::Genesis { format: hash },
+            extra: Vec::new(),
         };
         let map = record.encode();
         let mut body = keys.signer()?.sign(crate::crypto::sign::LOG_RECORD, &format.id, &map).to_vec();
