@@ -51,9 +51,7 @@ pub fn find(repository: &Repository, text: &str, filter: &SnapshotFilter) -> Res
     let hint = "`lifeboat snapshots` lists them";
     if text == "latest" {
         let newest = list(repository, filter)?.pop();
-        return newest.ok_or_else(|| {
-            Error::missing("find the latest snapshot: there is none that fits").with_hint(hint)
-        });
+        return newest.ok_or_else(|| Error::missing("find the latest snapshot: there is none that fits").with_hint(hint));
     }
     let digits = text.len() >= LEAST_DIGITS && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     if !digits {

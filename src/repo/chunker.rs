@@ -64,3 +64,27 @@ impl Chunker {
         self.maximum
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::derive::{Secret, chunker_table};
+    use crate::format::repository::ChunkSizes;
+
+    #[test]
+    fn the_known_cut_points_of_the_format_document_hold() {
+        let domain: [u8; 32] = std::array::from_fn(|position| position as u8);
+        let mut data = vec![0; 1 << 20];
+        blake3::Hasher::new_derive_key("lifeboat test data").update(&domain).finalize_xof().fill(&mut data);
+        let sizes = ChunkSizes { minimum: 16 << 10, average: 64 << 10, maximum: 256 << 10, normalisation: 3 };
+        let chunker = Chunker::new(chunker_table(&Secret(domain)), &sizes);
+        let (mut lengths, mut rest) = (Vec::new(), &data[..]);
+        while !rest.is_empty() {
+            let length = chunker.cut(rest);
+            lengths.push(length.to_string());
+            rest = &rest[length..];
+        }
+        let line = format!("cut points = {}", lengths.join(" "));
+        assert!(include_str!("../../docs/format.md").lines().any(|known| known == line), "{line}");
+    }
+}
