@@ -1,12 +1,12 @@
 //! Putting metadata on what was restored.
 
 use super::attributes::{flags, remove_xattr, set_xattr, xattr_names};
-use super::names::{failed, shown};
+use super::names::{failed, permissions, shown};
 use super::owners::LocalIds;
 use crate::error::{Error, ErrorKind};
 use crate::format::tree::{Node, NodeKind, Time};
 use rustix::fd::{AsFd, BorrowedFd};
-use rustix::fs::{Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid};
+use rustix::fs::{Gid, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
 /// Which metadata are put back, and what may be destroyed for it.
@@ -83,7 +83,7 @@ impl Settings {
         // An ACL that was set or removed has changed the mode as well, and so may have a change of owner.
         let touched = !node.xattrs.is_empty() || found.inherited_acl || found.existed;
         if touched || found.mode != Some(mode) || owned != Owned::Already {
-            let result = rustix::fs::fchmod(fd, Mode::from_bits_retain(mode));
+            let result = rustix::fs::fchmod(fd, permissions(mode));
             note(result, "set the mode of", node, problems);
         }
         if let Some(times) = times_of(node, problems) {

@@ -223,7 +223,7 @@ pub(super) fn proc_chmod(dir: BorrowedFd<'_>, name: &[u8], add: Mode) -> bool {
         if !matches!(seen.kind, NodeKind::File | NodeKind::Directory) {
             return Err(Errno::LOOP);
         }
-        rustix::fs::chmod(proc_path(held.as_fd(), b""), Mode::from_bits_retain(seen.mode) | add)
+        rustix::fs::chmod(proc_path(held.as_fd(), b""), super::names::permissions(seen.mode) | add)
     };
     hold().is_ok()
 }

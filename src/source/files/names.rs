@@ -1,6 +1,7 @@
 //! Names of directory entries: which are safe, and how they are shown.
 
 use crate::error::{Error, ErrorKind, Result};
+use rustix::fs::{Mode, RawMode};
 use rustix::io::Errno;
 
 /// Refuses what is not the name of one entry: empty, `.`, `..`, or with a `/` or a NUL in it.
@@ -13,6 +14,11 @@ pub fn check_name(name: &[u8]) -> Result<()> {
         return Err(Error::new(ErrorKind::Refused, format!("use the name {}: it is not the name of a file", shown(name))));
     }
     Ok(())
+}
+
+/// Permission bits as the system takes them; their width differs by system.
+pub(super) fn permissions(mode: u32) -> Mode {
+    Mode::from_raw_mode((mode & 0o7777) as RawMode)
 }
 
 /// The name for people: control characters and bytes that are not UTF-8 are escaped.

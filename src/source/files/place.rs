@@ -2,7 +2,7 @@
 
 use super::apply::{mode_of, note, times_of};
 use super::attributes::flags;
-use super::names::{check_name, failed};
+use super::names::{check_name, failed, permissions};
 use super::write::{TargetDir, in_the_way, unlock};
 use crate::error::{Error, Result};
 use crate::format::tree::{Node, NodeKind};
@@ -138,7 +138,7 @@ impl TargetDir {
         if settings.options.xattrs && (!node.xattrs.is_empty() || self.inner.gives_acl) {
             system::put_xattrs(directory.as_fd(), node, name, problems);
         }
-        let mode = Mode::from_bits_retain(mode_of(node, owned));
+        let mode = permissions(mode_of(node, owned));
         note(system::set_mode(directory.as_fd(), name, node.kind, mode), "set the mode of", node, problems);
         if let Some(times) = times_of(node, problems) {
             let result = rustix::fs::utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW);

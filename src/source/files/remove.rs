@@ -1,7 +1,7 @@
 //! Removing what a restore finds in its way.
 
 use super::directory::{Directory, proc_chmod};
-use super::names::{check_name, failed};
+use super::names::{check_name, failed, permissions};
 use super::stat;
 use super::write::{TargetDir, unlock, unlock_entry};
 use crate::error::{ErrorKind, Result};
@@ -115,7 +115,7 @@ fn make_changeable(directory: &Directory, name: &[u8]) -> bool {
     let entry = unlock_entry(directory, name);
     let locked = unlock(directory.as_fd());
     let permitted = stat::of(directory).is_ok_and(|seen| {
-        let mode = Mode::from_bits_retain(seen.mode) | Mode::RWXU;
+        let mode = permissions(seen.mode) | Mode::RWXU;
         seen.mode & 0o300 != 0o300 && rustix::fs::fchmod(directory, mode).is_ok()
     });
     entry || locked || permitted

@@ -146,6 +146,9 @@ mod portable {
             rdev: (major(found.st_rdev as _), minor(found.st_rdev as _)),
             mtime: time(found.st_mtime.into(), found.st_mtime_nsec.into()),
             ctime: time(found.st_ctime.into(), found.st_ctime_nsec.into()),
+            #[cfg(target_os = "macos")]
+            btime: Some(time(found.st_birthtime.into(), found.st_birthtime_nsec.into())),
+            #[cfg(not(target_os = "macos"))]
             btime: None,
             atime: time(found.st_atime.into(), found.st_atime_nsec.into()),
             blocks: u64::try_from(found.st_blocks).unwrap_or(0),

@@ -3,7 +3,7 @@
 use super::apply::{Found, Settings, WriteOptions, gives_acl};
 use super::attributes::flags;
 use super::directory::{Directory, proc_chmod};
-use super::names::{check_name, failed, shown};
+use super::names::{check_name, failed, permissions, shown};
 use super::stat::{self, Stat};
 use super::target_file::TargetFile;
 use crate::error::{Error, ErrorKind, Result};
@@ -111,7 +111,7 @@ impl TargetDir {
         let gives_acl = if existed { gives_acl(directory.as_fd()) } else { self.inner.gives_acl };
         if existed && for_writing && seen.mode & 0o700 != 0o700 && seen.uid == rustix::process::geteuid().as_raw() {
             // Until `finish` gives it the mode that it had: an owner may take his own permission away.
-            let _ = rustix::fs::fchmod(&directory, Mode::from_bits_retain(seen.mode | 0o700));
+            let _ = rustix::fs::fchmod(&directory, permissions(seen.mode | 0o700));
         }
         let settings = Arc::clone(&self.inner.settings);
         let inner = Inner { directory, settings, seen, existed, asked_for: false, gives_acl, new_ids: OnceLock::new() };
@@ -179,8 +179,10 @@ impl TargetDir {
     /// A name that no other call gives, for a file that is not finished yet.
     #[must_use]
     pub fn temporary_name() -> Vec<u8> {
+        static PROCESS: OnceLock<u32> = OnceLock::new();
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        format!(".lifeboat-{:x}-{:x}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)).into_bytes()
+        let process = PROCESS.get_or_init(std::process::id);
+        format!(".lifeboat-{process:x}-{:x}", NEXT.fetch_add(1, Ordering::Relaxed)).into_bytes()
     }
 
     /// Waits until everything on the directory's file system is durable.
