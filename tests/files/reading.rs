@@ -80,6 +80,30 @@ fn a_path_longer_than_any_path_may_be_is_walked() {
 }
 
 #[test]
+fn a_tree_deeper_than_the_usual_limit_of_open_files_is_copied() {
+    let place = tempfile::tempdir().unwrap();
+    let mut target = Target::open(&place.path().join("a"), true, WriteOptions::default()).unwrap();
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    assert_eq!(limit.current, limit.maximum);
+    if limit.maximum.is_some_and(|most| most < 6000) {
+        eprintln!("skipped: only {:?} open files are permitted", limit.maximum);
+        return;
+    }
+    for _ in 0..1500 {
+        target = target.child(b"d").unwrap();
+    }
+    let (from, to) = (place.path().join("a"), place.path().join("b"));
+    // The copy of these tests calls itself for each directory.
+    let copy = move || super::copy::tree(&from, &to, WriteOptions::default()).unwrap();
+    std::thread::Builder::new().stack_size(64 << 20).spawn(copy).unwrap().join().unwrap();
+    let copied = Target::open(&place.path().join("b"), false, WriteOptions::default()).unwrap();
+    copied.open_path("d/".repeat(1500).as_bytes()).unwrap();
+    let top = Target::open(place.path(), false, WriteOptions::default()).unwrap();
+    top.remove_all(b"a").unwrap();
+    top.remove_all(b"b").unwrap();
+}
+
+#[test]
 fn a_file_that_changes_while_it_is_read_is_noticed() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("f");

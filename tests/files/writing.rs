@@ -144,6 +144,19 @@ fn removing_never_follows_a_link_and_takes_any_depth() {
 }
 
 #[test]
+fn a_place_is_found_again_by_its_path() {
+    let place = tempfile::tempdir().unwrap();
+    assert!(shell(place.path(), "mkdir -p a/b/c; ln -s a l"));
+    let target = open(place.path(), false);
+    let found = target.open_path(b"a/b/c").unwrap().directory().stat_self().unwrap();
+    assert_eq!(found.ino, std::fs::metadata(place.path().join("a/b/c")).unwrap().ino());
+    assert_eq!(target.open_path(b"").unwrap().directory().names().unwrap().len(), 2);
+    assert_eq!(target.open_path(b"a/../a").unwrap_err().kind(), ErrorKind::Refused);
+    assert_eq!(target.open_path(b"a/x").unwrap_err().kind(), ErrorKind::Missing);
+    assert!(target.open_path(b"l/b").is_err(), "a link is not followed");
+}
+
+#[test]
 fn a_second_restore_over_the_first_changes_nothing() {
     if !is_root() || !has("setfacl") {
         return;

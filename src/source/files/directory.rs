@@ -19,9 +19,13 @@ const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEX
 impl Directory {
     /// Opens the directory at `path`, as the user wrote it: symbolic links in it are followed.
     ///
+    /// The first call raises the process's limit of open files as far as is permitted: a walk holds every directory
+    /// above it open, and the usual 1,024 are fewer than a tree can be deep.
+    ///
     /// # Errors
     /// `Missing` if there is none, else what the system says.
     pub fn open_root(path: &Path) -> Result<Self> {
+        raise_open_files();
         let open = |flags| rustix::fs::openat(CWD, path, flags, Mode::empty());
         let fd = quietly(OPEN, open).map_err(|errno| Error::io("open the directory", path.display(), errno.into()))?;
         Ok(Self { fd })
@@ -64,6 +68,16 @@ impl AsFd for Directory {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let limit = getrlimit(Resource::Nofile);
+        // Without the higher limit most trees work as well; the others say which directory could not be opened.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    });
 }
 
 /// Opens without changing the access time where that is permitted: the owner and root may, others get `EPERM`.
