@@ -142,7 +142,7 @@ fn chunk_sizes(decoder: &mut Decoder<'_>) -> Result<ChunkSizes> {
     };
     let powers = [sizes.minimum, sizes.average, sizes.maximum].iter().all(|size| size.is_power_of_two());
     let ordered = 64 <= sizes.minimum && sizes.minimum <= sizes.average && sizes.average <= sizes.maximum;
-    let masks = (8..=22).contains(&sizes.average.ilog2());
+    let masks = sizes.average.checked_ilog2().is_some_and(|bits| (8..=22).contains(&bits));
     if !powers || !ordered || !masks || sizes.maximum > 4 << 20 || sizes.normalisation > 3 {
         return Err(decoder.wrong("chunk sizes out of their limits"));
     }
