@@ -137,6 +137,39 @@ fn what_took_a_files_place_is_never_read() {
     assert_eq!(SourceFile::open(&directory, b"f", &stat).unwrap_err().kind(), ErrorKind::Missing);
 }
 
+/// A file server holds leases on files that it serves; a backup has to wait until it gives one up.
+#[test]
+fn a_file_under_a_lease_is_read_once_its_holder_lets_go() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    if !cfg!(target_os = "linux") || !super::has("python3") {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    std::fs::write(place.path().join("f"), "leased").unwrap();
+    let holder = "import fcntl, os, signal, sys
+signal.signal(signal.SIGIO, lambda *_: fcntl.fcntl(held, fcntl.F_SETLEASE, fcntl.F_UNLCK))
+held = os.open('f', os.O_RDWR)
+fcntl.fcntl(held, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print('held', flush=True)
+sys.stdin.read()";
+    let mut command = Command::new("python3");
+    command.args(["-c", holder]).current_dir(place.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    if line == "held\n" {
+        let directory = Directory::open_root(place.path()).unwrap();
+        let stat = directory.stat(b"f").unwrap();
+        let mut buffer = [0; 10];
+        assert_eq!(SourceFile::open(&directory, b"f", &stat).unwrap().read_at(&mut buffer, 0).unwrap(), 6);
+    } else {
+        eprintln!("skipped: no leases here");
+    }
+    drop(child.stdin.take());
+    child.wait().unwrap();
+}
+
 #[test]
 fn reading_leaves_the_access_time_alone() {
     let place = tempfile::tempdir().unwrap();
