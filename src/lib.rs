@@ -16,3 +16,5 @@ pub mod repo;
 pub mod source;
 
 pub mod ops;
+
+pub mod cli;

@@ -1,0 +1,109 @@
+//! The command line: parses, calls one operation, prints what it reports. Nobody else prints or reads the environment.
+
+mod arguments;
+mod backup;
+mod check;
+mod globals;
+mod keys;
+mod observer;
+mod restore;
+mod show;
+mod text;
+mod tools;
+
+use crate::error::{Error, Result};
+use arguments::{Arguments, Verb};
+use clap::{CommandFactory, Parser};
+use globals::Context;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+/// Exit code of work that was done but is not complete.
+const INCOMPLETE: u8 = 3;
+/// Exit code of a check that found damage, or a restore that met it.
+const DAMAGED: u8 = 13;
+
+/// Runs the program with the arguments of the process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let code = if error.use_stderr() { 2 } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    start_tracing();
+    raise_file_limit();
+    let json = arguments.globals.json;
+    let outcome = Context::new(arguments.globals).and_then(|context| run(&context, arguments.verb));
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error, json);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(context: &Context, verb: Verb) -> Result<u8> {
+    match verb {
+        Verb::Init(arguments) => keys::init(context, &arguments),
+        Verb::Backup(arguments) => backup::run(context, arguments),
+        Verb::Restore(arguments) => restore::run(context, &arguments),
+        Verb::Snapshots(arguments) => show::snapshots(context, &arguments),
+        Verb::Show(arguments) => show::show(context, &arguments),
+        Verb::Ls(arguments) => show::ls(context, &arguments),
+        Verb::Cat(arguments) => show::cat(context, &arguments),
+        Verb::Stats => show::stats(context),
+        Verb::Check(arguments) => check::run(context, &arguments),
+        Verb::Key { verb } => keys::run(context, &verb),
+        Verb::Cache { verb } => tools::cache(context, &verb),
+        Verb::Completions { shell } => tools::completions(shell, &mut Arguments::command()),
+        Verb::Man { dir } => tools::man(dir.as_deref(), &Arguments::command()),
+        Verb::Version => tools::version(context),
+    }
+}
+
+/// A reader such as `head` that has seen enough is no failure.
+fn is_closed_pipe(error: &Error) -> bool {
+    error.io_kind() == Some(std::io::ErrorKind::BrokenPipe)
+}
+
+fn report(error: &Error, json: bool) {
+    if json {
+        let object = serde_json::json!({
+            "event": "error",
+            "message": error.to_string(),
+            "hint": error.hint(),
+            "exit_code": error.exit_code(),
+        });
+        eprintln!("{object}");
+        return;
+    }
+    let style = text::Style::of(&std::io::stderr());
+    eprintln!("{}lifeboat: {}{}", style.bad(), text::printable(error.to_string().as_bytes()), style.reset());
+    if let Some(hint) = error.hint() {
+        eprintln!("hint: {}", text::printable(hint.as_bytes()));
+    }
+}
+
+/// Restores keep a descriptor for each directory that is being filled, so the soft limit is raised as far as allowed.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Where that is not allowed, the limit stays as it was.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+fn start_tracing() {
+    if std::env::var_os("LIFEBOAT_LOG").is_none() {
+        return;
+    }
+    let filter = tracing_subscriber::EnvFilter::from_env("LIFEBOAT_LOG");
+    let terminal = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).init();
+}
