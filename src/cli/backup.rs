@@ -1,0 +1,183 @@
+//! `lifeboat backup`.
+
+use super::arguments::{BackupArguments, RuleArguments};
+use super::globals::{Context, make_identity};
+use super::{INCOMPLETE, keys, show, text};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ops::backup::{BackupOptions, BackupReport, Input, backup};
+use crate::ops::init::{InitOptions, init};
+use crate::repo::{NewSlot, Repository};
+use crate::source::files::RuleOptions;
+use std::ffi::OsStr;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+pub(super) fn run(context: &Context, arguments: BackupArguments) -> Result<u8> {
+    let input = input(&arguments)?;
+    let repository = open_or_make(context)?;
+    let mut rules = rule_options(arguments.rules);
+    rules.one_file_system = arguments.one_file_system;
+    let options = BackupOptions {
+        input,
+        kind: arguments.kind,
+        tags: arguments.tag,
+        description: arguments.description,
+        host: arguments.host.unwrap_or_else(host_name),
+        user: std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default(),
+        rules,
+        atime: arguments.atime,
+        reread: arguments.reread,
+        dry_run: arguments.dry_run,
+        threads: context.threads(),
+        metadata: Vec::new(),
+    };
+    let report = backup(&repository, options, &context.watcher)?;
+    if context.globals.json {
+        println!("{}", json(&report));
+    } else {
+        summary(context, &report);
+    }
+    Ok(if report.incomplete() { INCOMPLETE } else { 0 })
+}
+
+fn json(report: &BackupReport) -> serde_json::Value {
+    let mut object = show::snapshot_json(report.id.as_ref(), &report.snapshot);
+    object.insert("seconds".into(), report.elapsed.as_secs_f64().into());
+    object.insert("dry_run".into(), report.id.is_none().into());
+    object.into()
+}
+
+fn summary(context: &Context, report: &BackupReport) {
+    let counts = &report.snapshot.counts;
+    let style = text::Style::of(&std::io::stdout());
+    context.say(&format!(
+        "files:     {} new, {} changed, {} unmodified; {} directories, {} others",
+        text::count(counts.new),
+        text::count(counts.changed),
+        text::count(counts.unmodified),
+        text::count(counts.directories),
+        text::count(counts.others)
+    ));
+    let ratio = match counts.bytes_stored {
+        0 => String::new(),
+        stored => format!(" ({:.2}:1)", counts.bytes_added as f64 / stored as f64),
+    };
+    context.say(&format!(
+        "data:      {} in all, {} read, {} new, stored as {}{ratio}",
+        text::size(counts.bytes),
+        text::size(counts.bytes_read),
+        text::size(counts.bytes_added),
+        text::size(counts.bytes_stored)
+    ));
+    let rate = text::rate(counts.bytes, report.elapsed);
+    context.say(&format!("time:      {}, {rate}", text::duration(report.elapsed)));
+    match &report.id {
+        Some(id) => context.say(&format!("snapshot:  {}{}{}", style.good(), id.short(), style.reset())),
+        None => context.say("dry run:   nothing was stored"),
+    }
+    if report.incomplete() {
+        let failures = text::count(report.snapshot.failure_count);
+        let style = text::Style::of(&std::io::stderr());
+        eprintln!("{}incomplete: {failures} failures; `lifeboat show` lists them{}", style.bad(), style.reset());
+    }
+}
+
+pub(super) fn rule_options(arguments: RuleArguments) -> RuleOptions {
+    RuleOptions {
+        exclude: arguments.exclude,
+        iexclude: arguments.iexclude,
+        exclude_file: arguments.exclude_file,
+        exclude_if_present: arguments.exclude_if_present,
+        exclude_caches: arguments.exclude_caches,
+        exclude_larger_than: arguments.exclude_larger_than,
+        one_file_system: false,
+    }
+}
+
+pub(super) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn input(arguments: &BackupArguments) -> Result<Input> {
+    if let Some(name) = &arguments.stdin {
+        let reader = Box::new(std::io::stdin());
+        return Ok(Input::Stream { name: name.clone().into_bytes(), reader, finish: Box::new(|| Ok(())) });
+    }
+    if let Some(name) = &arguments.command {
+        return command(name, &arguments.argv);
+    }
+    if !arguments.argv.is_empty() {
+        return Err(Error::usage("back up: a command after -- needs --command NAME to name its output"));
+    }
+    let mut paths = arguments.paths.clone();
+    if let Some(file) = &arguments.files_from {
+        paths.extend(read_paths(file)?);
+    }
+    if paths.is_empty() {
+        return Err(Error::usage("back up: no path was given").with_hint("say what to back up, such as `lifeboat backup ~`"));
+    }
+    for path in &paths {
+        path.symlink_metadata().map_err(|error| {
+            Error::io("back up", path.display(), error).with_hint("check the spelling; nothing was stored")
+        })?;
+    }
+    Ok(Input::Paths(paths))
+}
+
+fn command(name: &str, argv: &[std::ffi::OsString]) -> Result<Input> {
+    let Some((program, rest)) = argv.split_first() else {
+        return Err(Error::usage("back up the output of a command: no command was given").with_hint("put it after --"));
+    };
+    let shown = program.to_string_lossy().into_owned();
+    let mut command = std::process::Command::new(program);
+    let spawned = command.args(rest).stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped()).spawn();
+    let mut child = spawned.map_err(|error| Error::io("run", &shown, error))?;
+    let output = child.stdout.take().ok_or_else(|| Error::failed(format!("run {shown}: it has no output")))?;
+    let finish = move || {
+        let status = child.wait().map_err(|error| Error::io("wait for", &shown, error))?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(Error::failed(format!("back up the output of {shown}: it ended with {status}"))
+            .with_hint("nothing was committed; mend the command and run the backup again"))
+    };
+    Ok(Input::Stream { name: name.as_bytes().to_vec(), reader: Box::new(output), finish: Box::new(finish) })
+}
+
+fn read_paths(file: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |error| Error::io("read the list of paths", file.display(), error);
+    let mut text = Vec::new();
+    if file == Path::new("-") {
+        std::io::stdin().read_to_end(&mut text).map_err(failed)?;
+    } else {
+        text = std::fs::read(file).map_err(failed)?;
+    }
+    let separator = if text.contains(&0) { 0 } else { b'\n' };
+    let lines = text.split(|byte| *byte == separator).filter(|line| !line.is_empty());
+    Ok(lines.map(|line| PathBuf::from(OsStr::from_bytes(line))).collect())
+}
+
+/// Opens the repository; the default one is made, with its identity, when it is first used.
+fn open_or_make(context: &Context) -> Result<Repository> {
+    match context.open() {
+        Err(error) if error.kind() == ErrorKind::NoRepository => {
+            let (location, said) = context.location()?;
+            let (identity, identity_said) = context.identity_path()?;
+            if said {
+                return Err(error);
+            }
+            let slot = match (context.access()?.passphrase, identity.exists()) {
+                (Some(passphrase), false) if !identity_said => NewSlot::Passphrase(passphrase),
+                (_, true) => NewSlot::Recipient(keys::recipient_of(&identity)?),
+                _ => NewSlot::Recipient(make_identity(&identity)?),
+            };
+            let report = init(&location, &slot, &InitOptions::default(), &context.open_options()?)?;
+            if !context.globals.quiet {
+                keys::explain(&location, &slot, &identity, &report);
+            }
+            context.open()
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,95 @@
+//! `lifeboat restore`.
+
+use super::arguments::{RestoreArguments, When};
+use super::globals::Context;
+use super::{DAMAGED, INCOMPLETE, show, text};
+use crate::error::Result;
+use crate::ops::restore::{Overwrite, RestoreOptions, RestoreReport, restore};
+use crate::source::files::RuleOptions;
+
+pub(super) fn run(context: &Context, arguments: &RestoreArguments) -> Result<u8> {
+    let repository = context.open()?;
+    let (entry, subpath) = show::find(&repository, &arguments.snapshot, &arguments.filter)?;
+    let overwrite = match (arguments.overwrite, arguments.in_place || arguments.delete) {
+        (Some(When::Always), _) | (None, true) => Overwrite::Always,
+        (Some(When::IfChanged), _) => Overwrite::IfChanged,
+        (Some(When::IfNewer), _) => Overwrite::IfNewer,
+        (Some(When::Never), _) => Overwrite::Never,
+        (None, false) => Overwrite::Refuse,
+    };
+    let target = match &arguments.to {
+        Some(target) => target.clone(),
+        None => show::original_place(&entry.snapshot, &subpath)?,
+    };
+    let options = RestoreOptions {
+        target,
+        subpath,
+        include: arguments.include.clone(),
+        exclude: RuleOptions { exclude: arguments.exclude.clone(), ..RuleOptions::default() },
+        overwrite,
+        delete: arguments.delete,
+        dry_run: arguments.dry_run,
+        verify: arguments.verify,
+        numeric_ids: arguments.numeric_ids,
+        no_owner: arguments.no_owner,
+        threads: context.threads(),
+    };
+    let report = restore(&repository, &entry, &options, &context.watcher)?;
+    if context.globals.json {
+        println!("{}", json(&report));
+    } else {
+        summary(context, &report, &options);
+    }
+    Ok(match (report.failure_count, report.damaged) {
+        (0, _) => 0,
+        (_, true) => DAMAGED,
+        _ => INCOMPLETE,
+    })
+}
+
+fn json(report: &RestoreReport) -> serde_json::Value {
+    let failures: Vec<_> = report.failures.iter().map(show::failure_json).collect();
+    serde_json::json!({
+        "files": report.files, "unchanged": report.unchanged, "skipped": report.skipped,
+        "directories": report.directories, "others": report.others, "deleted": report.deleted,
+        "bytes": report.bytes, "bytes_written": report.bytes_written, "verified": report.verified,
+        "warnings": report.warnings, "failures": failures, "failure_count": report.failure_count,
+        "damaged": report.damaged, "seconds": report.elapsed.as_secs_f64(),
+    })
+}
+
+fn summary(context: &Context, report: &RestoreReport, options: &RestoreOptions) {
+    let verb = if options.dry_run { "would restore" } else { "restored" };
+    context.say(&format!(
+        "{verb}: {} files, {} directories, {} others, {} to {}",
+        text::count(report.files),
+        text::count(report.directories),
+        text::count(report.others),
+        text::size(report.bytes),
+        options.target.display()
+    ));
+    let (same, kept, gone) = (report.unchanged, report.skipped, report.deleted);
+    if same + kept + gone > 0 {
+        context.say(&format!(
+            "already equal: {}, left alone: {}, removed: {}",
+            text::count(same),
+            text::count(kept),
+            text::count(gone)
+        ));
+    }
+    if options.verify && !options.dry_run {
+        context.say(&format!("verified: {} files read back and compared", text::count(report.verified)));
+    }
+    context.say(&format!("time: {}, {}", text::duration(report.elapsed), text::rate(report.bytes, report.elapsed)));
+    if report.warnings > 0 {
+        context.say(&format!(
+            "{} owners, attributes, or flags could not be set; --verbose lists them",
+            text::count(report.warnings)
+        ));
+    }
+    if report.failure_count > 0 {
+        let style = text::Style::of(&std::io::stderr());
+        let failures = text::count(report.failure_count);
+        eprintln!("{}incomplete: {failures} files or directories could not be restored{}", style.bad(), style.reset());
+    }
+}

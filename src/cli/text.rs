@@ -1,0 +1,156 @@
+//! Text for people: sizes, times, rates, names of any bytes, colours.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+/// Colours, if the stream is a terminal and nobody said otherwise.
+#[derive(Clone, Copy)]
+pub(super) struct Style(bool);
+
+impl Style {
+    pub(super) fn of(stream: &impl IsTerminal) -> Self {
+        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        Self((stream.is_terminal() && !set("NO_COLOR")) || set("CLICOLOR_FORCE"))
+    }
+
+    fn code(self, code: &'static str) -> &'static str {
+        if self.0 { code } else { "" }
+    }
+
+    pub(super) fn bad(self) -> &'static str {
+        self.code("\x1b[1;31m")
+    }
+
+    pub(super) fn warn(self) -> &'static str {
+        self.code("\x1b[33m")
+    }
+
+    pub(super) fn good(self) -> &'static str {
+        self.code("\x1b[32m")
+    }
+
+    pub(super) fn reset(self) -> &'static str {
+        self.code("\x1b[0m")
+    }
+}
+
+/// A name as a terminal may show it: control characters and what is not UTF-8 are escaped.
+pub(super) fn printable(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if character.is_control() {
+                out.extend(character.escape_default());
+            } else {
+                out.push(character);
+            }
+        }
+        chunk.invalid().iter().for_each(|byte| out.push_str(&format!("\\x{byte:02x}")));
+    }
+    out
+}
+
+/// A name in JSON: as text, and as hexadecimal digits too when it is not UTF-8.
+pub(super) fn json_path(object: &mut serde_json::Map<String, serde_json::Value>, bytes: &[u8]) {
+    object.insert("path".into(), String::from_utf8_lossy(bytes).into());
+    if std::str::from_utf8(bytes).is_err() {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        object.insert("path_bytes".into(), hex.into());
+    }
+}
+
+/// `1.5 GiB`.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
+/// `1,234,567`.
+pub(super) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `2.4 s`, `3 min 5 s`, `1 h 2 min`.
+pub(super) fn duration(time: Duration) -> String {
+    let secs = time.as_secs();
+    match secs {
+        0..10 => format!("{:.2} s", time.as_secs_f64()),
+        10..60 => format!("{:.1} s", time.as_secs_f64()),
+        60..3600 => format!("{} min {} s", secs / 60, secs % 60),
+        _ => format!("{} h {} min", secs / 3600, secs % 3600 / 60),
+    }
+}
+
+/// Bytes in a time, for each second.
+pub(super) fn rate(bytes: u64, time: Duration) -> String {
+    let each = bytes as f64 / time.as_secs_f64().max(0.001);
+    format!("{}/s", size(each as u64))
+}
+
+/// Local time to the second.
+pub(super) fn time(nanos: i64) -> String {
+    let stamp = jiff::Timestamp::from_nanosecond(nanos.into()).unwrap_or_default();
+    stamp.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// RFC 3339 in UTC.
+pub(super) fn json_time(nanos: i64) -> String {
+    jiff::Timestamp::from_nanosecond(nanos.into()).unwrap_or_default().to_string()
+}
+
+/// Reads `10M`, `1.5GiB`, `4096`: powers of 1024.
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().map_err(|_| format!("{text:?} is no size; write it like 10M or 1.5GiB"))?;
+    let unit = unit.trim().to_ascii_uppercase();
+    let power = match unit.trim_end_matches('B').trim_end_matches('I') {
+        "" => 0,
+        "K" => 1,
+        "M" => 2,
+        "G" => 3,
+        "T" => 4,
+        "P" => 5,
+        _ => return Err(format!("{text:?} has an unknown unit; K, M, G, T, and P are known")),
+    };
+    let bytes = number * 1024f64.powi(power);
+    if bytes.is_finite() && bytes >= 0.0 && bytes < 9e18 { Ok(bytes as u64) } else { Err(format!("{text:?} is too large")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_and_written() {
+        assert_eq!(parse_size("10M"), Ok(10 << 20));
+        assert_eq!(parse_size("1.5GiB"), Ok(3 << 29));
+        assert_eq!(parse_size("4096"), Ok(4096));
+        assert!(parse_size("x").is_err() && parse_size("1Q").is_err());
+        assert_eq!(size(1536), "1.50 KiB");
+        assert_eq!(count(1_234_567), "1,234,567");
+    }
+
+    #[test]
+    fn names_are_shown_without_control_characters() {
+        assert_eq!(printable(b"a\nb\xff\x1b"), "a\\nb\\xff\\u{1b}");
+    }
+}
