@@ -25,7 +25,7 @@ pub use chunker::Chunker;
 pub use log::SnapshotEntry;
 pub use reader::{BlockPlace, Reader};
 pub use session::{ChunkWriter, Session, SessionCounts};
-pub use slots::{Access, NewSlot, OpenOptions, SlotInfo, default_sizes, generate_identity};
+pub use slots::{Access, NewSlot, OpenOptions, SlotInfo, default_sizes, generate_identity, recipients_of};
 pub use stat::StatCache;
 pub use verify::{PackProblem, PackReport, PackVerifier};
 pub use view::{Contents, Nodes};

@@ -75,6 +75,14 @@ pub fn generate_identity() -> Result<(Zeroizing<String>, String)> {
     Ok(wrap::generate_identity())
 }
 
+/// The recipients of the identities in the text of an identity file.
+///
+/// # Errors
+/// `Usage` if there is none in it.
+pub fn recipients_of(text: &[u8]) -> Result<Vec<String>> {
+    wrap::recipients_of(text)
+}
+
 /// Chunk sizes around an average.
 ///
 /// # Errors

@@ -1,0 +1,132 @@
+//! `lifeboat init` and `lifeboat key`.
+
+use super::arguments::{InitArguments, KeyVerb};
+use super::globals::{Context, make_identity};
+use super::text;
+use crate::error::{Error, Result};
+use crate::id::SlotId;
+use crate::ops::init::{InitOptions, InitReport, init as make};
+use crate::repo::{NewSlot, SlotInfo};
+use crate::store::Location;
+use std::path::Path;
+
+pub(super) fn init(context: &Context, arguments: &InitArguments) -> Result<u8> {
+    let (location, _) = context.location()?;
+    let (identity, _) = context.identity_path()?;
+    let options = InitOptions {
+        chunk_average: u32::try_from(arguments.chunk_size).unwrap_or(u32::MAX),
+        level: arguments.level,
+    };
+    let slot = match (&arguments.recipient, arguments.passphrase) {
+        (Some(recipient), _) => NewSlot::Recipient(recipient.clone()),
+        (None, true) => NewSlot::Passphrase(context.new_passphrase(None)?),
+        (None, false) if identity.exists() => NewSlot::Recipient(recipient_of(&identity)?),
+        (None, false) => NewSlot::Recipient(make_identity(&identity)?),
+    };
+    let report = make(&location, &slot, &options, &context.open_options()?)?;
+    if context.globals.json {
+        println!(
+            "{}",
+            serde_json::json!({
+                "repository": report.repository.to_string(),
+                "fingerprint": report.fingerprint.to_string(),
+                "location": location.to_string(),
+            })
+        );
+    } else if !context.globals.quiet {
+        explain(&location, &slot, &identity, &report);
+    }
+    Ok(0)
+}
+
+/// The recipient of the identity in a file; an SSH key names its public half by its `.pub` file.
+pub(super) fn recipient_of(path: &Path) -> Result<String> {
+    let text = std::fs::read(path).map(zeroize::Zeroizing::new);
+    let text = text.map_err(|error| Error::io("read the identity", path.display(), error))?;
+    if text.starts_with(b"-----BEGIN") {
+        let mut public = path.as_os_str().to_owned();
+        public.push(".pub");
+        let line = std::fs::read_to_string(&public);
+        let line = line.map_err(|error| Error::io("read the public key", Path::new(&public).display(), error))?;
+        return Ok(line.trim().to_owned());
+    }
+    let recipients = crate::repo::recipients_of(&text)?;
+    recipients.into_iter().next().ok_or_else(|| Error::usage("read the identity: there is none"))
+}
+
+/// Says, once, what was made and what to keep.
+pub(super) fn explain(location: &Location, slot: &NewSlot, identity: &Path, report: &InitReport) {
+    println!("made the repository {location}");
+    println!("fingerprint         {}", report.fingerprint);
+    match slot {
+        NewSlot::Passphrase(_) => println!("key                 your passphrase"),
+        NewSlot::Recipient(recipient) => {
+            println!("key                 {}", identity.display());
+            println!("sealed to           {recipient}");
+        }
+    }
+    println!();
+    println!("Without the key nobody can read the backups, neither can you. Keep a copy of it, with the fingerprint,");
+    println!("away from this machine: on paper, or on a stick in another place. `lifeboat key add` makes a second way in.");
+    println!();
+}
+
+pub(super) fn run(context: &Context, verb: &KeyVerb) -> Result<u8> {
+    let repository = context.open()?;
+    let access = context.access()?;
+    match verb {
+        KeyVerb::List => {
+            let slots = repository.slots(&access)?;
+            if context.globals.json {
+                let slots: Vec<_> = slots.iter().map(slot_json).collect();
+                println!("{}", serde_json::Value::from(slots));
+            } else {
+                slots.iter().for_each(|slot| context.say(&slot_line(slot)));
+                context.say(&format!("fingerprint {}", repository.fingerprint()));
+            }
+        }
+        KeyVerb::Add { recipient, new_passphrase_file, label } => {
+            let slot = match recipient {
+                Some(recipient) => NewSlot::Recipient(recipient.clone()),
+                None => NewSlot::Passphrase(context.new_passphrase(new_passphrase_file.as_deref())?),
+            };
+            let id = repository.add_slot(&access, &slot, label)?;
+            if context.globals.json {
+                println!("{}", serde_json::json!({"slot": id.to_string()}));
+            } else {
+                context.say(&format!("added key slot {}", id.short()));
+            }
+        }
+        KeyVerb::Remove { slot, force } => {
+            let id = find_slot(&repository.slots(&access)?, slot)?;
+            repository.remove_slot(&access, &id, *force)?;
+            context.say(&format!("removed key slot {}", id.short()));
+        }
+    }
+    Ok(0)
+}
+
+fn find_slot(slots: &[SlotInfo], text: &str) -> Result<SlotId> {
+    let hint = "`lifeboat key list` shows them";
+    let mut found = slots.iter().filter(|slot| text.len() >= 4 && slot.id.to_string().starts_with(text));
+    match (found.next(), found.next()) {
+        (Some(slot), None) => Ok(slot.id),
+        (Some(_), Some(_)) => Err(Error::usage(format!("find the key slot {text}: several begin like that")).with_hint(hint)),
+        _ => Err(Error::missing(format!("find the key slot {text:?}: none begins like that")).with_hint(hint)),
+    }
+}
+
+fn slot_line(slot: &SlotInfo) -> String {
+    let added = slot.added.map(text::time).unwrap_or_default();
+    let mark = if slot.current { "*" } else { " " };
+    let label = text::printable(slot.label.as_bytes());
+    let recipient = text::printable(slot.recipient.as_bytes());
+    format!("{mark} {}  {}  {added}  {label}  {recipient}", slot.id.short(), slot.kinds.join(","))
+}
+
+fn slot_json(slot: &SlotInfo) -> serde_json::Value {
+    serde_json::json!({
+        "id": slot.id.to_string(), "kinds": slot.kinds, "label": slot.label, "recipient": slot.recipient,
+        "added": slot.added.map(text::json_time), "current": slot.current,
+    })
+}

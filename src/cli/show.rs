@@ -1,0 +1,324 @@
+//! Commands that look: `snapshots`, `show`, `ls`, `cat`, `stats`.
+
+use super::arguments::{FilterArguments, LsArguments, OneArguments};
+use super::globals::Context;
+use super::text;
+use crate::error::{Error, Result};
+use crate::format::snapshot::{Failure, Snapshot};
+use crate::format::tree::{Node, NodeKind};
+use crate::id::SnapshotId;
+use crate::ops::select::{self, SnapshotFilter};
+use crate::repo::{Reader, Repository, SnapshotEntry};
+use std::ffi::OsStr;
+use std::io::Write;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+pub(super) fn filter(arguments: &FilterArguments) -> SnapshotFilter {
+    SnapshotFilter {
+        hosts: arguments.host.clone(),
+        kinds: arguments.kind.clone(),
+        tags: arguments.tag.clone(),
+        paths: arguments.path.iter().map(|path| path.clone().into_os_string().into_vec()).collect(),
+    }
+}
+
+/// The snapshot and the path in `SNAPSHOT[:PATH]`.
+pub(super) fn find(
+    repository: &Repository,
+    text: &str,
+    arguments: &FilterArguments,
+) -> Result<(SnapshotEntry, Vec<u8>)> {
+    let (snapshot, path) = text.split_once(':').unwrap_or((text, ""));
+    let path = path.trim_matches('/').as_bytes().to_vec();
+    Ok((select::find(repository, snapshot, &filter(arguments))?, path))
+}
+
+/// Where what is at `subpath` came from, if that can be told.
+pub(super) fn original_place(snapshot: &Snapshot, subpath: &[u8]) -> Result<PathBuf> {
+    let absolute = snapshot.paths.iter().all(|path| path.starts_with(b"/"));
+    if !absolute {
+        return Err(Error::usage("restore in place: the snapshot was made of relative paths")
+            .with_hint("say where they belong with --to DIR"));
+    }
+    Ok(Path::new("/").join(OsStr::from_bytes(subpath)))
+}
+
+pub(super) fn failure_json(failure: &Failure) -> serde_json::Value {
+    let mut object = serde_json::Map::new();
+    text::json_path(&mut object, &failure.path);
+    object.insert("reason".into(), failure.reason.clone().into());
+    object.into()
+}
+
+/// A snapshot in JSON.
+pub(super) fn snapshot_json(id: Option<&SnapshotId>, snapshot: &Snapshot) -> serde_json::Map<String, serde_json::Value> {
+    let counts = &snapshot.counts;
+    let paths: Vec<_> = snapshot.paths.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
+    let value = serde_json::json!({
+        "id": id.map(ToString::to_string), "kind": snapshot.kind, "time": text::json_time(snapshot.start),
+        "end": text::json_time(snapshot.end), "host": snapshot.host, "user": snapshot.user, "paths": paths,
+        "tags": snapshot.tags, "description": snapshot.description,
+        "parent": snapshot.parent.map(|parent| parent.to_string()), "root": snapshot.root.to_string(),
+        "version": snapshot.version, "incomplete": snapshot.incomplete || snapshot.failure_count > 0,
+        "files": counts.files, "directories": counts.directories, "others": counts.others, "bytes": counts.bytes,
+        "new": counts.new, "changed": counts.changed, "unmodified": counts.unmodified,
+        "bytes_read": counts.bytes_read, "bytes_added": counts.bytes_added, "bytes_stored": counts.bytes_stored,
+        "failures": snapshot.failures.iter().map(failure_json).collect::<Vec<_>>(),
+        "failure_count": snapshot.failure_count,
+    });
+    match value {
+        serde_json::Value::Object(object) => object,
+        _ => serde_json::Map::new(),
+    }
+}
+
+fn paths(snapshot: &Snapshot) -> String {
+    snapshot.paths.iter().map(|path| text::printable(path)).collect::<Vec<_>>().join(" ")
+}
+
+pub(super) fn snapshots(context: &Context, arguments: &FilterArguments) -> Result<u8> {
+    let repository = context.open()?;
+    let all = select::list(&repository, &filter(arguments))?;
+    if context.globals.json {
+        let all: Vec<_> = all.iter().map(|entry| snapshot_json(Some(&entry.id), &entry.snapshot)).collect();
+        println!("{}", serde_json::to_string(&all).unwrap_or_default());
+        return Ok(0);
+    }
+    let mut table = comfy_table::Table::new();
+    table.load_style("".parse().unwrap_or_default());
+    table.set_header(["id", "time", "host", "kind", "files", "size", "added", "tags", "paths"]);
+    for entry in &all {
+        let snapshot = &entry.snapshot;
+        let broken = if snapshot.failure_count > 0 { " (incomplete)" } else { "" };
+        table.add_row([
+            entry.id.short(),
+            text::time(snapshot.start),
+            text::printable(snapshot.host.as_bytes()),
+            format!("{}{broken}", text::printable(snapshot.kind.as_bytes())),
+            text::count(snapshot.counts.files),
+            text::size(snapshot.counts.bytes),
+            text::size(snapshot.counts.bytes_stored),
+            text::printable(snapshot.tags.join(",").as_bytes()),
+            paths(snapshot),
+        ]);
+    }
+    context.say(&table.to_string());
+    context.say(&format!("{} snapshots", all.len()));
+    Ok(0)
+}
+
+pub(super) fn show(context: &Context, arguments: &OneArguments) -> Result<u8> {
+    let repository = context.open()?;
+    let (entry, _) = find(&repository, &arguments.snapshot, &arguments.filter)?;
+    let snapshot = &entry.snapshot;
+    if context.globals.json {
+        println!("{}", serde_json::Value::Object(snapshot_json(Some(&entry.id), snapshot)));
+        return Ok(0);
+    }
+    let counts = &snapshot.counts;
+    for (name, value) in [
+        ("id", entry.id.to_string()),
+        ("kind", snapshot.kind.clone()),
+        ("time", format!("{} to {}", text::time(snapshot.start), text::time(snapshot.end))),
+        ("host", snapshot.host.clone()),
+        ("user", snapshot.user.clone()),
+        ("paths", paths(snapshot)),
+        ("tags", snapshot.tags.join(", ")),
+        ("description", snapshot.description.clone()),
+        ("parent", snapshot.parent.map(|parent| parent.short()).unwrap_or_default()),
+        ("files", format!("{} ({})", text::count(counts.files), text::size(counts.bytes))),
+        ("directories", text::count(counts.directories)),
+        ("others", text::count(counts.others)),
+        ("changes", format!("{} new, {} changed, {} unmodified", counts.new, counts.changed, counts.unmodified)),
+        ("added", format!("{}, stored as {}", text::size(counts.bytes_added), text::size(counts.bytes_stored))),
+        ("program", snapshot.version.clone()),
+        ("failures", text::count(snapshot.failure_count)),
+    ] {
+        context.say(&format!("{name:<12} {}", text::printable(value.as_bytes())));
+    }
+    for failure in &snapshot.failures {
+        context.say(&format!("  {}: {}", text::printable(&failure.path), text::printable(failure.reason.as_bytes())));
+    }
+    Ok(0)
+}
+
+pub(super) fn ls(context: &Context, arguments: &LsArguments) -> Result<u8> {
+    let repository = context.open()?;
+    let (entry, path) = find(&repository, &arguments.snapshot, &arguments.filter)?;
+    let reader = repository.reader()?;
+    let top = reader.resolve(&entry.snapshot.root, &path)?;
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut lister = Lister { reader: &reader, json: context.globals.json, arguments, out: &mut out };
+    if top.kind == NodeKind::Directory {
+        lister.directory(&top, &mut path.clone())?;
+    } else {
+        lister.entry(&top, &path)?;
+    }
+    out.flush().map_err(|error| Error::io("write", "the list", error))?;
+    Ok(0)
+}
+
+struct Lister<'a> {
+    reader: &'a Reader,
+    json: bool,
+    arguments: &'a LsArguments,
+    out: &'a mut dyn Write,
+}
+
+impl Lister<'_> {
+    fn directory(&mut self, node: &Node, path: &mut Vec<u8>) -> Result<()> {
+        let Some(root) = &node.subtree else { return Ok(()) };
+        for node in self.reader.nodes(root)? {
+            let node = node?;
+            let length = path.len();
+            if length > 0 {
+                path.push(b'/');
+            }
+            path.extend_from_slice(&node.name);
+            self.entry(&node, path)?;
+            if self.arguments.recursive && node.kind == NodeKind::Directory {
+                self.directory(&node, path)?;
+            }
+            path.truncate(length);
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, node: &Node, path: &[u8]) -> Result<()> {
+        let line = if self.json {
+            node_json(node, path).to_string()
+        } else if self.arguments.long {
+            let target = match node.kind {
+                NodeKind::Symlink => format!(" -> {}", text::printable(&node.target)),
+                _ => String::new(),
+            };
+            let nanos = i64::try_from(node.mtime.total_nanos()).unwrap_or_default();
+            let (user, group) = (owner(&node.user, node.uid), owner(&node.group, node.gid));
+            let size = node.size;
+            format!("{} {user:<8} {group:<8} {size:>12} {} {}{target}", mode(node), text::time(nanos), text::printable(path))
+        } else {
+            let slash = if node.kind == NodeKind::Directory { "/" } else { "" };
+            format!("{}{slash}", text::printable(path))
+        };
+        writeln!(self.out, "{line}").map_err(|error| Error::io("write", "the list", error))
+    }
+}
+
+fn owner(name: &[u8], id: u32) -> String {
+    if name.is_empty() { id.to_string() } else { text::printable(name) }
+}
+
+fn mode(node: &Node) -> String {
+    let letter = match node.kind {
+        NodeKind::File => '-',
+        NodeKind::Directory => 'd',
+        NodeKind::Symlink => 'l',
+        NodeKind::Fifo => 'p',
+        NodeKind::Socket => 's',
+        NodeKind::CharDevice => 'c',
+        NodeKind::BlockDevice => 'b',
+    };
+    let mut out = String::from(letter);
+    for (shift, special, set, unset) in [(6, 0o4000, 's', 'S'), (3, 0o2000, 's', 'S'), (0, 0o1000, 't', 'T')] {
+        let bits = node.mode >> shift;
+        out.push(if bits & 4 != 0 { 'r' } else { '-' });
+        out.push(if bits & 2 != 0 { 'w' } else { '-' });
+        out.push(match (node.mode & special != 0, bits & 1 != 0) {
+            (true, true) => set,
+            (true, false) => unset,
+            (false, true) => 'x',
+            (false, false) => '-',
+        });
+    }
+    out
+}
+
+fn node_json(node: &Node, path: &[u8]) -> serde_json::Value {
+    let mut object = serde_json::Map::new();
+    text::json_path(&mut object, path);
+    let kind = match node.kind {
+        NodeKind::File => "file",
+        NodeKind::Directory => "directory",
+        NodeKind::Symlink => "symlink",
+        NodeKind::Fifo => "fifo",
+        NodeKind::Socket => "socket",
+        NodeKind::CharDevice => "character device",
+        NodeKind::BlockDevice => "block device",
+    };
+    object.insert("kind".into(), kind.into());
+    for (name, value) in [("mode", node.mode), ("uid", node.uid), ("gid", node.gid)] {
+        object.insert(name.into(), value.into());
+    }
+    object.insert("size".into(), node.size.into());
+    let nanos = i64::try_from(node.mtime.total_nanos()).unwrap_or_default();
+    object.insert("mtime".into(), text::json_time(nanos).into());
+    if node.kind == NodeKind::Symlink {
+        object.insert("target".into(), String::from_utf8_lossy(&node.target).into());
+    }
+    object.into()
+}
+
+pub(super) fn cat(context: &Context, arguments: &OneArguments) -> Result<u8> {
+    let repository = context.open()?;
+    let (entry, path) = find(&repository, &arguments.snapshot, &arguments.filter)?;
+    let reader = repository.reader()?;
+    let node = reader.resolve(&entry.snapshot.root, &path)?;
+    if node.kind != NodeKind::File {
+        let message = format!("print {:?}: it is no regular file", String::from_utf8_lossy(&path));
+        return Err(Error::usage(message).with_hint("`lifeboat ls` shows what is there; `lifeboat restore` writes it back"));
+    }
+    let mut out = std::io::BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
+    reader.write_file(&node, &mut out)?;
+    out.flush().map_err(|error| Error::io("write", "the file", error))?;
+    Ok(0)
+}
+
+pub(super) fn stats(context: &Context) -> Result<u8> {
+    let repository = context.open()?;
+    let all = repository.snapshots()?;
+    let usage = repository.usage()?;
+    let (raw, added): (u64, u64) = all.iter().fold((0, 0), |(raw, added), entry| {
+        (raw + entry.snapshot.counts.bytes, added + entry.snapshot.counts.bytes_added)
+    });
+    let stored: u64 = usage.values().map(|(_, bytes)| bytes).sum();
+    let mut kinds = std::collections::BTreeMap::<&str, (u64, u64, u64)>::new();
+    for entry in &all {
+        let sum = kinds.entry(&entry.snapshot.kind).or_default();
+        *sum = (sum.0 + 1, sum.1 + entry.snapshot.counts.bytes, sum.2 + entry.snapshot.counts.bytes_stored);
+    }
+    let mut days = std::collections::BTreeMap::<String, (u64, u64)>::new();
+    for entry in &all {
+        let sum = days.entry(text::time(entry.snapshot.start)[..10].to_owned()).or_default();
+        *sum = (sum.0 + 1, sum.1 + entry.snapshot.counts.bytes_stored);
+    }
+    if context.globals.json {
+        println!(
+            "{}",
+            serde_json::json!({
+                "snapshots": all.len(), "bytes_raw": raw, "bytes_deduplicated": added, "bytes_stored": stored,
+                "chunks": repository.chunk_count()?,
+                "by_kind": kinds.iter().map(|(kind, (count, raw, stored))| serde_json::json!({
+                    "kind": kind, "snapshots": count, "bytes_raw": raw, "bytes_stored": stored })).collect::<Vec<_>>(),
+                "by_day": days.iter().map(|(day, (count, stored))| serde_json::json!({
+                    "day": day, "snapshots": count, "bytes_stored": stored })).collect::<Vec<_>>(),
+                "objects": usage.iter().map(|(folder, (count, bytes))| serde_json::json!({
+                    "folder": folder, "objects": count, "bytes": bytes })).collect::<Vec<_>>(),
+            })
+        );
+        return Ok(0);
+    }
+    context.say(&format!("snapshots      {}", all.len()));
+    context.say(&format!("raw            {} in all snapshots together", text::size(raw)));
+    context.say(&format!("deduplicated   {}", text::size(added)));
+    let ratio = if stored > 0 { raw as f64 / stored as f64 } else { 1.0 };
+    context.say(&format!("stored         {} ({ratio:.1}:1)", text::size(stored)));
+    for (kind, (count, raw, stored)) in &kinds {
+        let line = format!("  {kind:<12} {count} snapshots, {} raw, {} stored", text::size(*raw), text::size(*stored));
+        context.say(&line);
+    }
+    for (day, (count, stored)) in days.iter().rev().take(14).rev() {
+        context.say(&format!("  {day}   {count} snapshots, {} stored", text::size(*stored)));
+    }
+    Ok(0)
+}
