@@ -102,8 +102,8 @@ impl Context {
         }
         if let Some(command) = &self.globals.passphrase_command {
             let doing = |error| Error::io("run", "the passphrase command", error);
-            let output = std::process::Command::new("sh").arg("-c").arg(command).stderr(std::process::Stdio::inherit());
-            let output = output.output().map_err(doing)?;
+            let mut shell = std::process::Command::new("sh");
+            let output = shell.arg("-c").arg(command).stderr(std::process::Stdio::inherit()).output().map_err(doing)?;
             let text = Zeroizing::new(output.stdout);
             if !output.status.success() {
                 return Err(Error::failed(format!("run the passphrase command: it ended with {}", output.status)));

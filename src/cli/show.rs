@@ -86,7 +86,7 @@ pub(super) fn snapshots(context: &Context, arguments: &FilterArguments) -> Resul
         return Ok(0);
     }
     let mut table = comfy_table::Table::new();
-    table.load_style("".parse().unwrap_or_default());
+    table.load_style(comfy_table::presets::NOTHING);
     table.set_header(["id", "time", "host", "kind", "files", "size", "added", "tags", "paths"]);
     for entry in &all {
         let snapshot = &entry.snapshot;
