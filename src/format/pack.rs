@@ -21,7 +21,7 @@ const MAX_SEALS: u16 = 4096;
 const BLOCK_PADDING: u32 = 64;
 const TAG_LEN: u32 = 16;
 const FOOTER_MAGIC: [u8; 4] = *b"LFBP";
-const ROW_LEN: usize = 24;
+const ROW_LEN: usize = 20;
 
 fn wrong(why: &str) -> Error {
     Error::damaged(format!("decode a pack: {why}"))

@@ -277,7 +277,6 @@ fn keep_cache(cache: &cache::Cache, shared: &Shared, work: &Receiver<CacheWork>)
             CacheWork::Pack(pack) => {
                 cache::index::insert_pack(&mut connection, &pack.pack, false, &pack.seals, &pack.toc)?;
                 shared.known.settle(pack.toc.blocks.iter().flat_map(|block| block.chunks.iter().map(|chunk| &chunk.prefix)));
-                shared.bytes_stored.fetch_add(pack.pack.size, Ordering::Relaxed);
                 packs.push(pack.pack);
             }
             CacheWork::Stat(origin, rows) => {
@@ -344,6 +343,7 @@ impl ChunkWriter {
         let number = session.next_number.fetch_add(1, Ordering::Relaxed);
         let buffer = self.spare.try_recv().unwrap_or_default();
         let block = self.sealer.seal(&self.shared.keys, &own.key, number, &mut self.open[slot], buffer)?;
+        self.shared.bytes_stored.fetch_add(block.bytes.len() as u64, Ordering::Relaxed);
         self.blocks.send(PackedBlock { seal: seal.clone(), block }).map_err(|_| over())
     }
 

@@ -37,7 +37,7 @@ pub(in crate::repo) struct StoredPack {
     pub(in crate::repo) blocks: Vec<StoredBlock>,
 }
 
-const BLOCK_LEN: usize = 24 + 8 + 32;
+const BLOCK_LEN: usize = 20 + 8 + 32;
 
 fn encode_blocks(toc: &Toc) -> Vec<u8> {
     let mut out = Vec::with_capacity(toc.blocks.len() * BLOCK_LEN);
