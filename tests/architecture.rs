@@ -72,9 +72,8 @@ fn source(root: &Path, path: PathBuf) -> Source {
 
 /// Fails with the violations, but for those that stand.
 fn none(violations: Vec<(PathBuf, String)>) {
-    let stands = |file: &Path, message: &str| {
-        STANDING.iter().any(|(path, part, _)| file == Path::new(path) && message.contains(part))
-    };
+    let stands =
+        |file: &Path, message: &str| STANDING.iter().any(|(path, part, _)| file == Path::new(path) && message.contains(part));
     let found: Vec<String> = violations
         .into_iter()
         .filter(|(file, message)| !stands(file, message))

@@ -84,9 +84,12 @@ pub(super) fn stat_key(path: &[u8]) -> [u8; 16] {
     key
 }
 
+/// The directory above and the position there, the origin in the stat cache, and the path.
+type Place = (Option<(Arc<Dir>, usize)>, Option<usize>, Vec<u8>);
+
 impl Dir {
     pub(super) fn new(
-        place: (Option<(Arc<Self>, usize)>, Option<usize>, Vec<u8>),
+        place: Place,
         open: (Directory, Stat, Stat),
         listing: Listing,
         remembered: Remembered,
