@@ -31,7 +31,8 @@ const LAYERS: &[(&str, &[&str])] = &[
 const FACES: &[&str] = &["cli", "main"];
 
 /// Violations that stand, as (file, part of the message, reason).
-const STANDING: &[(&str, &str, &str)] = &[];
+const STANDING: &[(&str, &str, &str)] =
+    &[("tests/codecs.rs", "has 545 lines", "one row for each codec and each of its refusals, read as a table")];
 
 struct Source {
     path: PathBuf,
