@@ -45,7 +45,14 @@ fn an_identity_file_may_hold_comments_and_several_identities() {
     let wrapped = wrap_to(&recipient, b"bundle").unwrap();
     assert_eq!(unwrap(&wrapped, &credential).unwrap()[..], *b"bundle");
     assert_eq!(recipients_of(text.as_bytes()).unwrap()[1], recipient);
-    for text in ["", "# nothing\n", "AGE-SECRET-KEY-1NONSENSE", "-----BEGIN OPENSSH PRIVATE KEY-----\nx"] {
+    for text in [
+        "age-encryption.org/v1\n-> scrypt",
+        "-----BEGIN AGE ENCRYPTED FILE-----\n",
+        "",
+        "# nothing\n",
+        "AGE-SECRET-KEY-1NONSENSE",
+        "-----BEGIN OPENSSH PRIVATE KEY-----\nx",
+    ] {
         let Err(error) = Credential::from_identity_file(text.as_bytes()) else { panic!("{text:?} was taken") };
         assert_eq!(error.kind(), ErrorKind::Usage, "{text:?}");
     }
@@ -94,4 +101,19 @@ fn the_program_age_opens_what_is_sealed_here_and_the_other_way_round() {
     assert_eq!(opened, b"bundle");
     let theirs = run(&["-r".as_ref(), recipient.as_ref()], b"theirs").unwrap();
     assert_eq!(unwrap(&theirs, &credential_of(&secret).unwrap()).unwrap()[..], *b"theirs");
+}
+
+#[test]
+fn an_ssh_key_opens_what_was_sealed_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("id");
+    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&file).status();
+    if !made.is_ok_and(|status| status.success()) {
+        return;
+    }
+    let public = std::fs::read_to_string(file.with_extension("pub")).unwrap();
+    let wrapped = wrap_to(public.trim(), b"bundle").unwrap();
+    let credential = Credential::from_identity_file(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(unwrap(&wrapped, &credential).unwrap()[..], *b"bundle");
+    assert_eq!(recipient_kinds(&wrapped), ["ssh-ed25519"]);
 }

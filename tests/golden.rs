@@ -1,5 +1,5 @@
 //! Golden repositories, one for each version of the format, never changed: what was stored once stays readable, by this
-//! program and by the decoder that was written from docs/format.md alone.
+//! program and by the decoder in Python, which shares no code with it.
 #![expect(clippy::print_stdout, reason = "a test that is skipped says so")]
 
 use std::collections::BTreeMap;

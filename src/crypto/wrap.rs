@@ -24,6 +24,10 @@ impl Credential {
     /// # Errors
     /// `Usage` if it is neither, or a key that is locked by a passphrase of its own.
     pub fn from_identity_file(text: &[u8]) -> Result<Self> {
+        if text.starts_with(b"age-encryption.org/") || text.starts_with(b"-----BEGIN AGE ENCRYPTED FILE-----") {
+            return Err(Error::usage("read the identity: the file is itself encrypted with age")
+                .with_hint("decrypt it with `age -d` to a file that only you can read, and give that one"));
+        }
         if text.starts_with(b"-----BEGIN") {
             return Self::from_ssh_key(text);
         }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""An independent reader of the repository format, written from docs/format.md alone.
+"""A second reader of the repository format; it shares no code with the program, only docs/format.md.
 
     lifeboat_decoder.py REPOSITORY IDENTITY [SNAPSHOT] --to DIRECTORY
 
@@ -432,8 +432,8 @@ class Repository:
             self.add_packs(body[1])
             for author, seq, snapshot, sealed in body[0]:
                 self.snapshots[(author, seq)] = (snapshot, self.open_snapshot(snapshot, sealed))
-        else:
-            need(kind <= 15, f"kind {kind} is not known: a newer version wrote it")
+        elif kind > 15:
+            sys.exit(f"error: a record of kind {kind} is not known: a newer version wrote it")
 
     def add_packs(self, packs):
         for entry in packs:
