@@ -1,0 +1,224 @@
+//! What was backed up comes back.
+
+mod support;
+
+use lifeboat::event::Silent;
+use lifeboat::ops::backup::{Input, backup};
+use lifeboat::ops::restore::{Overwrite, restore};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use support::{Bench, contents, noise};
+
+fn files() -> impl Strategy<Value = BTreeMap<String, Vec<u8>>> {
+    let content = prop_oneof![
+        3 => prop::collection::vec(any::<u8>(), 0..200),
+        1 => (any::<u64>(), 0usize..200_000).prop_map(|(seed, len)| noise(seed, len)),
+        1 => (any::<u8>(), 0usize..100_000).prop_map(|(byte, len)| vec![byte; len]),
+    ];
+    prop::collection::btree_map("[a-d]{1,2}(/[e-h]{1,2}){0,3}/[i-z .']{1,8}x", content, 0..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn restoring_a_backup_gives_what_was_there(files in files(), later in files()) {
+        let bench = Bench::new();
+        for (name, content) in &files {
+            bench.write(name, content);
+        }
+        bench.backup();
+        let first = contents(&bench.source());
+        let entry = bench.latest();
+        for (name, content) in &later {
+            bench.write(name, content);
+        }
+        let second = contents(&bench.source());
+        bench.backup();
+        bench.restore(&entry, &bench.path("one"));
+        bench.restore(&bench.latest(), &bench.path("two"));
+        prop_assert_eq!(contents(&bench.path("one")), first);
+        prop_assert_eq!(contents(&bench.path("two")), second);
+    }
+}
+
+#[test]
+fn large_files_cut_in_parallel_come_back_and_deduplicate_after_an_insertion() {
+    let bench = Bench::new();
+    let mut content = noise(1, 21 << 20);
+    bench.write("large", &content);
+    let first = bench.backup();
+    content.splice(5_000_000..5_000_000, *b"a few bytes more");
+    bench.write("large", &content);
+    let second = bench.backup();
+    assert!(first.snapshot.counts.bytes_added > 20 << 20);
+    assert!(second.snapshot.counts.bytes_added < 1 << 20, "{:?}", second.snapshot.counts);
+    bench.restore(&bench.latest(), &bench.path("out"));
+    assert!(std::fs::read(bench.path("out/large")).unwrap() == content);
+}
+
+#[test]
+fn the_cuts_of_a_file_do_not_depend_on_the_number_of_workers() {
+    let bench = Bench::new();
+    bench.write("large", noise(7, 30 << 20));
+    let mut one = bench.backup_options();
+    one.threads = 1;
+    backup(&bench.open(), one, &Silent).unwrap();
+    let mut eight = bench.backup_options();
+    (eight.threads, eight.reread) = (8, true);
+    let report = backup(&bench.open(), eight, &Silent).unwrap();
+    assert_eq!(report.snapshot.counts.bytes_added, 0);
+}
+
+#[test]
+fn an_unchanged_tree_reads_nothing_and_puts_one_object() {
+    let bench = Bench::new();
+    for number in 0..300 {
+        bench.write(&format!("{}/{number}", number % 7), noise(number, 3000));
+    }
+    bench.age_source();
+    bench.backup();
+    // The times were set just now, so the first run could not believe them yet.
+    std::thread::sleep(std::time::Duration::from_millis(3100));
+    bench.backup();
+    let before: Vec<_> = ["packs", "log", "keys", "index"].iter().map(|folder| bench.objects(folder).len()).collect();
+    let report = bench.backup();
+    let after: Vec<_> = ["packs", "log", "keys", "index"].iter().map(|folder| bench.objects(folder).len()).collect();
+    assert_eq!((report.snapshot.counts.bytes_read, report.snapshot.counts.unmodified), (0, 300));
+    assert_eq!(after, [before[0], before[1] + 1, before[2], before[3]]);
+}
+
+#[test]
+fn a_change_of_mode_is_kept_without_reading_the_content() {
+    let bench = Bench::new();
+    bench.write("file", noise(3, 50_000));
+    bench.age_source();
+    bench.backup();
+    std::thread::sleep(std::time::Duration::from_millis(3100));
+    bench.backup();
+    std::fs::set_permissions(bench.source().join("file"), std::fs::Permissions::from_mode(0o640)).unwrap();
+    let report = bench.backup();
+    assert_eq!((report.snapshot.counts.bytes_read, report.snapshot.counts.changed), (0, 1));
+    bench.restore(&bench.latest(), &bench.path("out"));
+    assert_eq!(std::fs::metadata(bench.path("out/file")).unwrap().mode() & 0o7777, 0o640);
+}
+
+#[test]
+fn a_change_with_the_same_size_and_a_reset_mtime_is_read() {
+    let bench = Bench::new();
+    bench.write("container", noise(4, 10_000));
+    bench.age_source();
+    bench.backup();
+    std::thread::sleep(std::time::Duration::from_millis(3100));
+    bench.backup();
+    let path = bench.source().join("container");
+    let mtime = std::fs::metadata(&path).unwrap().modified().unwrap();
+    let other = noise(5, 10_000);
+    std::fs::write(&path, &other).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_modified(mtime).unwrap();
+    bench.backup();
+    bench.restore(&bench.latest(), &bench.path("out"));
+    assert!(std::fs::read(bench.path("out/container")).unwrap() == other);
+}
+
+#[test]
+fn a_change_within_the_same_tick_is_seen() {
+    let bench = Bench::new();
+    bench.write("file", b"first.");
+    bench.backup();
+    bench.write("file", b"second");
+    bench.backup();
+    bench.restore(&bench.latest(), &bench.path("out"));
+    assert_eq!(std::fs::read(bench.path("out/file")).unwrap(), b"second");
+}
+
+#[test]
+fn sparse_files_keep_their_holes_and_empty_ones_stay_empty() {
+    use std::os::unix::fs::FileExt;
+    let bench = Bench::new();
+    let file = std::fs::File::create(bench.source().join("sparse")).unwrap();
+    file.set_len(64 << 20).unwrap();
+    file.write_all_at(&noise(9, 100_000), 20 << 20).unwrap();
+    bench.write("empty", b"");
+    bench.write("zeros", vec![0; 300_000]);
+    std::fs::create_dir(bench.source().join("nothing")).unwrap();
+    bench.backup();
+    bench.restore(&bench.latest(), &bench.path("out"));
+    let (from, to) = (bench.source().join("sparse"), bench.path("out/sparse"));
+    assert!(std::fs::read(&from).unwrap() == std::fs::read(&to).unwrap());
+    assert!(std::fs::metadata(&to).unwrap().blocks() * 512 < 1 << 20);
+    assert_eq!(contents(&bench.source()).len(), contents(&bench.path("out")).len());
+}
+
+#[test]
+fn hard_links_stay_links() {
+    let bench = Bench::new();
+    bench.write("a", noise(1, 5000));
+    std::fs::hard_link(bench.source().join("a"), bench.source().join("b")).unwrap();
+    bench.backup();
+    bench.restore(&bench.latest(), &bench.path("out"));
+    let inode = |name: &str| std::fs::metadata(bench.path(name)).unwrap().ino();
+    assert_eq!(inode("out/a"), inode("out/b"));
+}
+
+#[test]
+fn a_stream_comes_back_and_a_failed_one_commits_nothing() {
+    let bench = Bench::new();
+    let content = noise(11, 9 << 20);
+    let mut options = bench.backup_options();
+    let reader = Box::new(std::io::Cursor::new(content.clone()));
+    options.input = Input::Stream { name: b"dumps/shop.sql".to_vec(), reader, finish: Box::new(|| Ok(())) };
+    backup(&bench.open(), options, &Silent).unwrap();
+    let mut to = bench.restore_options(&bench.path("out"));
+    to.subpath = Vec::new();
+    restore(&bench.open(), &bench.latest(), &to, &Silent).unwrap();
+    assert!(std::fs::read(bench.path("out/dumps/shop.sql")).unwrap() == content);
+
+    let mut options = bench.backup_options();
+    let reader = Box::new(std::io::Cursor::new(content));
+    let finish = Box::new(|| Err(lifeboat::error::Error::failed("pg_dump ended with 1")));
+    options.input = Input::Stream { name: b"dumps/shop.sql".to_vec(), reader, finish };
+    backup(&bench.open(), options, &Silent).unwrap_err();
+    assert_eq!(bench.open().snapshots().unwrap().len(), 1);
+}
+
+#[test]
+fn restore_refuses_a_full_target_writes_only_what_differs_and_removes_on_request() {
+    let bench = Bench::new();
+    bench.write("same", noise(1, 5000));
+    bench.write("other", b"from the snapshot");
+    bench.backup();
+    let target = bench.path("out");
+    bench.restore(&bench.latest(), &target);
+    std::fs::write(target.join("other"), b"changed meanwhile").unwrap();
+    std::fs::write(target.join("extra"), b"not in the snapshot").unwrap();
+    let mut options = bench.restore_options(&target);
+    let refused = restore(&bench.open(), &bench.latest(), &options, &Silent).unwrap_err();
+    assert_eq!(refused.exit_code(), 11);
+    options.overwrite = Overwrite::Never;
+    assert_eq!(restore(&bench.open(), &bench.latest(), &options, &Silent).unwrap().skipped, 2);
+    (options.overwrite, options.delete, options.verify) = (Overwrite::Always, true, true);
+    let report = restore(&bench.open(), &bench.latest(), &options, &Silent).unwrap();
+    assert_eq!((report.deleted, report.unchanged, report.bytes_written, report.verified), (1, 1, 17, 2));
+    assert_eq!(contents(&target), contents(&bench.source()));
+}
+
+#[test]
+fn directories_of_many_entries_and_included_parts_come_back() {
+    let bench = Bench::new();
+    for number in 0..5000 {
+        bench.write(&format!("many/{number:05}"), number.to_string());
+    }
+    bench.write("other/file.conf", b"x");
+    bench.backup();
+    bench.write("many/02500a", b"one more");
+    let report = bench.backup();
+    assert!(report.snapshot.counts.bytes_added < 100_000, "one page and its spine are new, not {:?}", report.snapshot.counts);
+    let mut options = bench.restore_options(&bench.path("out"));
+    options.include = vec!["*.conf".into(), "many/0250*".into()];
+    restore(&bench.open(), &bench.latest(), &options, &Silent).unwrap();
+    assert_eq!(contents(&bench.path("out")).len(), 2 + 1 + 11);
+    bench.restore(&bench.latest(), &bench.path("all"));
+    assert_eq!(contents(&bench.path("all")), contents(&bench.source()));
+}

@@ -1,0 +1,210 @@
+//! What the integration tests share: a repository of their own, and ways to look at what happens to it.
+#![expect(dead_code, reason = "each test program uses a part of it")]
+
+use lifeboat::event::{Event, Observer, Silent};
+use lifeboat::ops::backup::{BackupOptions, BackupReport, Input, backup};
+use lifeboat::ops::restore::{Overwrite, RestoreOptions, RestoreReport, restore};
+use lifeboat::repo::{Access, NewSlot, OpenOptions, Repository, SnapshotEntry, default_sizes, generate_identity};
+use lifeboat::source::files::RuleOptions;
+use lifeboat::store::Location;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use zeroize::Zeroizing;
+
+/// A directory with a repository, a cache, and a source.
+pub struct Bench {
+    pub dir: tempfile::TempDir,
+    pub identity: Zeroizing<String>,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        let (identity, recipient) = generate_identity().unwrap();
+        let bench = Self { dir: tempfile::tempdir().unwrap(), identity };
+        let sizes = default_sizes(4096).unwrap();
+        let slot = NewSlot::Recipient(recipient);
+        Repository::init(&bench.location(), &slot, sizes, 3, &bench.options()).unwrap();
+        std::fs::create_dir(bench.source()).unwrap();
+        bench
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn source(&self) -> PathBuf {
+        self.path("source")
+    }
+
+    pub fn repository_dir(&self) -> PathBuf {
+        self.path("repository")
+    }
+
+    pub fn location(&self) -> Location {
+        Location::directory(&self.repository_dir())
+    }
+
+    pub fn options(&self) -> OpenOptions {
+        OpenOptions { cache_dir: self.path("cache"), state_dir: self.path("state"), fingerprint: None }
+    }
+
+    pub fn access(&self) -> Access {
+        Access { identity: Some(Zeroizing::new(self.identity.as_bytes().to_vec())), passphrase: None }
+    }
+
+    pub fn try_open(&self) -> lifeboat::error::Result<Repository> {
+        Repository::open(&self.location(), &self.access(), &self.options(), &Silent)
+    }
+
+    pub fn open(&self) -> Repository {
+        self.try_open().unwrap()
+    }
+
+    pub fn backup_options(&self) -> BackupOptions {
+        BackupOptions {
+            input: Input::Paths(vec![self.source()]),
+            kind: "full".into(),
+            tags: Vec::new(),
+            description: String::new(),
+            host: "test".into(),
+            user: String::new(),
+            rules: RuleOptions::default(),
+            atime: false,
+            reread: false,
+            dry_run: false,
+            threads: 3,
+            metadata: Vec::new(),
+        }
+    }
+
+    pub fn backup(&self) -> BackupReport {
+        backup(&self.open(), self.backup_options(), &Silent).unwrap()
+    }
+
+    pub fn latest(&self) -> SnapshotEntry {
+        self.open().snapshots().unwrap().pop().unwrap()
+    }
+
+    /// The path of the source within snapshots.
+    pub fn subpath(&self) -> Vec<u8> {
+        let path = self.source().canonicalize().unwrap();
+        path.to_str().unwrap().trim_start_matches('/').as_bytes().to_vec()
+    }
+
+    pub fn restore_options(&self, target: &Path) -> RestoreOptions {
+        RestoreOptions {
+            target: target.to_owned(),
+            subpath: self.subpath(),
+            include: Vec::new(),
+            exclude: RuleOptions::default(),
+            overwrite: Overwrite::Refuse,
+            delete: false,
+            dry_run: false,
+            verify: false,
+            numeric_ids: false,
+            no_owner: false,
+            threads: 3,
+        }
+    }
+
+    pub fn restore(&self, entry: &SnapshotEntry, target: &Path) -> RestoreReport {
+        restore(&self.open(), entry, &self.restore_options(target), &Silent).unwrap()
+    }
+
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        let path = self.source().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    /// Makes everything in the source old, so that the stat cache may believe its times.
+    pub fn age_source(&self) {
+        age(&self.source());
+    }
+
+    /// All objects of the repository below a folder.
+    pub fn objects(&self, folder: &str) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        files(&self.repository_dir().join(folder), &mut found);
+        found.sort();
+        found
+    }
+}
+
+fn files(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() { files(&path, found) } else { found.push(path) }
+    }
+}
+
+fn age(dir: &Path) {
+    for entry in std::fs::read_dir(dir).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_file() {
+            let old = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+            std::fs::File::options().write(true).open(&path).unwrap().set_modified(old).unwrap();
+        } else if path.is_dir() {
+            age(&path);
+        }
+    }
+}
+
+/// Bytes that do not compress, the same for the same seed.
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut out = vec![0; len];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
+    out
+}
+
+/// Changes bytes of a file that may be read-only.
+pub fn tamper(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = std::fs::read(path).unwrap();
+    change(&mut bytes);
+    std::fs::remove_file(path).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// The files below a directory with their content, sorted.
+pub fn contents(dir: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+    fn walk(top: &Path, dir: &Path, out: &mut Vec<(PathBuf, Option<Vec<u8>>)>) {
+        for entry in std::fs::read_dir(dir).unwrap().flatten() {
+            let path = entry.path();
+            let name = path.strip_prefix(top).unwrap().to_owned();
+            if path.is_dir() {
+                out.push((name, None));
+                walk(top, &path, out);
+            } else {
+                out.push((name, Some(std::fs::read(&path).unwrap())));
+            }
+        }
+    }
+    let mut out = Vec::new();
+    walk(dir, dir, &mut out);
+    out.sort();
+    out
+}
+
+/// An observer that keeps failures, and asks for a stop when told.
+#[derive(Default)]
+pub struct Recorder {
+    pub failures: Mutex<Vec<String>>,
+    pub warnings: Mutex<Vec<String>>,
+    pub stop: std::sync::atomic::AtomicBool,
+}
+
+impl Observer for Recorder {
+    fn observe(&self, event: Event<'_>) {
+        match event {
+            Event::Failure { path, error } => {
+                self.failures.lock().unwrap().push(format!("{}: {error}", String::from_utf8_lossy(path)));
+            }
+            Event::Warning(text) => self.warnings.lock().unwrap().push(text.into()),
+            _ => {}
+        }
+    }
+
+    fn interrupted(&self) -> bool {
+        self.stop.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
