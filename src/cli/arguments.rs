@@ -105,7 +105,9 @@ pub(super) enum Verb {
 }
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  lifeboat init --repo /mnt/backup/repository\n  lifeboat init --recipient \"$(cat ~/.ssh/id_ed25519.pub)\"\n  lifeboat init --passphrase")]
+#[command(
+    after_help = "Examples:\n  lifeboat init --repo /mnt/backup/repository\n  lifeboat init --recipient \"$(cat ~/.ssh/id_ed25519.pub)\"\n  lifeboat init --passphrase"
+)]
 pub(super) struct InitArguments {
     /// Seal the keys to this recipient: age1… or an SSH public key
     #[arg(long, value_name = "RECIPIENT", conflicts_with = "passphrase")]
@@ -122,7 +124,9 @@ pub(super) struct InitArguments {
 }
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  lifeboat backup ~/Documents /etc --exclude '*.tmp'\n  lifeboat backup --kind database --command shop.sql -- pg_dump shop\n  tar c . | lifeboat backup --stdin project.tar")]
+#[command(
+    after_help = "Examples:\n  lifeboat backup ~/Documents /etc --exclude '*.tmp'\n  lifeboat backup --kind database --command shop.sql -- pg_dump shop\n  tar c . | lifeboat backup --stdin project.tar"
+)]
 pub(super) struct BackupArguments {
     /// Files and directories
     #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
@@ -233,7 +237,9 @@ pub(super) struct LsArguments {
 }
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  lifeboat restore latest --to /tmp/restored\n  lifeboat restore 3fa8c2d1:etc/nginx --to ./nginx\n  lifeboat restore latest --in-place --include '*.conf' --overwrite if-changed")]
+#[command(
+    after_help = "Examples:\n  lifeboat restore latest --to /tmp/restored\n  lifeboat restore 3fa8c2d1:etc/nginx --to ./nginx\n  lifeboat restore latest --in-place --include '*.conf' --overwrite if-changed"
+)]
 pub(super) struct RestoreArguments {
     /// A snapshot: `latest` or the beginning of its id; with :PATH, only what is at that path, put directly into DIR
     #[arg(value_name = "SNAPSHOT[:PATH]")]

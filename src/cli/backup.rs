@@ -118,9 +118,8 @@ fn input(arguments: &BackupArguments) -> Result<Input> {
         return Err(Error::usage("back up: no path was given").with_hint("say what to back up, such as `lifeboat backup ~`"));
     }
     for path in &paths {
-        path.symlink_metadata().map_err(|error| {
-            Error::io("back up", path.display(), error).with_hint("check the spelling; nothing was stored")
-        })?;
+        path.symlink_metadata()
+            .map_err(|error| Error::io("back up", path.display(), error).with_hint("check the spelling; nothing was stored"))?;
     }
     Ok(Input::Paths(paths))
 }

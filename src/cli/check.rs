@@ -60,7 +60,9 @@ fn print(context: &Context, report: &CheckReport) {
         text::duration(report.elapsed)
     ));
     match report.is_damaged() {
-        true => eprintln!("{}damaged{}: restore what is whole, and back up again what is still there", style.bad(), style.reset()),
+        true => {
+            eprintln!("{}damaged{}: restore what is whole, and back up again what is still there", style.bad(), style.reset())
+        }
         false => context.say(&format!("{}no damage found{}", style.good(), style.reset())),
     }
 }

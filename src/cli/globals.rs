@@ -33,7 +33,8 @@ pub(super) struct Context {
 
 fn home() -> Result<PathBuf> {
     std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from).ok_or_else(|| {
-        Error::usage("find the home directory: HOME is not set").with_hint("set HOME, or give --repo, --identity, and --cache-dir")
+        Error::usage("find the home directory: HOME is not set")
+            .with_hint("set HOME, or give --repo, --identity, and --cache-dir")
     })
 }
 
@@ -139,7 +140,11 @@ impl Context {
         let (location, said) = self.location()?;
         // Asking for a passphrase makes no sense before the repository is known to be there.
         location.open().map_err(|error| {
-            if said { error } else { error.with_hint("make one with `lifeboat backup PATH` or `lifeboat init`, or name one with --repo") }
+            if said {
+                error
+            } else {
+                error.with_hint("make one with `lifeboat backup PATH` or `lifeboat init`, or name one with --repo")
+            }
         })?;
         Repository::open(&location, &self.access()?, &self.open_options()?, &self.watcher)
     }
@@ -214,7 +219,10 @@ pub(super) fn make_identity(path: &Path) -> Result<String> {
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    let text = Zeroizing::new(format!("# lifeboat identity; whoever has it can read the backups, without it nobody can\n# public key: {recipient}\n{}\n", *secret));
+    let text = Zeroizing::new(format!(
+        "# lifeboat identity; whoever has it can read the backups, without it nobody can\n# public key: {recipient}\n{}\n",
+        *secret
+    ));
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
     Ok(recipient)
 }

@@ -13,10 +13,7 @@ use std::path::Path;
 pub(super) fn init(context: &Context, arguments: &InitArguments) -> Result<u8> {
     let (location, _) = context.location()?;
     let (identity, _) = context.identity_path()?;
-    let options = InitOptions {
-        chunk_average: u32::try_from(arguments.chunk_size).unwrap_or(u32::MAX),
-        level: arguments.level,
-    };
+    let options = InitOptions { chunk_average: u32::try_from(arguments.chunk_size).unwrap_or(u32::MAX), level: arguments.level };
     let slot = match (&arguments.recipient, arguments.passphrase) {
         (Some(recipient), _) => NewSlot::Recipient(recipient.clone()),
         (None, true) => NewSlot::Passphrase(context.new_passphrase(None)?),

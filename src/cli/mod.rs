@@ -23,9 +23,22 @@ const INCOMPLETE: u8 = 3;
 /// Exit code of a check that found damage, or a restore that met it.
 const DAMAGED: u8 = 13;
 
+/// Stack of the thread that walks trees: directories within directories take some of it each.
+const STACK: usize = 1 << 30;
+
 /// Runs the program with the arguments of the process.
 #[must_use]
 pub fn main() -> ExitCode {
+    let thread = std::thread::Builder::new().name("main".into()).stack_size(STACK).spawn(work);
+    match thread.map(std::thread::JoinHandle::join) {
+        Ok(Ok(code)) => code,
+        Ok(Err(_)) => ExitCode::FAILURE,
+        // A machine that cannot reserve so much address space walks shallower trees.
+        Err(_) => work(),
+    }
+}
+
+fn work() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

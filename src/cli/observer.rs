@@ -108,13 +108,7 @@ impl Watcher {
     }
 }
 
-fn watch(
-    stage: Stage,
-    progress: &Progress,
-    stop: &(Mutex<bool>, Condvar),
-    bar: Option<&ProgressBar>,
-    manner: Manner,
-) {
+fn watch(stage: Stage, progress: &Progress, stop: &(Mutex<bool>, Condvar), bar: Option<&ProgressBar>, manner: Manner) {
     let began = Instant::now();
     let mut last = Duration::ZERO;
     let mut stopped = stop.0.lock().expect("no code panics while it holds this lock");
@@ -191,12 +185,9 @@ fn json(stage: Stage, progress: &Progress, elapsed: Duration) -> serde_json::Val
     let (bytes, total) = (load(&progress.bytes), load(&progress.bytes_total));
     let mut object = serde_json::Map::new();
     text::json_path(&mut object, &progress.current());
-    for (key, value) in [
-        ("files", load(&progress.files)),
-        ("files_total", load(&progress.files_total)),
-        ("bytes", bytes),
-        ("bytes_total", total),
-    ] {
+    for (key, value) in
+        [("files", load(&progress.files)), ("files_total", load(&progress.files_total)), ("bytes", bytes), ("bytes_total", total)]
+    {
         object.insert(key.into(), value.into());
     }
     object.insert("event".into(), "progress".into());

@@ -24,11 +24,7 @@ pub(super) fn filter(arguments: &FilterArguments) -> SnapshotFilter {
 }
 
 /// The snapshot and the path in `SNAPSHOT[:PATH]`.
-pub(super) fn find(
-    repository: &Repository,
-    text: &str,
-    arguments: &FilterArguments,
-) -> Result<(SnapshotEntry, Vec<u8>)> {
+pub(super) fn find(repository: &Repository, text: &str, arguments: &FilterArguments) -> Result<(SnapshotEntry, Vec<u8>)> {
     let (snapshot, path) = text.split_once(':').unwrap_or((text, ""));
     let path = path.trim_matches('/').as_bytes().to_vec();
     Ok((select::find(repository, snapshot, &filter(arguments))?, path))
@@ -278,9 +274,9 @@ pub(super) fn stats(context: &Context) -> Result<u8> {
     let repository = context.open()?;
     let all = repository.snapshots()?;
     let usage = repository.usage()?;
-    let (raw, added): (u64, u64) = all.iter().fold((0, 0), |(raw, added), entry| {
-        (raw + entry.snapshot.counts.bytes, added + entry.snapshot.counts.bytes_added)
-    });
+    let (raw, added): (u64, u64) = all
+        .iter()
+        .fold((0, 0), |(raw, added), entry| (raw + entry.snapshot.counts.bytes, added + entry.snapshot.counts.bytes_added));
     let stored: u64 = usage.values().map(|(_, bytes)| bytes).sum();
     let mut kinds = std::collections::BTreeMap::<&str, (u64, u64, u64)>::new();
     for entry in &all {

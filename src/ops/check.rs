@@ -95,6 +95,9 @@ pub fn check(repository: &Repository, options: &CheckOptions, observer: &dyn Obs
     Ok(report)
 }
 
+/// Length of a path beyond which a tree is taken to be hostile.
+const MAX_PATH: usize = 1 << 20;
+
 type Found = Vec<(usize, PackReport)>;
 
 fn check_packs(
@@ -200,7 +203,7 @@ impl Trees<'_> {
         }
         stop_if_asked(self.observer)?;
         let mut nodes = Vec::new();
-        let mut whole = self.pages(root, &mut nodes)?;
+        let mut whole = path.len() < MAX_PATH && self.pages(root, &mut nodes)?;
         if !whole {
             missing.push(if path.is_empty() { b"/".to_vec() } else { path.clone() });
         }

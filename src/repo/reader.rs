@@ -1,6 +1,6 @@
 //! Reads chunks back: finds them, opens their block, and hashes every one before it is believed.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::ChunkType;
 use crate::id::ChunkId;
 use crate::repo::Repository;
@@ -104,7 +104,11 @@ impl Reader {
         let seal = seal.ok_or_else(|| inside(Error::damaged("the index names a seal that its pack does not have")))?;
         let session = self.repository.keys().open_session(seal).map_err(inside)?;
         stored.resize(block.row.stored_len() as usize, 0);
-        self.repository.store().read_at(&key, block.offset, stored)?;
+        self.repository.store().read_at(&key, block.offset, stored).map_err(|error| match error.kind() {
+            // The log names the pack, so its absence is a loss, not a wrong name.
+            ErrorKind::Missing => error.as_kind(ErrorKind::Damaged),
+            _ => error,
+        })?;
         let repository = &self.repository.format().id;
         opener.open(repository, &session, &block.row, &block.table, stored).map_err(inside)
     }

@@ -1,5 +1,6 @@
 //! What the integration tests share: a repository of their own, and ways to look at what happens to it.
-#![expect(dead_code, reason = "each test program uses a part of it")]
+#![expect(unreachable_pub, reason = "it is a module of each test program")]
+#![allow(dead_code, clippy::allow_attributes, reason = "each test program uses a part of it, one may use all")]
 
 use lifeboat::event::{Event, Observer, Silent};
 use lifeboat::ops::backup::{BackupOptions, BackupReport, Input, backup};

@@ -1,9 +1,11 @@
 //! Nodes of a tree, the pages of a directory, and the lists of a file's chunks (docs/format.md#7).
 
+mod holes;
 mod list;
 mod node;
 mod page;
 
+pub use holes::DataMap;
 pub use list::{LIST_MAX_REFS, ListPage, list_ends};
 pub use node::{decode_node, encode_node};
 pub use page::{PAGE_MAX_BYTES, PAGE_MAX_ENTRIES, Page, PageRef, decode_page, encode_inner, encode_leaf, page_ends};

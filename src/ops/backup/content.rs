@@ -7,7 +7,7 @@
 use super::lists::ListBuilder;
 use super::run::{Run, Worker};
 use crate::error::{Error, Result};
-use crate::format::tree::{ChunkRef, ChunkType, Content, Hole};
+use crate::format::tree::{ChunkRef, ChunkType, Content, DataMap, Hole};
 use crate::source::files::{SourceFile, Stat};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
@@ -25,29 +25,18 @@ pub(super) struct Read {
     pub(super) stable: bool,
 }
 
-/// Maps offsets in the data of a file, its holes left out, to offsets in the file.
+/// The data of a sparse file.
 struct Extents {
     holes: Vec<Hole>,
+    map: DataMap,
 }
 
 impl Extents {
-    /// Offset in the file of data offset `at`, and the data bytes that follow without a hole.
-    fn place(&self, at: u64) -> (u64, u64) {
-        let mut offset = at;
-        for hole in &self.holes {
-            if hole.offset > offset {
-                return (offset, hole.offset - offset);
-            }
-            offset += hole.len;
-        }
-        (offset, u64::MAX)
-    }
-
     /// Fills `buffer` with data from data offset `at` on; less than that only at the end of the file.
     fn read(&self, file: &SourceFile, at: u64, buffer: &mut [u8]) -> Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
-            let (offset, run) = self.place(at + filled as u64);
+            let (offset, run) = self.map.place(at + filled as u64);
             let end = buffer.len().min(filled.saturating_add(usize::try_from(run).unwrap_or(usize::MAX)));
             let count = file.read_at(&mut buffer[filled..end], offset)?;
             if count == 0 {
@@ -61,7 +50,7 @@ impl Extents {
 
 fn extents(file: &SourceFile, stat: &Stat) -> Result<Extents> {
     let holes = if stat.may_have_holes() { file.data_extents(stat.size)? } else { Vec::new() };
-    Ok(Extents { holes })
+    Ok(Extents { map: DataMap::new(&holes), holes })
 }
 
 fn data_len(size: u64, holes: &[Hole]) -> u64 {
@@ -278,10 +267,6 @@ impl LargeFile {
             false => (self.extents.holes.clone(), self.stat.size),
         };
         Ok(Read { content, holes, size, stable })
-    }
-
-    pub(super) fn file(&self) -> &SourceFile {
-        &self.file
     }
 
     pub(super) fn stat(&self) -> &Stat {

@@ -341,10 +341,10 @@ fn large<'s>(
 
 fn work(run: &Run<'_>, worker: &mut Worker, large: &(LargeFile, LargeEntry)) {
     let (file, entry) = large;
-    if !file.work(run, worker) {
+    // A backup that is being stopped leaves its files as they are: nothing is committed.
+    if !file.work(run, worker) || run.stopped() {
         return;
     }
-    debug_assert!(file.file().stat().is_ok());
     let mut node = entry.node.clone();
     let done = match file.finish(worker) {
         Ok(read) => Ok(take(run, worker, &entry.dir, &mut node, file.stat(), (read, &entry.path))),

@@ -2,7 +2,7 @@
 
 use super::report::Tally;
 use crate::error::{Error, Result};
-use crate::format::tree::{ChunkType, Node};
+use crate::format::tree::{ChunkType, DataMap, Node};
 use crate::id::ChunkId;
 use crate::repo::{BlockPlace, Reader, Repository};
 use crate::source::files::{TargetDir, TargetFile};
@@ -27,13 +27,16 @@ pub(super) struct File {
     pub(super) way: Way,
     /// Pieces that are not written yet, and one more while there may come others.
     pub(super) left: AtomicU64,
+    map: DataMap,
     target: Mutex<Option<Arc<TargetFile>>>,
     failed: AtomicBool,
 }
 
 impl File {
     pub(super) fn new(dir: TargetDir, node: Node, path: Vec<u8>, way: Way) -> Self {
-        Self { dir, node, path, way, left: AtomicU64::new(1), target: Mutex::new(None), failed: AtomicBool::new(false) }
+        let map = DataMap::new(&node.holes);
+        let (left, failed) = (AtomicU64::new(1), AtomicBool::new(false));
+        Self { dir, node, path, way, left, map, target: Mutex::new(None), failed }
     }
 
     fn open(&self) -> Result<Arc<TargetFile>> {
@@ -195,20 +198,11 @@ fn carry_out(reader: &Reader, job: &Job, tally: &Tally<'_>) {
 /// Writes a piece around the holes of its file.
 fn write_piece(piece: &Piece, mut bytes: &[u8], tally: &Tally<'_>) {
     let mut at = piece.at;
-    for hole in &piece.file.node.holes {
-        if hole.offset > at {
-            let step = usize::try_from(hole.offset - at).unwrap_or(usize::MAX).min(bytes.len());
-            let (now, rest) = bytes.split_at(step);
-            if !now.is_empty() {
-                piece.file.write(tally, at, now);
-            }
-            at += step as u64;
-            bytes = rest;
-            if bytes.is_empty() {
-                return;
-            }
-        }
-        at += hole.len;
+    while !bytes.is_empty() {
+        let (offset, run) = piece.file.map.place(at);
+        let (now, rest) = bytes.split_at(usize::try_from(run).unwrap_or(usize::MAX).min(bytes.len()));
+        piece.file.write(tally, offset, now);
+        at += now.len() as u64;
+        bytes = rest;
     }
-    piece.file.write(tally, at, bytes);
 }

@@ -5,7 +5,7 @@ use super::execute::{File, Job, Piece, Way, Workers};
 use super::{Overwrite, RestoreOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::stop_if_asked;
-use crate::format::tree::{ChunkRef, ChunkType, Node, NodeKind};
+use crate::format::tree::{ChunkRef, ChunkType, DataMap, Node, NodeKind};
 use crate::id::ChunkId;
 use crate::repo::Reader;
 use crate::source::files::{Rules, Stat, TargetDir, check_name};
@@ -19,6 +19,8 @@ use std::sync::atomic::Ordering;
 const WINDOW_PIECES: usize = 32 << 10;
 /// Directories in a window; each holds a descriptor.
 const WINDOW_DIRECTORIES: usize = 256;
+/// Directories within each other that are followed.
+const MAX_DEPTH: usize = 16_384;
 /// Files of at most this size are replaced whole; larger ones that are there already are patched.
 const REPLACE_LIMIT: u64 = 64 << 20;
 
@@ -42,7 +44,8 @@ pub(super) struct Planner<'a> {
     in_flight: usize,
     /// Directories that were left, in the order in which they get their metadata.
     closing: [Vec<(TargetDir, Node, Vec<u8>)>; 2],
-    links: HashMap<(u64, u64), (TargetDir, Vec<u8>)>,
+    /// The first name of each file with several: its directory's path, and the name there.
+    links: HashMap<(u64, u64), (Vec<u8>, Vec<u8>)>,
     waiting_links: [Vec<(TargetDir, Node, Vec<u8>)>; 2],
     buffer: Vec<u8>,
     overwrite: Overwrite,
@@ -78,12 +81,12 @@ impl<'a> Planner<'a> {
             let root = top.subtree.ok_or_else(|| Error::damaged("restore: a directory without a page"))?;
             self.levels.push(Level { path: Vec::new(), node: top, target });
             self.directory(&root)?;
-            self.levels.pop();
         } else {
             self.levels.push(Level { path: Vec::new(), node: Node::new(Vec::new(), NodeKind::Directory), target });
             self.node(top)?;
-            self.levels.pop();
         }
+        // The top stays until the last window is done: links are made from there.
+        self.flush()?;
         self.flush()?;
         self.flush()
     }
@@ -176,6 +179,10 @@ impl<'a> Planner<'a> {
 
     fn enter(&mut self, node: Node, path: Vec<u8>, wanted: bool) -> Result<()> {
         let subtree = node.subtree;
+        if self.levels.len() >= MAX_DEPTH {
+            let error = Error::damaged("restore the directory: it is nested too deeply");
+            return self.go_on_after(&path, Err(error));
+        }
         self.levels.push(Level { path: path.clone(), node, target: None });
         if wanted && !self.options.dry_run {
             let made = self.target();
@@ -240,7 +247,8 @@ impl<'a> Planner<'a> {
             self.waiting_links[1].push((target.clone(), node.clone(), path.to_vec()));
             return true;
         }
-        self.links.insert(link, (target.clone(), node.name.clone()));
+        let dir = self.levels.last().map(|level| level.path.clone()).unwrap_or_default();
+        self.links.insert(link, (dir, node.name.clone()));
         false
     }
 
@@ -268,7 +276,8 @@ impl<'a> Planner<'a> {
             if same && self.overwrite == Overwrite::IfChanged {
                 self.workers.tally.count(|report| report.unchanged += 1);
                 if let Some(link) = node.link {
-                    self.links.entry(link).or_insert((target, node.name));
+                    let dir = self.levels.last().map(|level| level.path.clone()).unwrap_or_default();
+                    self.links.entry(link).or_insert((dir, node.name));
                 }
                 return Ok(());
             }
@@ -359,7 +368,9 @@ impl<'a> Planner<'a> {
 
     fn link(&self, target: &TargetDir, node: &Node, path: &[u8]) {
         let Some((original, name)) = node.link.and_then(|link| self.links.get(&link)) else { return };
-        match target.link(&node.name, original, name) {
+        let top = self.levels.first().and_then(|level| level.target.clone());
+        let original = top.ok_or_else(|| Error::failed("restore: there is no target")).and_then(|top| top.open_path(original));
+        match original.and_then(|original| target.link(&node.name, &original, name)) {
             Ok(()) => self.workers.tally.file(0),
             Err(error) => self.workers.tally.fail(path, &error),
         }
@@ -408,7 +419,7 @@ fn existing(target: &TargetDir, name: &[u8]) -> Result<Option<Stat>> {
 /// A file that is there already, to find what need not be written.
 struct Comparison {
     file: crate::source::files::TargetFile,
-    holes: Vec<crate::format::tree::Hole>,
+    map: DataMap,
     size: u64,
 }
 
@@ -416,7 +427,7 @@ impl Comparison {
     fn new(target: &TargetDir, node: &Node) -> Option<Self> {
         let file = target.open_file(&node.name).ok()?;
         let size = target.directory().stat(&node.name).ok()?.size;
-        Some(Self { file, holes: node.holes.clone(), size })
+        Some(Self { file, map: DataMap::new(&node.holes), size })
     }
 
     fn is_equal(&mut self, reader: &Reader, node: &Node, buffer: &mut Vec<u8>) -> Result<bool> {
@@ -436,18 +447,8 @@ impl Comparison {
 
     /// True if the file has this chunk's bytes at its place already.
     fn same(&self, reader: &Reader, reference: &ChunkRef, at: u64, buffer: &mut Vec<u8>) -> bool {
-        let before: u64 = self
-            .holes
-            .iter()
-            .scan(at, |offset, hole| {
-                (hole.offset <= *offset).then(|| {
-                    *offset += hole.len;
-                    hole.len
-                })
-            })
-            .sum();
-        let offset = at + before;
-        let broken = self.holes.iter().any(|hole| hole.offset > offset && hole.offset < offset + reference.len);
+        let (offset, run) = self.map.place(at);
+        let broken = run < reference.len;
         let Ok(len) = usize::try_from(reference.len) else { return false };
         if broken || len > 16 << 20 {
             return false;

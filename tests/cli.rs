@@ -1,0 +1,233 @@
+//! The program as a user meets it.
+
+mod support;
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use support::noise;
+
+struct Home {
+    dir: tempfile::TempDir,
+}
+
+impl Home {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
+        command.args(arguments).env_clear().env("HOME", self.dir.path()).env("PATH", std::env::var_os("PATH").unwrap());
+        command.current_dir(self.dir.path()).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    fn code(&self, arguments: &[&str]) -> i32 {
+        self.run(arguments).status.code().unwrap()
+    }
+
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        serde_json::from_str(&self.ok(arguments)).unwrap()
+    }
+
+    fn filled() -> Self {
+        let home = Self::new();
+        std::fs::create_dir_all(home.path("documents/deep")).unwrap();
+        std::fs::write(home.path("documents/note"), "hello").unwrap();
+        std::fs::write(home.path("documents/deep/data"), noise(1, 300_000)).unwrap();
+        home.ok(&["backup", "documents", "--tag", "first"]);
+        home
+    }
+}
+
+#[test]
+fn the_first_backup_makes_repository_and_key_and_says_where_they_are() {
+    let home = Home::new();
+    std::fs::write(home.path("file"), "x").unwrap();
+    let said = home.ok(&["backup", "file"]);
+    assert!(said.contains("identity.txt") && said.contains("fingerprint") && said.contains("Keep a copy"), "{said}");
+    use std::os::unix::fs::MetadataExt;
+    let identity = std::fs::metadata(home.path(".config/lifeboat/identity.txt")).unwrap();
+    assert_eq!(identity.mode() & 0o777, 0o600);
+    assert!(home.path(".local/share/lifeboat/repository/format/1").exists());
+    assert!(home.path(".cache/lifeboat").exists());
+    assert!(!home.ok(&["backup", "file"]).contains("identity.txt"), "said once only");
+}
+
+#[test]
+fn what_was_backed_up_is_listed_printed_and_restored() {
+    let home = Home::filled();
+    let all = home.json(&["snapshots", "--json"]);
+    let snapshot = &all[0];
+    assert_eq!(snapshot["id"].as_str().unwrap().len(), 64);
+    assert_eq!((&snapshot["kind"], &snapshot["files"], &snapshot["tags"][0]), (&"full".into(), &2.into(), &"first".into()));
+    for field in ["time", "host", "paths", "bytes"] {
+        assert!(!snapshot[field].is_null(), "{field}");
+    }
+    assert_eq!(home.ok(&["cat", "latest:documents/note"]), "hello");
+    assert!(home.ok(&["ls", "-lR", "latest"]).contains("documents/deep/data"));
+    assert!(home.ok(&["show", "latest"]).contains("documents"));
+    home.ok(&["restore", "latest", "--to", "out", "--verify"]);
+    assert!(std::fs::read(home.path("out/documents/deep/data")).unwrap() == noise(1, 300_000));
+    home.ok(&["restore", "latest:documents/deep", "--to", "part"]);
+    assert!(home.path("part/data").exists());
+    home.ok(&["check", "--read-data"]);
+    assert!(home.json(&["stats", "--json"])["bytes_stored"].as_u64().unwrap() > 300_000);
+    home.ok(&["cache", "rebuild"]);
+    assert_eq!(home.ok(&["cat", "latest:documents/note"]), "hello");
+}
+
+#[test]
+fn bad_input_has_its_exit_code_one_line_and_a_hint() {
+    let home = Home::filled();
+    let cases: &[(&[&str], i32)] = &[
+        (&["backup"], 2),
+        (&["nonsense"], 2),
+        (&["backup", "missing"], 1),
+        (&["--repo", "nowhere", "snapshots"], 10),
+        (&["--repo", "nowhere", "backup", "documents"], 10),
+        (&["restore", "ffffffff", "--to", "x"], 1),
+        (&["restore", "latest"], 2),
+        (&["restore", "latest", "--to", "documents"], 11),
+        (&["restore", "latest:missing", "--to", "x"], 1),
+        (&["cat", "latest:documents"], 2),
+        (&["init"], 11),
+        (&["--identity", "documents/note", "snapshots"], 2),
+        (&["--config", "missing.toml", "snapshots"], 2),
+        (&["--repo", "s3://bucket", "snapshots"], 1),
+        (&["key", "remove", "00000000"], 1),
+    ];
+    for (arguments, code) in cases {
+        let output = home.run(arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(*code), "{arguments:?}: {said}");
+        assert!(!said.contains("panicked"), "{arguments:?}: {said}");
+        if *code != 2 {
+            assert!(said.starts_with("lifeboat: ") && said.lines().count() <= 2, "{arguments:?}: {said}");
+        }
+    }
+    assert_eq!(home.json(&["snapshots", "--json"]).as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn an_unreadable_file_is_reported_and_the_exit_code_says_so() {
+    let home = Home::filled();
+    if rustix::process::geteuid().is_root() {
+        println!("skipped: root can read everything");
+        return;
+    }
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(home.path("documents/note"), std::fs::Permissions::from_mode(0)).unwrap();
+    let output = home.run(&["backup", "documents", "--reread"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(home.ok(&["show", "latest"]).contains("note"));
+}
+
+#[test]
+fn another_identity_does_not_open_and_a_second_slot_does() {
+    let home = Home::filled();
+    std::fs::rename(home.path(".config/lifeboat/identity.txt"), home.path("old.txt")).unwrap();
+    home.ok(&["--repo", "other", "init"]);
+    assert_eq!(home.code(&["snapshots"]), 12);
+    std::fs::write(home.path("pass"), "correct horse\n").unwrap();
+    home.ok(&["-i", "old.txt", "key", "add", "--new-passphrase-file", "pass", "--label", "paper"]);
+    let slots = home.json(&["-i", "old.txt", "key", "list", "--json"]);
+    assert_eq!(slots.as_array().unwrap().len(), 2);
+    home.ok(&["--passphrase-file", "pass", "-i", "none.txt", "snapshots"]);
+    home.ok(&["--passphrase-command", "cat pass", "snapshots"]);
+    let old = slots.as_array().unwrap().iter().find(|slot| slot["current"] == true).unwrap();
+    let id = old["id"].as_str().unwrap();
+    assert_eq!(home.code(&["-i", "old.txt", "key", "remove", id]), 11);
+    home.ok(&["--passphrase-file", "pass", "-i", "none.txt", "key", "remove", &id[..8]]);
+    assert_eq!(home.code(&["-i", "old.txt", "snapshots"]), 12);
+}
+
+#[test]
+fn age_itself_opens_the_owners_bundle() {
+    let home = Home::filled();
+    let keys = home.path(".local/share/lifeboat/repository/keys");
+    let slot = std::fs::read_dir(keys).unwrap().next().unwrap().unwrap().path();
+    let identity = home.path(".config/lifeboat/identity.txt");
+    match Command::new("age").arg("-d").arg("-i").arg(identity).arg(slot).output() {
+        Ok(output) => assert!(output.status.success() && output.stdout.len() > 200),
+        Err(_) => println!("skipped: age is not installed"),
+    }
+}
+
+#[test]
+fn the_output_of_a_command_is_kept_only_if_it_succeeds() {
+    let home = Home::filled();
+    home.ok(&["backup", "--kind", "database", "--command", "shop.sql", "--", "echo", "select 1"]);
+    assert_eq!(home.ok(&["cat", "latest:shop.sql", "--kind", "database"]), "select 1\n");
+    assert_eq!(home.code(&["backup", "--command", "shop.sql", "--", "sh", "-c", "echo half; exit 3"]), 1);
+    assert_eq!(home.json(&["snapshots", "--json"]).as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn exclusions_and_dry_runs_do_what_they_say() {
+    let home = Home::filled();
+    let dry = home.json(&["backup", "documents", "-n", "--json"]);
+    assert_eq!((dry["dry_run"].as_bool(), dry["files"].as_u64()), (Some(true), Some(2)));
+    home.ok(&["backup", "documents", "--exclude", "deep/", "--tag", "small"]);
+    let list = home.ok(&["ls", "-R", "latest", "--tag", "small"]);
+    assert!(list.contains("note") && !list.contains("deep"), "{list}");
+    assert_eq!(home.json(&["snapshots", "--json"]).as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn completions_manuals_and_versions_are_printed() {
+    let home = Home::new();
+    assert!(home.ok(&["completions", "bash"]).contains("lifeboat"));
+    assert!(home.ok(&["man"]).contains("lifeboat"));
+    assert_eq!(home.json(&["version", "--json"])["format"], 1);
+    home.ok(&["man", "--dir", "man"]);
+    assert!(home.path("man/lifeboat-backup.1").exists());
+}
+
+#[test]
+fn a_backup_that_is_killed_at_any_moment_loses_nothing_committed() {
+    let home = Home::filled();
+    for number in 0..400 {
+        std::fs::write(home.path(&format!("documents/{number}")), noise(number, 60_000)).unwrap();
+    }
+    for round in 0..12u64 {
+        let mut child = home.command(&["backup", "documents", "-q"]).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(5 + round * 17));
+        let _ = child.kill();
+        child.wait().unwrap();
+        home.ok(&["check", "--read-data", "-q"]);
+    }
+    home.ok(&["backup", "documents"]);
+    home.ok(&["check", "--read-data"]);
+    home.ok(&["restore", "latest", "--to", "out", "--verify"]);
+    for number in 0..400 {
+        assert!(std::fs::read(home.path(&format!("out/documents/{number}"))).unwrap() == noise(number, 60_000));
+    }
+}
+
+#[test]
+fn an_interrupt_stops_cleanly_with_its_exit_code() {
+    let home = Home::filled();
+    std::fs::write(home.path("documents/large"), noise(5, 200 << 20)).unwrap();
+    let child = home.command(&["backup", "documents", "-q"]).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(60));
+    let id = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(matches!(output.status.code(), Some(130 | 0)), "{:?}", output.status);
+    home.ok(&["check", "--read-data"]);
+}
