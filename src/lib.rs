@@ -17,4 +17,5 @@ pub mod source;
 
 pub mod ops;
 
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a face prints, and nobody else does")]
 pub mod cli;

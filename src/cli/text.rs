@@ -132,7 +132,7 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
         _ => return Err(format!("{text:?} has an unknown unit; K, M, G, T, and P are known")),
     };
     let bytes = number * 1024f64.powi(power);
-    if bytes.is_finite() && bytes >= 0.0 && bytes < 9e18 { Ok(bytes as u64) } else { Err(format!("{text:?} is too large")) }
+    if (0.0..9e18).contains(&bytes) { Ok(bytes as u64) } else { Err(format!("{text:?} is too large")) }
 }
 
 #[cfg(test)]

@@ -88,13 +88,7 @@ pub(super) fn stat_key(path: &[u8]) -> [u8; 16] {
 type Place = (Option<(Arc<Dir>, usize)>, Option<usize>, Vec<u8>);
 
 impl Dir {
-    pub(super) fn new(
-        place: Place,
-        open: (Directory, Stat, Stat),
-        listing: Listing,
-        remembered: Remembered,
-        node: Node,
-    ) -> Self {
+    pub(super) fn new(place: Place, open: (Directory, Stat, Stat), listing: Listing, remembered: Remembered, node: Node) -> Self {
         let (parent, origin, path) = place;
         let (directory, stat, top) = open;
         let count = listing.len();
