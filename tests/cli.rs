@@ -1,4 +1,5 @@
 //! The program as a user meets it.
+#![expect(clippy::print_stdout, reason = "a test says what it skips")]
 
 mod support;
 
@@ -131,7 +132,7 @@ fn an_unreadable_file_is_reported_and_the_exit_code_says_so() {
         return;
     }
     use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(home.path("documents/note"), std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(home.path("documents/note"), std::fs::Permissions::from_mode(0o0)).unwrap();
     let output = home.run(&["backup", "documents", "--reread"]);
     assert_eq!(output.status.code(), Some(3));
     assert!(home.ok(&["show", "latest"]).contains("note"));

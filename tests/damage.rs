@@ -28,7 +28,10 @@ fn packs(bench: &Bench) -> (std::path::PathBuf, std::path::PathBuf) {
     (packs.pop().unwrap(), packs.pop().unwrap())
 }
 
-fn damages() -> Vec<(&'static str, fn(&Path))> {
+/// A way to damage a file.
+type Damage = fn(&Path);
+
+fn damages() -> Vec<(&'static str, Damage)> {
     vec![
         ("a flipped bit", |path| tamper(path, |bytes| bytes[5000] ^= 4)),
         ("a cut tail", |path| tamper(path, |bytes| bytes.truncate(bytes.len() - 100))),
