@@ -232,3 +232,31 @@ fn an_interrupt_stops_cleanly_with_its_exit_code() {
     assert!(matches!(output.status.code(), Some(130 | 0)), "{:?}", output.status);
     home.ok(&["check", "--read-data"]);
 }
+
+#[test]
+fn files_are_found_compared_and_dumped() {
+    let home = Home::filled();
+    std::fs::write(home.path("documents/note"), "hello again").unwrap();
+    std::fs::remove_file(home.path("documents/deep/data")).unwrap();
+    std::fs::write(home.path("documents/new"), "x").unwrap();
+    home.ok(&["backup", "documents", "--tag", "second"]);
+    assert_eq!(home.ok(&["find", "note"]).lines().count(), 2);
+    assert_eq!(home.ok(&["find", "--regex", "deep/.*a$", "--larger", "100K"]).lines().count(), 1);
+    assert_eq!(home.ok(&["find", "--history", "documents/note"]).lines().count(), 2);
+    let all = home.json(&["snapshots", "--json"]);
+    let first = all[0]["id"].as_str().unwrap();
+    let changes = home.ok(&["diff", first, "latest"]);
+    for line in ["M documents/note", "- documents/deep/data", "+ documents/new"] {
+        assert!(changes.contains(line), "{line}: {changes}");
+    }
+    let live = home.ok(&["diff", "latest:documents", "./documents"]);
+    assert!(live.contains("0 added, 0 removed, 0 changed"), "{live}");
+    let archive = home.run(&["dump", &format!("{first}:documents")]).stdout;
+    let mut names: Vec<_> = tar::Archive::new(&archive[..])
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap().path().unwrap().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["documents/", "documents/deep/", "documents/deep/data", "documents/note"]);
+}

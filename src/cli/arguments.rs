@@ -75,6 +75,12 @@ pub(super) enum Verb {
     Ls(LsArguments),
     /// Print a file of a snapshot
     Cat(OneArguments),
+    /// Look for files by name, size, and time, in one snapshot or in all
+    Find(FindArguments),
+    /// Say what differs between two snapshots, or a snapshot and a directory
+    Diff(DiffArguments),
+    /// Write a part of a snapshot to standard output as a tar archive
+    Dump(DumpArguments),
     /// Say how much is stored, and how well
     Stats,
     /// Verify the repository; changes nothing
@@ -288,6 +294,82 @@ pub(super) enum When {
     IfNewer,
     /// Keep them
     Never,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  lifeboat find '*.pdf' --larger 10M\n  lifeboat find --history home/ann/notes.txt")]
+pub(super) struct FindArguments {
+    /// Globs: one without a slash is matched with the name, others with the whole path
+    #[arg(value_name = "GLOB")]
+    pub(super) patterns: Vec<String>,
+    /// Only in this snapshot: `latest` or the beginning of its id
+    #[arg(long, value_name = "SNAPSHOT")]
+    pub(super) snapshot: Option<String>,
+    /// Only paths in which this regular expression is found
+    #[arg(long, value_name = "REGEX")]
+    pub(super) regex: Option<String>,
+    /// Upper and lower case are the same
+    #[arg(long)]
+    pub(super) ignore_case: bool,
+    /// Only files of at least this size
+    #[arg(long, value_name = "SIZE", value_parser = super::text::parse_size)]
+    pub(super) larger: Option<u64>,
+    /// Only files of at most this size
+    #[arg(long, value_name = "SIZE", value_parser = super::text::parse_size)]
+    pub(super) smaller: Option<u64>,
+    /// Only what was modified at this time or later
+    #[arg(long, value_name = "TIME")]
+    pub(super) newer: Option<String>,
+    /// Only what was modified before this time
+    #[arg(long, value_name = "TIME")]
+    pub(super) older: Option<String>,
+    /// Only this kind
+    #[arg(long, value_name = "KIND")]
+    pub(super) r#type: Option<Kind>,
+    /// Show each state of the files at these exact paths, and which snapshots hold it
+    #[arg(long, requires = "patterns")]
+    pub(super) history: bool,
+    #[command(flatten)]
+    pub(super) filter: FilterArguments,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(super) enum Kind {
+    /// Regular files
+    File,
+    /// Directories
+    Directory,
+    /// Symbolic links
+    Symlink,
+    /// Named pipes
+    Fifo,
+    /// Sockets
+    Socket,
+    /// Block devices
+    Device,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  lifeboat diff 3fa8c2d1 latest\n  lifeboat diff latest:home/ann /home/ann")]
+pub(super) struct DiffArguments {
+    /// A snapshot, with :PATH a directory in it; what begins with / or . is a directory as it is now
+    #[arg(value_name = "SNAPSHOT[:PATH]|DIR")]
+    pub(super) first: String,
+    /// The same, to compare it with
+    #[arg(value_name = "SNAPSHOT[:PATH]|DIR")]
+    pub(super) second: String,
+    #[command(flatten)]
+    pub(super) filter: FilterArguments,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  lifeboat dump latest:etc | tar xf - -C /tmp/etc")]
+pub(super) struct DumpArguments {
+    /// A snapshot: `latest` or the beginning of its id; with :PATH, what is at that path
+    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    pub(super) snapshot: String,
+    #[command(flatten)]
+    pub(super) filter: FilterArguments,
 }
 
 #[derive(Args)]

@@ -7,6 +7,7 @@ mod globals;
 mod keys;
 mod observer;
 mod restore;
+mod search;
 mod show;
 mod text;
 mod tools;
@@ -70,6 +71,9 @@ fn run(context: &Context, verb: Verb) -> Result<u8> {
         Verb::Show(arguments) => show::show(context, &arguments),
         Verb::Ls(arguments) => show::ls(context, &arguments),
         Verb::Cat(arguments) => show::cat(context, &arguments),
+        Verb::Find(arguments) => search::run_find(context, &arguments),
+        Verb::Diff(arguments) => search::run_diff(context, &arguments),
+        Verb::Dump(arguments) => search::run_dump(context, &arguments),
         Verb::Stats => show::stats(context),
         Verb::Check(arguments) => check::run(context, &arguments),
         Verb::Key { verb } => keys::run(context, &verb),

@@ -230,7 +230,7 @@ fn mode(node: &Node) -> String {
     out
 }
 
-fn node_json(node: &Node, path: &[u8]) -> serde_json::Value {
+pub(super) fn node_json(node: &Node, path: &[u8]) -> serde_json::Value {
     let mut object = serde_json::Map::new();
     text::json_path(&mut object, path);
     let kind = match node.kind {

@@ -4,6 +4,10 @@
 
 pub mod backup;
 pub mod check;
+pub mod diff;
+pub mod dump;
+pub mod find;
 pub mod init;
 pub mod restore;
 pub mod select;
+pub mod walk;
