@@ -216,7 +216,9 @@ pub(super) fn make_identity(path: &Path) -> Result<String> {
     let failed = |error| Error::io("write the identity", path.display(), error);
     let (secret, recipient) = crate::repo::generate_identity()?;
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(failed)?;
+        let mut builder = std::fs::DirBuilder::new();
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.recursive(true).create(folder).map_err(failed)?;
     }
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
     let text = Zeroizing::new(format!(

@@ -54,7 +54,10 @@ pub(super) struct Cache {
 impl Cache {
     /// Opens the cache in `folder`, or makes it anew if it is missing, damaged, or of another version.
     pub(super) fn open(folder: &Path) -> Result<(Self, Connection)> {
-        std::fs::create_dir_all(folder).map_err(|error| Error::io("make the cache folder", folder.display(), error))?;
+        // Names of files are in the cache, so nobody else may read it.
+        let mut builder = std::fs::DirBuilder::new();
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.recursive(true).create(folder).map_err(|error| Error::io("make the cache folder", folder.display(), error))?;
         let cache = Self { path: folder.join("cache.sqlite") };
         match cache.connect().and_then(|connection| cache.prepare(connection)) {
             Ok(connection) => Ok((cache, connection)),
