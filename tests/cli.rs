@@ -260,3 +260,22 @@ fn files_are_found_compared_and_dumped() {
     names.sort();
     assert_eq!(names, ["documents/", "documents/deep/", "documents/deep/data", "documents/note"]);
 }
+
+#[test]
+fn the_reference_says_what_the_program_says() {
+    let reference = include_str!("../docs/reference/commands.md");
+    let home = Home::new();
+    let mut sections = 0;
+    for section in reference.split("\n## lifeboat").skip(1) {
+        let (title, rest) = section.split_once('\n').unwrap();
+        let written = rest.split_once("```text\n").unwrap().1.rsplit_once("```").unwrap().0;
+        let mut arguments: Vec<&str> = title.split_whitespace().collect();
+        arguments.push("--help");
+        let output = home.command(&arguments).env("COLUMNS", "110").output().unwrap();
+        let said: String =
+            String::from_utf8(output.stdout).unwrap().lines().map(|line| format!("{}\n", line.trim_end())).collect();
+        assert_eq!(written, said, "docs/reference/commands.md: lifeboat{title}");
+        sections += 1;
+    }
+    assert_eq!(sections, 24);
+}

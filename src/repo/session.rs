@@ -22,6 +22,9 @@ use std::thread::JoinHandle;
 /// Blocks that may wait for the packer.
 const WAITING_BLOCKS: usize = 6;
 
+/// Pages of SQLite's log after which it is written back: 64 MiB.
+const WAL_PAGES: u32 = 16_384;
+
 struct OpenSession {
     own: OnceLock<(Arc<crate::format::pack::SealEntry>, OwnSession)>,
     making: Mutex<()>,
@@ -270,6 +273,9 @@ fn join<T>(handle: Option<JoinHandle<Result<T>>>) -> Result<Option<T>> {
 
 fn keep_cache(cache: &cache::Cache, shared: &Shared, work: &Receiver<CacheWork>) -> Result<Vec<PackRef>> {
     let mut connection = cache.connect()?;
+    // Workers read while this thread writes, so the log of SQLite cannot start over meanwhile, and each attempt sorts
+    // all of it: at the default of 1,000 pages that took a seventh of the time of a backup of many changed files.
+    connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES).map_err(cache::failed)?;
     let mut packs = Vec::new();
     let mut doubted = Vec::new();
     while let Ok(work) = work.recv() {
