@@ -50,7 +50,7 @@ pub fn list(repository: &Repository, filter: &SnapshotFilter) -> Result<Vec<Snap
 pub fn find(repository: &Repository, text: &str, filter: &SnapshotFilter) -> Result<SnapshotEntry> {
     let hint = "`lifeboat snapshots` lists them";
     if text == "latest" {
-        let newest = list(repository, filter)?.pop();
+        let newest = list(repository, filter)?.into_iter().max_by_key(|entry| (entry.snapshot.end, entry.id));
         return newest.ok_or_else(|| Error::missing("find the latest snapshot: there is none that fits").with_hint(hint));
     }
     let digits = text.len() >= LEAST_DIGITS && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
