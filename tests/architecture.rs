@@ -32,7 +32,7 @@ const FACES: &[&str] = &["cli", "main"];
 
 /// Violations that stand, as (file, part of the message, reason).
 const STANDING: &[(&str, &str, &str)] =
-    &[("tests/codecs.rs", "has 545 lines", "one row for each codec and each of its refusals, read as a table")];
+    &[("tests/codecs.rs", "has 548 lines", "one row for each codec and each of its refusals, read as a table")];
 
 struct Source {
     path: PathBuf,

@@ -283,11 +283,13 @@ fn body() -> impl Strategy<Value = RecordBody> {
 
 prop_compose! {
     fn record()(
-        client in any::<[u8; 16]>(), seq in any::<u64>(), previous in id(), time in any::<i64>(),
+        client in any::<[u8; 16]>(), author in any::<[u8; 16]>(), seq in any::<u64>(), previous in id(), time in any::<i64>(),
         heads in heads(), base in any::<u64>(), body in body(), extra in extra(),
     ) -> Record {
         let previous = (seq > 0).then_some(ObjectHash(previous));
-        Record { client: ClientId(client), seq, previous, time, heads, base, body, extra }
+        let foreign = matches!(body, RecordBody::Fence { .. }) && author != client;
+        let author = foreign.then_some(ClientId(author));
+        Record { client: ClientId(client), seq, previous, time, heads, base, body, author, extra }
     }
 }
 
@@ -517,6 +519,7 @@ fn a_record_of_a_kind_of_a_later_version_says_to_update() {
         heads: Vec::new(),
         base: 0,
         body: RecordBody::Fence { generation: 1 },
+        author: None,
         extra: Vec::new(),
     };
     let mut bytes = record.encode();

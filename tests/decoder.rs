@@ -106,7 +106,7 @@ fn commit(session: Session, writer: ChunkWriter, root: ChunkId) -> SnapshotId {
         metadata: vec![("k".into(), "v".into())],
         ..Snapshot::empty()
     };
-    session.commit(writer, complete).unwrap().0
+    session.commit(writer, complete).unwrap().unwrap().0
 }
 
 fn sparse(writer: &mut ChunkWriter) -> Node {

@@ -84,6 +84,7 @@ fn objects(answers: &mut Answers) {
         heads: Vec::new(),
         base: 0,
         body: RecordBody::Fence { generation: 5 },
+        author: None,
         extra: Vec::new(),
     }
     .encode();

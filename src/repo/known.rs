@@ -33,16 +33,33 @@ impl Hasher for PrefixHasher {
 
 type Shard = Mutex<HashSet<ChunkPrefix, BuildHasherDefault<PrefixHasher>>>;
 
+/// What is to be done about a chunk.
+pub(super) enum Taken {
+    /// Nobody has it: the caller stores it.
+    New,
+    /// Somebody in this session stores it.
+    OnItsWay,
+    /// It is in the pack of that number.
+    Stored(u32),
+}
+
 /// The set of chunks that are stored or on their way.
 pub(super) struct Known {
+    /// Packs that must not be relied on.
+    barred: HashSet<u32>,
     in_flight: Vec<Shard>,
     filter: OnceLock<Filter>,
     building: Mutex<()>,
 }
 
 impl Known {
-    pub(super) fn new() -> Self {
-        Self { in_flight: (0..SHARDS).map(|_| Shard::default()).collect(), filter: OnceLock::new(), building: Mutex::new(()) }
+    pub(super) fn new(barred: HashSet<u32>) -> Self {
+        Self {
+            barred,
+            in_flight: (0..SHARDS).map(|_| Shard::default()).collect(),
+            filter: OnceLock::new(),
+            building: Mutex::new(()),
+        }
     }
 
     fn shard(&self, prefix: &ChunkPrefix) -> std::sync::MutexGuard<'_, HashSet<ChunkPrefix, BuildHasherDefault<PrefixHasher>>> {
@@ -65,25 +82,27 @@ impl Known {
         Ok(self.filter.get_or_init(|| filter))
     }
 
-    /// True if the caller must store the chunk; from then on others take it as known.
-    pub(super) fn take_on(&self, prefix: &ChunkPrefix, index: &IndexReader) -> Result<bool> {
+    /// Decides about a chunk; once it is to be stored by the caller, others take it as on its way.
+    pub(super) fn take_on(&self, prefix: &ChunkPrefix, index: &IndexReader) -> Result<Taken> {
         if self.shard(prefix).contains(prefix) {
-            return Ok(false);
+            return Ok(Taken::OnItsWay);
         }
-        if self.filter(index)?.may_contain(prefix) && self.is_stored(prefix, index)? {
-            return Ok(false);
+        if self.filter(index)?.may_contain(prefix)
+            && let Some(pack) = self.stored_in(prefix, index)?
+        {
+            return Ok(Taken::Stored(pack));
         }
-        Ok(self.shard(prefix).insert(*prefix))
+        Ok(if self.shard(prefix).insert(*prefix) { Taken::New } else { Taken::OnItsWay })
     }
 
-    /// True if the chunk is in the index.
-    pub(super) fn is_stored(&self, prefix: &ChunkPrefix, index: &IndexReader) -> Result<bool> {
-        if index.place(prefix)?.is_some() {
-            return Ok(true);
+    /// A pack of the index that holds the chunk and may be relied on.
+    pub(super) fn stored_in(&self, prefix: &ChunkPrefix, index: &IndexReader) -> Result<Option<u32>> {
+        if let Some(pack) = index.pack_of(prefix, &self.barred)? {
+            return Ok(Some(pack));
         }
         // The reader's view may be older than the pack that holds the chunk.
         index.refresh()?;
-        Ok(index.place(prefix)?.is_some())
+        index.pack_of(prefix, &self.barred)
     }
 
     /// Notes that the chunks of a pack are in the index now.

@@ -7,7 +7,7 @@ mod block;
 mod cache;
 mod chunker;
 mod filter;
-mod heads;
+mod gc;
 mod keys;
 mod known;
 mod log;
@@ -22,7 +22,7 @@ mod view;
 
 pub use cache::StatRow;
 pub use chunker::Chunker;
-pub use log::SnapshotEntry;
+pub use log::{Member, SnapshotEntry, Standing};
 pub use reader::{BlockPlace, Reader};
 pub use session::{ChunkWriter, Session, SessionCounts};
 pub use slots::{Access, NewSlot, OpenOptions, SlotInfo, default_sizes, generate_identity, recipients_of};

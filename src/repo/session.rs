@@ -3,18 +3,20 @@
 //! Workers cut and seal; one thread packs; one thread keeps the cache. Every channel is bounded, and the buffers of
 //! sealed blocks go round, so memory is workers × block plus what waits for the packer.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::log::{PackRef, RecordBody, SealedSnapshot};
 use crate::format::snapshot::Snapshot;
 use crate::format::tree::{ChunkRef, ChunkType, Class};
-use crate::id::{ChunkId, SnapshotId};
+use crate::id::{ChunkId, ClientId, SnapshotId};
 use crate::repo::Repository;
 use crate::repo::block::{OpenBlock, Sealer};
 use crate::repo::cache::{self, IndexReader, StatRow};
 use crate::repo::keys::{Keys, OwnSession};
-use crate::repo::known::Known;
+use crate::repo::known::{Known, Taken};
 use crate::repo::packer::{FinishedPack, PackedBlock, Packer};
 use crossbeam_channel::{Receiver, Sender, bounded};
+use std::cell::Cell;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
@@ -53,6 +55,7 @@ impl OpenSession {
 struct Shared {
     keys: Arc<Keys>,
     known: Known,
+    borrowed: Mutex<Borrowed>,
     sessions: [OpenSession; 2],
     dry_run: bool,
     block_target: usize,
@@ -66,6 +69,15 @@ impl Shared {
     fn session(&self, class: Class) -> &OpenSession {
         &self.sessions[usize::from(class == Class::Meta)]
     }
+}
+
+/// What a session relies on without having stored it itself.
+#[derive(Default)]
+struct Borrowed {
+    /// All that the index held at the start: a tree was taken over without looking its chunks up.
+    everything: bool,
+    /// Numbers of packs.
+    packs: HashSet<u32>,
 }
 
 /// Work for the thread that owns the cache's writing connection.
@@ -84,6 +96,9 @@ pub struct Session {
     packer: Option<JoinHandle<Result<()>>>,
     indexer: Option<JoinHandle<Result<Vec<PackRef>>>>,
     forwarder: Option<JoinHandle<()>>,
+    trusting: Vec<ClientId>,
+    incarnation: Vec<u8>,
+    epoch: i64,
 }
 
 /// Counts of a session.
@@ -104,9 +119,16 @@ impl Session {
     /// `Refused` if the keys at hand cannot back up.
     pub fn start(repository: &Repository, dry_run: bool) -> Result<Self> {
         let format = repository.format();
+        let trusting = repository.trusting()?;
+        let (incarnation, epoch, barred) = {
+            let connection = repository.connection();
+            let barred = cache::index::unborrowable(&connection, &trusting)?;
+            (cache::index::incarnation(&connection)?, cache::index::epoch(&connection)?, barred)
+        };
         let shared = Arc::new(Shared {
             keys: repository.keys().clone(),
-            known: Known::new(),
+            known: Known::new(barred),
+            borrowed: Mutex::default(),
             sessions: [OpenSession::new(), OpenSession::new()],
             dry_run,
             block_target: format.block_target as usize,
@@ -147,7 +169,15 @@ impl Session {
             packer: Some(packer),
             indexer: Some(indexer),
             forwarder: Some(forwarder),
+            trusting,
+            incarnation,
+            epoch,
         })
+    }
+
+    /// Says that trees are taken over without looking up what they hold.
+    pub fn rely_on_index(&self) {
+        self.shared.borrowed.lock().expect("no code panics while it holds this lock").everything = true;
     }
 
     /// A writer for one worker thread.
@@ -162,6 +192,7 @@ impl Session {
             spare: self.spare.clone(),
             open: kinds.map(OpenBlock::new),
             sealer: Sealer::new(self.shared.level)?,
+            borrowed: HashSet::new(),
             index: IndexReader::new(self.repository.cache().connect()?)?,
         })
     }
@@ -198,7 +229,10 @@ impl Session {
     }
 
     /// Commits `snapshot`: all packs are durable, then the record makes it visible. All other writers must be flushed
-    /// and gone. `end` is asked for the final snapshot once the counts are known.
+    /// and gone. `complete` is asked for the final snapshot once the counts are known.
+    ///
+    /// `None` if a prune condemned something that the session relied on: then nothing was committed, and what the session
+    /// stored stays known, so that doing it all again stores only what is missing.
     ///
     /// # Errors
     /// Whatever kept data from being stored; then nothing is committed.
@@ -206,7 +240,7 @@ impl Session {
         mut self,
         mut writer: ChunkWriter,
         complete: impl FnOnce(SessionCounts) -> Snapshot,
-    ) -> Result<(SnapshotId, Snapshot)> {
+    ) -> Result<Option<(SnapshotId, Snapshot)>> {
         writer.flush()?;
         let counts = self.counts();
         let snapshot = complete(counts);
@@ -227,9 +261,32 @@ impl Session {
         let sessions = self.shared.sessions.iter().filter_map(|session| session.own.get());
         let sessions = sessions.map(|(entry, _)| entry.session).collect();
         let id = SnapshotId::from(id);
-        let body = RecordBody::Snapshot { id, snapshot: sealed, packs, indexes: Vec::new(), sessions };
-        self.repository.append(body)?;
-        Ok((id, snapshot))
+        let body = RecordBody::Snapshot { id, snapshot: sealed, packs: packs.clone(), indexes: Vec::new(), sessions };
+        let outrun = Cell::new(false);
+        let still_valid = || {
+            outrun.set(!self.is_valid(&packs)?);
+            if outrun.get() { Err(Error::new(ErrorKind::InUse, "commit the snapshot: a prune was faster")) } else { Ok(()) }
+        };
+        match self.repository.append_if(body, &still_valid) {
+            Ok(_) => Ok(Some((id, snapshot))),
+            Err(_) if outrun.get() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// True if everything that the session stored or relied on is there, and no prune that is known condemned it.
+    fn is_valid(&self, packs: &[PackRef]) -> Result<bool> {
+        let connection = self.repository.connection();
+        let borrowed = self.shared.borrowed.lock().expect("no code panics while it holds this lock");
+        let same_cache = cache::index::incarnation(&connection)? == self.incarnation;
+        let unchanged = same_cache && cache::index::epoch(&connection)? == self.epoch;
+        if (borrowed.everything && !unchanged) || (!borrowed.packs.is_empty() && !same_cache) {
+            return Ok(false);
+        }
+        let barred = cache::index::unborrowable(&connection, &self.trusting)?;
+        let numbers: Vec<u32> = borrowed.packs.iter().copied().collect();
+        let trusted = numbers.iter().all(|number| !barred.contains(number));
+        Ok(trusted && cache::index::all_borrowable(&connection, &numbers, packs)?)
     }
 
     /// Packs that an earlier, interrupted session left: their chunks may have been taken as known.
@@ -281,7 +338,7 @@ fn keep_cache(cache: &cache::Cache, shared: &Shared, work: &Receiver<CacheWork>)
     while let Ok(work) = work.recv() {
         match work {
             CacheWork::Pack(pack) => {
-                cache::index::insert_pack(&mut connection, &pack.pack, false, &pack.seals, &pack.toc)?;
+                cache::index::insert_pack(&mut connection, &pack.pack, None, &pack.seals, &pack.toc)?;
                 shared.known.settle(pack.toc.blocks.iter().flat_map(|block| block.chunks.iter().map(|chunk| &chunk.prefix)));
                 packs.push(pack.pack);
             }
@@ -304,6 +361,8 @@ pub struct ChunkWriter {
     spare: Receiver<Vec<u8>>,
     open: [OpenBlock; 4],
     sealer: Sealer,
+    /// Packs relied on since the last flush.
+    borrowed: HashSet<u32>,
     index: IndexReader,
 }
 
@@ -315,8 +374,13 @@ impl ChunkWriter {
     pub fn put(&mut self, kind: ChunkType, bytes: &[u8]) -> Result<ChunkRef> {
         let id = self.shared.keys.name(kind, bytes)?;
         let reference = ChunkRef { id, len: bytes.len() as u64 };
-        if !self.shared.known.take_on(&id.prefix(), &self.index)? {
-            return Ok(reference);
+        match self.shared.known.take_on(&id.prefix(), &self.index)? {
+            Taken::New => {}
+            Taken::OnItsWay => return Ok(reference),
+            Taken::Stored(pack) => {
+                self.borrowed.insert(pack);
+                return Ok(reference);
+            }
         }
         self.shared.bytes_added.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         self.shared.chunks_added.fetch_add(1, Ordering::Relaxed);
@@ -335,8 +399,10 @@ impl ChunkWriter {
     ///
     /// # Errors
     /// `Failed` if the cache cannot be read.
-    pub fn is_stored(&self, id: &ChunkId) -> Result<bool> {
-        self.shared.known.is_stored(&id.prefix(), &self.index)
+    pub fn is_stored(&mut self, id: &ChunkId) -> Result<bool> {
+        let pack = self.shared.known.stored_in(&id.prefix(), &self.index)?;
+        self.borrowed.extend(pack);
+        Ok(pack.is_some())
     }
 
     fn seal(&mut self, slot: usize) -> Result<()> {
@@ -358,6 +424,7 @@ impl ChunkWriter {
     /// # Errors
     /// As [`ChunkWriter::put`].
     pub fn flush(&mut self) -> Result<()> {
+        self.shared.borrowed.lock().expect("no code panics while it holds this lock").packs.extend(self.borrowed.drain());
         (0..self.open.len()).try_for_each(|slot| self.seal(slot))
     }
 

@@ -241,6 +241,7 @@ impl Repository {
             heads: Vec::new(),
             base: 0,
             body: RecordBody::Genesis { format: hash },
+            author: None,
             extra: Vec::new(),
         };
         let map = record.encode();

@@ -12,7 +12,7 @@ pub use location::Location;
 pub use memory::Memory;
 
 use crate::error::{Error, Result};
-use crate::id::{ClientId, PackId, SlotId};
+use crate::id::{ClientId, IndexId, PackId, SlotId};
 use std::fmt;
 use std::sync::Arc;
 
@@ -159,6 +159,24 @@ impl Key {
     #[must_use]
     pub fn log(client: &ClientId, seq: u64) -> Self {
         Self(format!("log/{client}/{seq:016x}"))
+    }
+
+    /// What a prune condemns.
+    #[must_use]
+    pub fn condemn(generation: u64) -> Self {
+        Self(format!("gc/{generation:016x}.condemn"))
+    }
+
+    /// What a prune may delete.
+    #[must_use]
+    pub fn plan(generation: u64) -> Self {
+        Self(format!("gc/{generation:016x}.plan"))
+    }
+
+    /// An index object.
+    #[must_use]
+    pub fn index(id: &IndexId) -> Self {
+        Self(format!("index/{id}"))
     }
 
     /// The name.

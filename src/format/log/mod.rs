@@ -89,6 +89,8 @@ pub struct Record {
     pub base: u64,
     /// What it says.
     pub body: RecordBody,
+    /// Who signed it, where that is not the log's own client: a fence.
+    pub author: Option<ClientId>,
     /// Fields of later versions, kept as they are: key and encoded value.
     pub extra: Vec<(u64, Vec<u8>)>,
 }
@@ -115,6 +117,9 @@ impl Record {
         }
         map.key(6).uint(kind);
         map.key(7).encoded(&body);
+        if let Some(author) = &self.author {
+            map.key(8).bytes(&author.0);
+        }
         map.finish(&self.extra);
         out
     }
@@ -135,6 +140,7 @@ impl Record {
             heads: Vec::new(),
             base: 0,
             body: RecordBody::Fence { generation: 0 },
+            author: None,
             extra: Vec::new(),
         };
         let (mut seen, mut kind) = (0u64, 0);
@@ -149,13 +155,16 @@ impl Record {
                 5 => record.base = decoder.uint()?,
                 6 => kind = decoder.uint()?,
                 7 => record.body = RecordBody::decode(kind, decoder)?,
+                8 => record.author = Some(ClientId(decoder.fixed()?)),
                 _ => unknown(key, decoder, &mut record.extra)?,
             }
         }
         decoder.end()?;
         let chained = record.previous.is_some() == (record.seq > 0);
         let base = (seen & 1 << 5 != 0) == (record.base > 0);
-        if seen & 0xcb != 0xcb || !chained || !base {
+        let foreign =
+            record.author.is_none_or(|author| author != record.client && matches!(record.body, RecordBody::Fence { .. }));
+        if seen & 0xcb != 0xcb || !chained || !base || !foreign {
             return Err(decoder.wrong("fields that are missing or contradict each other"));
         }
         Ok(record)

@@ -11,7 +11,7 @@ mod tops;
 mod walk;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Observer, Stage, stop_if_asked};
+use crate::event::{Event, Observer, Stage, stop_if_asked};
 use crate::format::snapshot::{Counts, Snapshot};
 use crate::id::ChunkId;
 use crate::id::SnapshotId;
@@ -109,9 +109,10 @@ pub fn backup(repository: &Repository, options: BackupOptions, observer: &dyn Ob
     let (id, snapshot) = match options.input {
         Input::Paths(ref paths) => {
             let paths = paths.clone();
-            files(repository, &options, &paths, snapshot, observer)?
+            files(repository, &options, &paths, &snapshot, observer)?
         }
-        Input::Stream { .. } => stream::back_up(repository, options, snapshot, observer)?,
+        // A stream cannot be read twice.
+        Input::Stream { .. } => stream::back_up(repository, options, snapshot, observer)?.ok_or_else(outrun)?,
     };
     Ok(BackupReport { id, snapshot, elapsed: began.elapsed() })
 }
@@ -135,13 +136,39 @@ fn parent(repository: &Repository, snapshot: &Snapshot) -> Option<SnapshotEntry>
 
 type Committed = (Option<crate::id::SnapshotId>, Snapshot);
 
+/// How often a backup is done again because a prune was faster. Each time only what that prune took is stored again, so
+/// a second one is rare and a third one is a sign of something else.
+const ATTEMPTS: usize = 5;
+
 fn files(
+    repository: &Repository,
+    options: &BackupOptions,
+    paths: &[PathBuf],
+    snapshot: &Snapshot,
+    observer: &dyn Observer,
+) -> Result<Committed> {
+    for _ in 0..ATTEMPTS {
+        if let Some(committed) = attempt(repository, options, paths, snapshot.clone(), observer)? {
+            return Ok(committed);
+        }
+        observer.observe(Event::Warning("a prune took what this backup relied on: storing it again"));
+    }
+    Err(outrun())
+}
+
+fn outrun() -> Error {
+    Error::new(ErrorKind::InUse, "commit the snapshot: a prune took what it relied on; nothing was committed")
+        .with_hint("run the backup again; what was stored stays stored")
+}
+
+/// Walks and commits; `None` if a prune was faster.
+fn attempt(
     repository: &Repository,
     options: &BackupOptions,
     paths: &[PathBuf],
     mut snapshot: Snapshot,
     observer: &dyn Observer,
-) -> Result<Committed> {
+) -> Result<Option<Committed>> {
     if paths.is_empty() {
         return Err(Error::usage("back up: no path was given").with_hint("say what to back up, such as `lifeboat backup ~`"));
     }
@@ -153,6 +180,9 @@ fn files(
     let pool = pool(options.threads)?;
     let origins: Vec<_> =
         absolute.iter().map(|path| repository.stat_cache(path.as_os_str().as_bytes())).collect::<Result<_>>()?;
+    if origins.iter().any(crate::repo::StatCache::trusted) {
+        session.rely_on_index();
+    }
     let mut workers = Vec::new();
     for _ in 0..pool.current_num_threads() {
         let stat = origins.iter().map(|origin| origin.reopen(repository)).collect::<Result<Vec<_>>>()?;
@@ -167,9 +197,9 @@ fn files(
         run.progress.files_total.store(parent.snapshot.counts.files, std::sync::atomic::Ordering::Relaxed);
         run.progress.bytes_total.store(parent.snapshot.counts.bytes, std::sync::atomic::Ordering::Relaxed);
     }
-    observer.observe(crate::event::Event::Started(Stage::BackingUp, &run.progress));
+    observer.observe(Event::Started(Stage::BackingUp, &run.progress));
     let walked = walk_all(&run, &pool, &from, tops);
-    observer.observe(crate::event::Event::Finished(Stage::BackingUp));
+    observer.observe(Event::Finished(Stage::BackingUp));
     let walked = walked.and_then(|root| stop_if_asked(observer).map(|()| root));
     let (failures, failure_count) = run.take_failures();
     let mut counts = *run.counts.lock().expect("the walk has ended");
@@ -194,38 +224,38 @@ fn files(
             return Err(error);
         }
     }
-    let committed = finish(session, writer, snapshot, counts, options.dry_run)?;
+    let Some(committed) = finish(session, writer, snapshot, counts, options.dry_run)? else { return Ok(None) };
     if let (Some(id), false) = (&committed.0, options.dry_run) {
         for (origin, mut seen) in origins.into_iter().zip(seen) {
             seen.sort_unstable();
             origin.confirm(id, &seen)?;
         }
     }
-    Ok(committed)
+    Ok(Some(committed))
 }
 
-/// Commits, or with `dry_run` only counts.
+/// Commits, or with `dry_run` only counts; `None` if a prune was faster.
 fn finish(
     session: Session,
     writer: crate::repo::ChunkWriter,
     mut snapshot: Snapshot,
     mut counts: Counts,
     dry_run: bool,
-) -> Result<Committed> {
+) -> Result<Option<Committed>> {
     snapshot.end = now();
     if dry_run {
         counts.bytes_added = session.counts().bytes_added;
         snapshot.counts = counts;
         session.abandon(writer)?;
-        return Ok((None, snapshot));
+        return Ok(Some((None, snapshot)));
     }
-    let (id, snapshot) = session.commit(writer, |added| {
+    let committed = session.commit(writer, |added| {
         counts.bytes_added = added.bytes_added;
         counts.bytes_stored = added.bytes_stored;
         snapshot.counts = counts;
         snapshot
     })?;
-    Ok((Some(id), snapshot))
+    Ok(committed.map(|(id, snapshot)| (Some(id), snapshot)))
 }
 
 fn pool(threads: usize) -> Result<rayon::ThreadPool> {

@@ -21,7 +21,7 @@ pub(super) fn back_up(
     options: BackupOptions,
     mut snapshot: Snapshot,
     observer: &dyn Observer,
-) -> Result<Committed> {
+) -> Result<Option<Committed>> {
     let Input::Stream { name, mut reader, finish: end } = options.input else {
         return Err(Error::usage("back up a stream: paths were given"));
     };

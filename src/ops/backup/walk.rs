@@ -202,7 +202,7 @@ fn other(run: &Run<'_>, worker: &mut Worker, dir: &Dir, name: &[u8], stat: &Stat
 }
 
 /// True if every chunk of a remembered file is surely in the repository.
-fn is_kept(worker: &Worker, dir: &Dir, packed: Packed<'_>) -> Result<bool> {
+fn is_kept(worker: &mut Worker, dir: &Dir, packed: Packed<'_>) -> Result<bool> {
     if dir.origin.is_some_and(|origin| worker.stat[origin].trusted()) {
         return Ok(true);
     }
@@ -269,7 +269,7 @@ fn file<'s>(
 }
 
 /// Content that need not be read: only metadata changed, or another name of the file was read already.
-fn already_read(run: &Run<'_>, worker: &Worker, dir: &Dir, node: &Node, stat: &Stat) -> Result<Option<Linked>> {
+fn already_read(run: &Run<'_>, worker: &mut Worker, dir: &Dir, node: &Node, stat: &Stat) -> Result<Option<Linked>> {
     if let Some(linked) = node.link.and_then(|link| run.linked(link)) {
         return Ok(Some(linked));
     }

@@ -2,58 +2,191 @@
 
 use super::failed;
 use crate::error::Result;
-use crate::format::log::Head;
-use crate::id::{ClientId, ObjectHash, SlotId, SnapshotId};
+use crate::format::log::{Head, RecordRef};
+use crate::id::{ClientId, ObjectHash, PackId, SessionId, SlotId, SnapshotId};
+use crate::repo::log::{Deed, Judgement, Seen};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use std::collections::HashMap;
 
 /// A snapshot record as the cache keeps it.
 pub(in crate::repo) struct CachedSnapshot {
     pub(in crate::repo) id: SnapshotId,
     pub(in crate::repo) client: ClientId,
     pub(in crate::repo) seq: u64,
+    /// Of a checkpoint: the session that made it.
+    pub(in crate::repo) session: Option<SessionId>,
     /// The record, encoded: its snapshot is sealed.
     pub(in crate::repo) sealed: Vec<u8>,
     /// The snapshot's bytes, once a key that opens it was at hand.
     pub(in crate::repo) body: Option<Vec<u8>>,
 }
 
-pub(in crate::repo) fn head(connection: &Connection, client: &ClientId) -> Result<Option<Head>> {
-    let found = connection.query_row("SELECT seq, hash FROM head WHERE client = ?", [&client.0[..]], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
+/// How far a log was read, and the newest prune generation that a fence in it told of.
+pub(in crate::repo) fn head(connection: &Connection, client: &ClientId) -> Result<Option<(Head, u64)>> {
+    let mut statement = connection.prepare_cached("SELECT seq, hash, fence FROM head WHERE client = ?").map_err(failed)?;
+    let found = statement.query_row([&client.0[..]], |row| {
+        Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, Vec<u8>>(1)?, row.get::<_, i64>(2)?.cast_unsigned()))
     });
     let found = found.optional().map_err(failed)?;
-    Ok(found
-        .and_then(|(seq, hash)| Some(Head { client: *client, seq: seq.cast_unsigned(), hash: ObjectHash::from_slice(&hash)? })))
+    Ok(found.and_then(|(seq, hash, fence)| Some((Head { client: *client, seq, hash: ObjectHash::from_slice(&hash)? }, fence))))
 }
 
-pub(in crate::repo) fn set_head(transaction: &Transaction<'_>, head: &Head) -> Result<()> {
-    let values = params![&head.client.0[..], head.seq.cast_signed(), &head.hash.0[..]];
-    transaction.execute("INSERT OR REPLACE INTO head(client, seq, hash) VALUES(?, ?, ?)", values).map(drop).map_err(failed)
+/// All heads, ascending.
+pub(in crate::repo) fn heads(connection: &Connection) -> Result<Vec<Head>> {
+    let mut statement = connection.prepare_cached("SELECT client, seq, hash FROM head ORDER BY client").map_err(failed)?;
+    let rows = statement.query_map([], |row| {
+        let (client, hash): (Vec<u8>, Vec<u8>) = (row.get(0)?, row.get(2)?);
+        let seq = row.get::<_, i64>(1)?.cast_unsigned();
+        Ok(ClientId::from_slice(&client).zip(ObjectHash::from_slice(&hash)).map(|(client, hash)| Head { client, seq, hash }))
+    });
+    let rows = rows.map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    Ok(rows.into_iter().flatten().collect())
 }
 
-pub(in crate::repo) fn add_snapshot(transaction: &Transaction<'_>, snapshot: &CachedSnapshot, time: i64) -> Result<()> {
-    let values =
-        params![&snapshot.id.0[..], &snapshot.client.0[..], snapshot.seq.cast_signed(), time, snapshot.sealed, snapshot.body];
-    let sql = "INSERT OR REPLACE INTO snapshot(id, client, seq, time, sealed, body) VALUES(?, ?, ?, ?, ?, ?)";
+/// Takes note of the record at `head`; `void` counts one more that says nothing.
+pub(in crate::repo) fn set_head(transaction: &Transaction<'_>, head: &Head, fence: u64, void: bool) -> Result<()> {
+    let values = params![&head.client.0[..], head.seq.cast_signed(), &head.hash.0[..], fence.cast_signed(), i64::from(void)];
+    let sql = "INSERT INTO head(client, seq, hash, fence, void) VALUES(?1, ?2, ?3, ?4, ?5) ON CONFLICT(client)
+               DO UPDATE SET seq = ?2, hash = ?3, fence = ?4, void = void + ?5 WHERE seq < ?2";
     transaction.execute(sql, values).map(drop).map_err(failed)
 }
 
+/// Records that do not count, in all logs.
+pub(in crate::repo) fn void_records(connection: &Connection) -> Result<u64> {
+    let sum: i64 = connection.query_row("SELECT ifnull(sum(void), 0) FROM head", [], |row| row.get(0)).map_err(failed)?;
+    Ok(sum.cast_unsigned())
+}
+
+pub(in crate::repo) fn add_snapshot(transaction: &Transaction<'_>, snapshot: &CachedSnapshot, time: i64) -> Result<()> {
+    let session = snapshot.session.map(|session| session.0.to_vec());
+    let values = params![
+        &snapshot.id.0[..],
+        &snapshot.client.0[..],
+        snapshot.seq.cast_signed(),
+        time,
+        session,
+        snapshot.sealed,
+        snapshot.body
+    ];
+    let sql = "INSERT OR REPLACE INTO snapshot(id, client, seq, time, session, sealed, body) VALUES(?, ?, ?, ?, ?, ?, ?)";
+    transaction.execute(sql, values).map(drop).map_err(failed)
+}
+
+/// Drops the checkpoints that a session made before the record at `seq`, which says more.
+pub(in crate::repo) fn supersede(transaction: &Transaction<'_>, client: &ClientId, session: &SessionId, seq: u64) -> Result<()> {
+    let values = params![&client.0[..], &session.0[..], seq.cast_signed()];
+    let sql = "DELETE FROM snapshot WHERE client = ? AND session = ? AND seq < ?";
+    transaction.execute(sql, values).map(drop).map_err(failed)
+}
+
+/// Notes that `client` says it made this session.
+pub(in crate::repo) fn add_session(transaction: &Transaction<'_>, client: &ClientId, session: &SessionId) -> Result<()> {
+    let values = params![&session.0[..], &client.0[..]];
+    transaction.execute("INSERT OR IGNORE INTO session(id, client) VALUES(?, ?)", values).map(drop).map_err(failed)
+}
+
+/// Notes that a reader has hashed a pack.
+pub(in crate::repo) fn add_attested(transaction: &Transaction<'_>, pack: &PackId) -> Result<()> {
+    transaction.execute("INSERT OR IGNORE INTO attested(pack) VALUES(?)", [&pack.0[..]]).map(drop).map_err(failed)
+}
+
+/// Notes what a record does to snapshots.
+pub(in crate::repo) fn add_judgements(
+    transaction: &Transaction<'_>,
+    by: (RecordRef, Deed),
+    heads: &[Head],
+    records: &[RecordRef],
+    reason: &str,
+) -> Result<()> {
+    let seen: Vec<u8> = heads.iter().flat_map(|head| [&head.client.0[..], &head.seq.to_be_bytes()].concat()).collect();
+    let sql = "INSERT OR IGNORE INTO judgement(snapshot_client, snapshot_seq, client, seq, deed, heads, reason)
+               VALUES(?, ?, ?, ?, ?, ?, ?)";
+    let mut insert = transaction.prepare_cached(sql).map_err(failed)?;
+    for record in records {
+        let values = params![
+            &record.client.0[..],
+            record.seq.cast_signed(),
+            &by.0.client.0[..],
+            by.0.seq.cast_signed(),
+            by.1.code(),
+            seen,
+            reason
+        ];
+        insert.execute(values).map_err(failed)?;
+    }
+    Ok(())
+}
+
+pub(super) fn seen(bytes: &[u8]) -> Seen {
+    let (heads, _) = bytes.as_chunks::<24>();
+    let split = |head: &[u8; 24]| {
+        let (client, seq) = head.split_at(16);
+        (ClientId(client.try_into().expect("16 bytes")), u64::from_be_bytes(seq.try_into().expect("8 bytes")))
+    };
+    heads.iter().map(split).collect()
+}
+
+/// What records did to snapshots, by snapshot, with the reason of the last hold.
+pub(in crate::repo) fn judgements(connection: &Connection) -> Result<HashMap<RecordRef, (Vec<Judgement>, String)>> {
+    let sql = "SELECT snapshot_client, snapshot_seq, client, seq, deed, heads, reason FROM judgement ORDER BY client, seq";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let mut rows = statement.query([]).map_err(failed)?;
+    let mut found: HashMap<RecordRef, (Vec<Judgement>, String)> = HashMap::new();
+    while let Some(row) = rows.next().map_err(failed)? {
+        let place = |at: usize| -> rusqlite::Result<RecordRef> {
+            let client: Vec<u8> = row.get(at)?;
+            let client = ClientId::from_slice(&client).unwrap_or(ClientId([0; 16]));
+            Ok(RecordRef { client, seq: row.get::<_, i64>(at + 1)?.cast_unsigned() })
+        };
+        let (snapshot, by) = (place(0).map_err(failed)?, place(2).map_err(failed)?);
+        let deed: u8 = row.get(4).map_err(failed)?;
+        let (heads, reason): (Vec<u8>, String) = (row.get(5).map_err(failed)?, row.get(6).map_err(failed)?);
+        let Some(deed) = Deed::from_code(deed) else { continue };
+        let entry = found.entry(snapshot).or_default();
+        entry.0.push(Judgement { by, deed, seen: seen(&heads) });
+        if deed == Deed::Hold {
+            entry.1 = reason;
+        }
+    }
+    Ok(found)
+}
+
 pub(in crate::repo) fn snapshots(connection: &Connection) -> Result<Vec<CachedSnapshot>> {
-    let mut statement =
-        connection.prepare("SELECT id, client, seq, sealed, body FROM snapshot ORDER BY time, client, seq").map_err(failed)?;
+    let mut statement = connection
+        .prepare("SELECT id, client, seq, session, sealed, body, time FROM snapshot ORDER BY time, client, seq")
+        .map_err(failed)?;
     let rows = statement
         .query_map([], |row| {
             let (id, client): (Vec<u8>, Vec<u8>) = (row.get(0)?, row.get(1)?);
+            let session: Option<Vec<u8>> = row.get(3)?;
             Ok(CachedSnapshot {
                 id: SnapshotId::from_slice(&id).unwrap_or(SnapshotId([0; 32])),
                 client: ClientId::from_slice(&client).unwrap_or(ClientId([0; 16])),
                 seq: row.get::<_, i64>(2)?.cast_unsigned(),
-                sealed: row.get(3)?,
-                body: row.get(4)?,
+                session: session.and_then(|session| SessionId::from_slice(&session)),
+                sealed: row.get(4)?,
+                body: row.get(5)?,
             })
         })
         .map_err(failed)?;
     rows.collect::<Result<_, _>>().map_err(failed)
+}
+
+/// Where a snapshot's records are.
+pub(in crate::repo) fn records_of(connection: &Connection, id: &SnapshotId) -> Result<Vec<RecordRef>> {
+    let mut statement = connection.prepare_cached("SELECT client, seq FROM snapshot WHERE id = ?").map_err(failed)?;
+    let rows = statement.query_map([&id.0[..]], |row| {
+        let client: Vec<u8> = row.get(0)?;
+        let client = ClientId::from_slice(&client).unwrap_or(ClientId([0; 16]));
+        Ok(RecordRef { client, seq: row.get::<_, i64>(1)?.cast_unsigned() })
+    });
+    rows.map_err(failed)?.collect::<Result<_, _>>().map_err(failed)
+}
+
+/// Drops a snapshot that was pruned.
+pub(in crate::repo) fn remove_snapshot(connection: &Connection, record: &RecordRef) -> Result<()> {
+    let values = params![&record.client.0[..], record.seq.cast_signed()];
+    connection.execute("DELETE FROM snapshot WHERE client = ? AND seq = ?", values).map(drop).map_err(failed)
 }
 
 pub(in crate::repo) fn set_body(connection: &Connection, snapshot: &CachedSnapshot, body: &[u8]) -> Result<()> {

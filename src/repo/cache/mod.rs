@@ -5,6 +5,8 @@
 
 pub(super) mod index;
 pub(super) mod log;
+pub(super) mod members;
+pub(super) mod prune;
 pub(super) mod stat;
 
 pub(super) use index::{IndexReader, Place, StoredPack};
@@ -17,21 +19,36 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Changes with every change of the tables; another number means another version, and the cache is made anew.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 const SCHEMA: &str = "
     CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-    CREATE TABLE pack(no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, size INTEGER NOT NULL, toc_len INTEGER NOT NULL,
-                      logged INTEGER NOT NULL, seals BLOB NOT NULL, blocks BLOB NOT NULL);
-    CREATE TABLE chunk(id BLOB PRIMARY KEY, pack INTEGER NOT NULL, block INTEGER NOT NULL, start INTEGER NOT NULL,
-                       len INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE head(client BLOB PRIMARY KEY, seq INTEGER NOT NULL, hash BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE pack(no INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, size INTEGER NOT NULL,
+                      toc_len INTEGER NOT NULL, client BLOB, condemned INTEGER NOT NULL DEFAULT 0, seals BLOB NOT NULL,
+                      blocks BLOB NOT NULL);
+    CREATE TABLE chunk(id BLOB NOT NULL, pack INTEGER NOT NULL, block INTEGER NOT NULL, start INTEGER NOT NULL,
+                       len INTEGER NOT NULL, PRIMARY KEY(id, pack)) WITHOUT ROWID;
+    CREATE TABLE unread(pack BLOB PRIMARY KEY, size INTEGER NOT NULL, toc_len INTEGER NOT NULL,
+                        client BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE head(client BLOB PRIMARY KEY, seq INTEGER NOT NULL, hash BLOB NOT NULL, fence INTEGER NOT NULL,
+                      void INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+    CREATE TABLE client(id BLOB PRIMARY KEY, public BLOB NOT NULL, role INTEGER NOT NULL, name TEXT NOT NULL,
+                        trusted BLOB NOT NULL, last INTEGER, base INTEGER NOT NULL, seq INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE snapshot(id BLOB NOT NULL, client BLOB NOT NULL, seq INTEGER NOT NULL, time INTEGER NOT NULL,
-                          sealed BLOB NOT NULL, body BLOB, PRIMARY KEY(client, seq)) WITHOUT ROWID;
+                          session BLOB, sealed BLOB NOT NULL, body BLOB, PRIMARY KEY(client, seq)) WITHOUT ROWID;
+    CREATE TABLE session(id BLOB, client BLOB, PRIMARY KEY(id, client)) WITHOUT ROWID;
+    CREATE TABLE attested(pack BLOB PRIMARY KEY) WITHOUT ROWID;
+    CREATE TABLE judgement(snapshot_client BLOB, snapshot_seq INTEGER, client BLOB, seq INTEGER, deed INTEGER NOT NULL,
+                           heads BLOB NOT NULL, reason TEXT NOT NULL,
+                           PRIMARY KEY(snapshot_client, snapshot_seq, client, seq)) WITHOUT ROWID;
+    CREATE TABLE prune(generation INTEGER PRIMARY KEY, condemn BLOB, plan BLOB, heads BLOB);
+    CREATE TABLE condemned(pack BLOB PRIMARY KEY) WITHOUT ROWID;
+    CREATE TABLE gone(pack BLOB PRIMARY KEY) WITHOUT ROWID;
     CREATE TABLE slot(id BLOB PRIMARY KEY, label TEXT NOT NULL, recipient TEXT NOT NULL, time INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE origin(no INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, snapshot BLOB NOT NULL, epoch INTEGER NOT NULL);
     CREATE TABLE directory(origin INTEGER NOT NULL, path BLOB NOT NULL, part INTEGER NOT NULL, entries BLOB NOT NULL,
                            PRIMARY KEY(origin, path, part)) WITHOUT ROWID;
+    INSERT INTO meta(key, value) VALUES('incarnation', randomblob(16));
 ";
 
 /// Errors of SQLite in the words of this program.

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::format::log::Head;
 use crate::id::{ClientId, ObjectHash};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
@@ -23,8 +24,22 @@ fn parse(line: &str) -> Option<Head> {
     Some(Head { client, seq, hash: ObjectHash::from_hex(words.next()?).ok()? })
 }
 
-/// Remembers `heads`: written beside and renamed, so that either the old or the new memory is there.
-pub(super) fn save(path: &Path, heads: &[Head]) -> Result<()> {
+/// Remembers `heads` besides what is remembered; of each log the later one. Nothing is written if all is known.
+pub(super) fn remember(path: &Path, heads: &[Head]) -> Result<()> {
+    let before = load(path);
+    let mut all: BTreeMap<ClientId, Head> = BTreeMap::new();
+    for head in before.iter().chain(heads) {
+        let later = all.entry(head.client).or_insert(*head);
+        if head.seq > later.seq {
+            *later = *head;
+        }
+    }
+    let all: Vec<Head> = all.into_values().collect();
+    if all == before { Ok(()) } else { save(path, &all) }
+}
+
+/// Written beside and renamed, so that either the old or the new memory is there.
+fn save(path: &Path, heads: &[Head]) -> Result<()> {
     let failed = |error| Error::io("remember the state of the repository in", path.display(), error);
     let body: String = heads.iter().map(|head| format!("{} {} {}\n", head.client, head.seq, head.hash)).collect();
     let folder = path.parent().unwrap_or(Path::new("."));

@@ -1,0 +1,112 @@
+//! Prunes: which generations there were, what they condemned, and what they deleted.
+
+use super::failed;
+use super::log::seen;
+use crate::error::Result;
+use crate::format::log::Head;
+use crate::id::{ObjectHash, PackId};
+use crate::repo::log::Seen;
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+/// The newest generation of which a condemn object was read; 0 if there was none.
+pub(in crate::repo) fn generation(connection: &Connection) -> Result<u64> {
+    let found: i64 =
+        connection.query_row("SELECT ifnull(max(generation), 0) FROM prune", [], |row| row.get(0)).map_err(failed)?;
+    Ok(found.cast_unsigned())
+}
+
+/// A generation as it was read.
+pub(in crate::repo) struct PruneRow {
+    pub(in crate::repo) generation: u64,
+    /// Hash of the condemn object; `None` if it is void and condemned nothing.
+    pub(in crate::repo) condemn: Option<ObjectHash>,
+    /// Hash of the plan, once there is one.
+    pub(in crate::repo) plan: Option<ObjectHash>,
+}
+
+/// The newest generation.
+pub(in crate::repo) fn newest(connection: &Connection) -> Result<Option<PruneRow>> {
+    let sql = "SELECT generation, condemn, plan FROM prune ORDER BY generation DESC LIMIT 1";
+    let found = connection.query_row(sql, [], |row| {
+        let hash = |bytes: Option<Vec<u8>>| bytes.and_then(|bytes| ObjectHash::from_slice(&bytes));
+        Ok(PruneRow { generation: row.get::<_, i64>(0)?.cast_unsigned(), condemn: hash(row.get(1)?), plan: hash(row.get(2)?) })
+    });
+    found.optional().map_err(failed)
+}
+
+/// Takes in a condemn object: from now on nothing is borrowed from these packs. Void objects condemn nothing, and need
+/// no plan.
+pub(in crate::repo) fn condemn(
+    transaction: &Transaction<'_>,
+    generation: u64,
+    object: Option<(ObjectHash, &[PackId])>,
+) -> Result<()> {
+    let hash = object.map(|(hash, _)| hash.0.to_vec());
+    let sql = "INSERT OR IGNORE INTO prune(generation, condemn) VALUES(?, ?)";
+    transaction.execute(sql, params![generation.cast_signed(), hash]).map_err(failed)?;
+    let packs = object.map_or(&[][..], |(_, packs)| packs);
+    {
+        let mut insert = transaction.prepare_cached("INSERT OR IGNORE INTO condemned(pack) VALUES(?)").map_err(failed)?;
+        for pack in packs {
+            insert.execute([&pack.0[..]]).map_err(failed)?;
+        }
+    }
+    let sql = "UPDATE pack SET condemned = 1 WHERE id IN (SELECT pack FROM condemned)";
+    transaction.execute(sql, []).map_err(failed)?;
+    if !packs.is_empty() {
+        raise_epoch(transaction)?;
+    }
+    Ok(())
+}
+
+/// Takes in the plan of a generation: its packs are gone, and what it spared may be borrowed again.
+pub(in crate::repo) fn plan(
+    transaction: &Transaction<'_>,
+    generation: u64,
+    hash: &ObjectHash,
+    heads: &[Head],
+    packs: &[PackId],
+) -> Result<()> {
+    let seen: Vec<u8> = heads.iter().flat_map(|head| [&head.client.0[..], &head.seq.to_be_bytes()].concat()).collect();
+    let values = params![&hash.0[..], seen, generation.cast_signed()];
+    transaction.execute("UPDATE prune SET plan = ?, heads = ? WHERE generation = ?", values).map_err(failed)?;
+    {
+        let mut gone = transaction.prepare_cached("INSERT OR IGNORE INTO gone(pack) VALUES(?)").map_err(failed)?;
+        for pack in packs {
+            gone.execute([&pack.0[..]]).map_err(failed)?;
+        }
+    }
+    let removed: i64 = transaction
+        .query_row("SELECT count(*) FROM pack WHERE id IN (SELECT pack FROM gone)", [], |row| row.get(0))
+        .map_err(failed)?;
+    if removed > 0 {
+        // One pass over the index, whatever the number of packs.
+        transaction
+            .execute_batch(
+                "DELETE FROM chunk WHERE pack IN (SELECT no FROM pack WHERE id IN (SELECT pack FROM gone));
+                 DELETE FROM pack WHERE id IN (SELECT pack FROM gone);",
+            )
+            .map_err(failed)?;
+        raise_epoch(transaction)?;
+    }
+    transaction.execute_batch("DELETE FROM condemned; UPDATE pack SET condemned = 0 WHERE condemned = 1").map_err(failed)
+}
+
+/// What each published plan had seen of the logs.
+pub(in crate::repo) fn plans(connection: &Connection) -> Result<Vec<Seen>> {
+    let mut statement = connection.prepare_cached("SELECT heads FROM prune WHERE plan IS NOT NULL").map_err(failed)?;
+    let rows = statement.query_map([], |row| row.get::<_, Vec<u8>>(0)).map_err(failed)?;
+    rows.map(|row| row.map(|bytes| seen(&bytes)).map_err(failed)).collect()
+}
+
+/// True if a plan listed the pack.
+pub(in crate::repo) fn is_gone(connection: &Connection, pack: &PackId) -> Result<bool> {
+    let mut statement = connection.prepare_cached("SELECT 1 FROM gone WHERE pack = ?").map_err(failed)?;
+    statement.exists([&pack.0[..]]).map_err(failed)
+}
+
+/// What was known of the index must be looked up again.
+fn raise_epoch(transaction: &Transaction<'_>) -> Result<()> {
+    let sql = "INSERT INTO meta(key, value) VALUES('epoch', 1) ON CONFLICT(key) DO UPDATE SET value = value + 1";
+    transaction.execute(sql, []).map(drop).map_err(failed)
+}

@@ -1,0 +1,95 @@
+//! Reading condemn objects and plans, and making the cache say what they say.
+
+use crate::crypto::sign::{self, PRUNE_OBJECT, SIGNATURE_LEN};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::envelope::ObjectKind;
+use crate::format::gc::PruneObject;
+use crate::format::key::Role;
+use crate::id::ObjectHash;
+use crate::repo::Repository;
+use crate::repo::cache;
+use crate::repo::log::object_hash;
+use crate::repo::sealed::open_object;
+use crate::store::Key;
+
+/// Longest condemn object or plan.
+const MAX_PRUNE: u64 = 64 << 20;
+
+impl Repository {
+    /// The newest prune generation that the cache knows of.
+    pub(in crate::repo) fn known_prune(&self) -> Result<u64> {
+        cache::prune::generation(&self.connection())
+    }
+
+    /// Reads what is new of prunes. A generation begins only when the plan of the one before is there.
+    pub(in crate::repo) fn follow_prunes(&self) -> Result<()> {
+        loop {
+            let newest = cache::prune::newest(&self.connection())?;
+            match newest {
+                Some(row) if row.plan.is_none() && row.condemn.is_some() => {
+                    let Some(bytes) = self.prune_object(&Key::plan(row.generation))? else { return Ok(()) };
+                    self.take_in_plan(row.generation, row.condemn, &bytes)?;
+                }
+                row => {
+                    let generation = row.map_or(0, |row| row.generation) + 1;
+                    let Some(bytes) = self.prune_object(&Key::condemn(generation))? else { return Ok(()) };
+                    self.take_in_condemn(generation, &bytes)?;
+                }
+            }
+        }
+    }
+
+    fn prune_object(&self, key: &Key) -> Result<Option<Vec<u8>>> {
+        match self.store().get(key, MAX_PRUNE) {
+            Err(error) if error.kind() == ErrorKind::Missing => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    fn take_in_condemn(&self, generation: u64, bytes: &[u8]) -> Result<()> {
+        // A void one condemns nothing, but its generation has been.
+        let object = self.open_settled(ObjectKind::Condemn, generation, bytes)?;
+        let condemned = object.as_ref().map(|object| (object_hash(bytes), object.packs.as_slice()));
+        self.in_transaction(|transaction| cache::prune::condemn(transaction, generation, condemned))
+    }
+
+    fn take_in_plan(&self, generation: u64, condemn: Option<ObjectHash>, bytes: &[u8]) -> Result<()> {
+        let object = self.open_settled(ObjectKind::Plan, generation, bytes)?;
+        // A void plan deletes nothing; so does one that belongs to another condemn object.
+        let object = object.filter(|object| object.previous == condemn);
+        let (heads, packs) = object.map_or_else(Default::default, |object| (object.heads, object.packs));
+        let hash = object_hash(bytes);
+        self.in_transaction(|transaction| cache::prune::plan(transaction, generation, &hash, &heads, &packs))
+    }
+
+    /// The object, or `None` if it is void. Somebody who may prune was enrolled before, so a log that is read after the
+    /// object decides.
+    fn open_settled(&self, kind: ObjectKind, generation: u64, bytes: &[u8]) -> Result<Option<PruneObject>> {
+        if let Ok(object) = self.open_prune(kind, generation, bytes) {
+            return Ok(Some(object));
+        }
+        self.follow_owner()?;
+        match self.open_prune(kind, generation, bytes) {
+            Ok(object) => Ok(Some(object)),
+            // Sealed with keys that this client does not hold: it could judge wrongly, so it does not judge.
+            Err(error) if matches!(error.kind(), ErrorKind::WrongKey | ErrorKind::Unsupported) => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Opens a prune object and verifies that somebody signed it who may prune.
+    pub(in crate::repo) fn open_prune(&self, kind: ObjectKind, generation: u64, bytes: &[u8]) -> Result<PruneObject> {
+        let body = open_object(self.keys(), kind, bytes)?;
+        let (signature, map) =
+            body.split_first_chunk::<SIGNATURE_LEN>().ok_or_else(|| Error::damaged("open a prune object: it is cut off"))?;
+        let object = PruneObject::decode(kind, map)?;
+        let member = self.members()?.into_iter().find(|member| member.id == object.client);
+        let member = member.filter(|member| matches!(member.role, Role::Owner | Role::Maintainer));
+        let member = member.ok_or_else(|| Error::damaged("open a prune object: its signer may not prune"))?;
+        sign::verify(&member.public, PRUNE_OBJECT, &self.keys().repository, map, signature)?;
+        if object.generation != generation {
+            return Err(Error::damaged("open a prune object: it is of another generation"));
+        }
+        Ok(object)
+    }
+}

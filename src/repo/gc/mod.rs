@@ -1,0 +1,7 @@
+//! Prune: taking back the space of what no snapshot needs (docs/protocol.md).
+//!
+//! Nothing here locks, and nothing relies on a clock: a generation is condemned, fenced off in every log, marked once
+//! more, planned, and only what the published plan lists is ever deleted. Any step may be the last one of a runner;
+//! the next runner goes on from it.
+
+mod follow;

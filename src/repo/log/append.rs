@@ -1,0 +1,126 @@
+//! Appending: the one step that commits.
+
+use super::follow::object_hash;
+use super::members::{Member, may_write};
+use super::now;
+use crate::crypto::sign::LOG_RECORD;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Silent;
+use crate::format::envelope::ObjectKind;
+use crate::format::log::{Head, MAX_RECORD, Record, RecordBody};
+use crate::id::ClientId;
+use crate::repo::Repository;
+use crate::repo::cache;
+use crate::repo::sealed::{not_allowed, seal_object};
+use crate::store::{Created, Key};
+
+impl Repository {
+    /// Appends a record that refers to no pack to this client's log.
+    ///
+    /// # Errors
+    /// `Refused` if the keys at hand cannot write it, `Full`, `Failed`.
+    pub(in crate::repo) fn append(&self, body: RecordBody) -> Result<Head> {
+        self.append_if(body, &|| Ok(()))
+    }
+
+    /// Appends a record to this client's log: the commit point. Whoever takes the place first wins; the other goes on
+    /// to the next. `still_valid` is asked before each attempt, after everything that lies before was taken in: the
+    /// record then names as its base all prunes that the answer took into account.
+    ///
+    /// # Errors
+    /// `Refused` if the keys at hand cannot write it, `Full`, `Failed`, or what `still_valid` returns.
+    pub(in crate::repo) fn append_if(&self, body: RecordBody, still_valid: &dyn Fn() -> Result<()>) -> Result<Head> {
+        let client = self.keys().client()?;
+        let member = self.member(&client)?;
+        let record = self.draft(client, body, None);
+        if !may_write(self.role(), &record) {
+            return Err(not_allowed("write to the log", self.role().name()));
+        }
+        self.append_to(&member, record, still_valid)
+    }
+
+    /// Says in a member's log that everything after it must know prune `generation`. A fence that is there already is
+    /// enough.
+    pub(in crate::repo) fn fence(&self, member: &Member, generation: u64) -> Result<()> {
+        let me = self.keys().client()?;
+        let author = (me != member.id).then_some(me);
+        let record = self.draft(member.id, RecordBody::Fence { generation }, author);
+        let is_fenced = || -> Result<bool> {
+            let known = cache::log::head(&self.connection(), &member.id)?;
+            Ok(known.is_some_and(|(_, fence)| fence >= generation))
+        };
+        let missing = || match is_fenced()? {
+            true => Err(Error::new(ErrorKind::InUse, "fence a log: somebody else did it")),
+            false => Ok(()),
+        };
+        match self.append_to(member, record, &missing) {
+            Err(_) if is_fenced()? => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    fn draft(&self, client: ClientId, body: RecordBody, author: Option<ClientId>) -> Record {
+        Record { client, seq: 0, previous: None, time: now(), heads: Vec::new(), base: 0, body, author, extra: Vec::new() }
+    }
+
+    fn member(&self, client: &ClientId) -> Result<Member> {
+        let member = self.members()?.into_iter().find(|member| member.id == *client);
+        let member = member.ok_or_else(|| {
+            Error::new(ErrorKind::Refused, "write to the log: this client was never enrolled")
+                .with_hint("the owner's log does not name it; ask the owner for `lifeboat key enrol`")
+        })?;
+        if member.last.is_some() {
+            return Err(Error::new(ErrorKind::Refused, "write to the log: this client was revoked")
+                .with_hint("ask the owner for new keys; what it backed up before can still be restored"));
+        }
+        Ok(member)
+    }
+
+    fn append_to(&self, member: &Member, mut record: Record, still_valid: &dyn Fn() -> Result<()>) -> Result<Head> {
+        if self.inner.format.read_only {
+            return Err(Error::new(ErrorKind::Unsupported, "write to the repository: it needs a feature of a newer version")
+                .with_hint("update lifeboat; reading works"));
+        }
+        loop {
+            record.base = self.known_prune()?;
+            still_valid()?;
+            let head = cache::log::head(&self.connection(), &member.id)?.map(|(head, _)| head);
+            record.seq = head.map_or(0, |head| head.seq + 1);
+            record.previous = head.map(|head| head.hash);
+            record.heads = cache::log::heads(&self.connection())?;
+            record.heads.retain(|head| head.client != member.id);
+            let object = self.seal_record(&record)?;
+            let key = Key::log(&member.id, record.seq);
+            if self.created(&key, &object)? {
+                let head = Head { client: member.id, seq: record.seq, hash: object_hash(&object) };
+                self.apply(&record, &head)?;
+                self.remember_heads()?;
+                return Ok(head);
+            }
+            // Somebody was faster: another process with the same keys, or a fence.
+            let bytes = self.store().get(&key, MAX_RECORD)?;
+            self.take_in(member, head, &bytes, &mut Vec::new(), &Silent)?;
+            self.follow_prunes()?;
+        }
+    }
+
+    /// Creates an object; true if it is there with these bytes. When the answer was lost on the way, the store is asked
+    /// what became of it.
+    pub(in crate::repo) fn created(&self, key: &Key, object: &[u8]) -> Result<bool> {
+        match self.store().create(key, object) {
+            Ok(Created::New) => Ok(true),
+            Ok(Created::Exists) => Ok(self.store().get(key, object.len() as u64).is_ok_and(|bytes| bytes == object)),
+            Err(error) => match self.store().get(key, MAX_RECORD) {
+                Ok(bytes) => Ok(bytes == object),
+                Err(_) => Err(error),
+            },
+        }
+    }
+
+    fn seal_record(&self, record: &Record) -> Result<Vec<u8>> {
+        let map = record.encode();
+        let mut body = self.keys().signer()?.sign(LOG_RECORD, &self.inner.format.id, &map).to_vec();
+        body.extend_from_slice(&map);
+        seal_object(self.keys(), ObjectKind::Log, &body)
+    }
+}

@@ -1,0 +1,270 @@
+//! Reading what is new in all logs, and verifying it.
+
+use super::judge::Deed;
+use super::members::{self, Member};
+use super::{heads, open_snapshot};
+use crate::crypto::sign::{self, LOG_RECORD, SIGNATURE_LEN, client_id};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Observer, Silent};
+use crate::format::envelope::ObjectKind;
+use crate::format::key::Role;
+use crate::format::log::{Head, MAX_RECORD, PackRef, Record, RecordBody, RecordRef, SealedSnapshot};
+use crate::format::pack::SealEntry;
+use crate::id::{ClientId, ObjectHash, SessionId};
+use crate::repo::Repository;
+use crate::repo::cache::{self, CachedSnapshot, failed};
+use crate::repo::sealed::open_object;
+use crate::store::Key;
+use rusqlite::Transaction;
+use std::collections::BTreeSet;
+
+/// A head that a record names, and whether its word is enough to stop.
+pub(super) struct Told {
+    head: Head,
+    believed: bool,
+}
+
+/// Hash of an object.
+pub(in crate::repo) fn object_hash(bytes: &[u8]) -> ObjectHash {
+    ObjectHash(*blake3::hash(bytes).as_bytes())
+}
+
+impl Repository {
+    /// Reads what is new in all logs and prunes.
+    ///
+    /// # Errors
+    /// `RolledBack` if the store shows less than was seen before, `Failed` if it cannot be read.
+    pub fn refresh(&self, observer: &dyn Observer) -> Result<()> {
+        let remembered = heads::load(&self.inner.state);
+        let known = cache::log::heads(&self.connection())?;
+        let newly = known.iter().filter(|head| !remembered.contains(head));
+        for head in remembered.iter().chain(newly) {
+            self.verify_remembered(head)?;
+        }
+        // What plans removed is known before the records that list it are read.
+        self.follow_prunes()?;
+        let mut followed = BTreeSet::new();
+        let mut told = Vec::new();
+        loop {
+            // The owner's log comes first: it says who else there is, and so may others' enrolments that it brings.
+            let members = self.members()?;
+            let Some(member) = members.iter().find(|member| !followed.contains(&member.id)) else { break };
+            followed.insert(member.id);
+            self.follow(member, &mut told, observer)?;
+        }
+        self.follow_prunes()?;
+        self.verify_told(&told, observer)?;
+        self.index_unread(observer)?;
+        self.remember_heads()
+    }
+
+    /// Reads what is new in the owner's log.
+    pub(in crate::repo) fn follow_owner(&self) -> Result<()> {
+        let members = self.members()?;
+        let owner = members.first().expect("the owner is a member");
+        self.follow(owner, &mut Vec::new(), &Silent)
+    }
+
+    fn follow(&self, member: &Member, told: &mut Vec<Told>, observer: &dyn Observer) -> Result<()> {
+        let mut head = cache::log::head(&self.connection(), &member.id)?.map(|(head, _)| head);
+        loop {
+            let seq = head.map_or(0, |head| head.seq + 1);
+            let bytes = match self.store().get(&Key::log(&member.id, seq), MAX_RECORD) {
+                Err(error) if error.kind() == ErrorKind::Missing => break,
+                other => other?,
+            };
+            head = Some(self.take_in(member, head, &bytes, told, observer)?);
+        }
+        if head.is_none() && member.id == self.owner() {
+            return Err(Error::new(ErrorKind::NoRepository, "open the repository: its log has no first record")
+                .with_hint("init was interrupted; delete the directory and run init again"));
+        }
+        Ok(())
+    }
+
+    /// Remembers outside the cache how far every log was seen.
+    pub(super) fn remember_heads(&self) -> Result<()> {
+        let known = cache::log::heads(&self.connection())?;
+        heads::remember(&self.inner.state, &known)
+    }
+
+    fn verify_remembered(&self, head: &Head) -> Result<()> {
+        let found = match self.store().get(&Key::log(&head.client, head.seq), MAX_RECORD) {
+            Err(error) if error.kind() == ErrorKind::Missing => None,
+            other => Some(object_hash(&other?)),
+        };
+        match found {
+            Some(hash) if hash == head.hash => Ok(()),
+            Some(_) => Err(self.rolled_back(head, "seen before, is another one")),
+            None => Err(self.rolled_back(head, "seen before, is gone")),
+        }
+    }
+
+    /// Fails if a record speaks of records of another log that the store does not show. Only the word of those who may
+    /// prune is enough for that: a writer could stop everybody with a lie, so what it says is a warning.
+    fn verify_told(&self, told: &[Told], observer: &dyn Observer) -> Result<()> {
+        for Told { head, believed } in told {
+            let known = cache::log::head(&self.connection(), &head.client)?.map(|(known, _)| known);
+            if known.is_some_and(|known| known.seq > head.seq || known == *head) {
+                continue;
+            }
+            let error = self.rolled_back(head, "which another client has seen, is gone or another one");
+            if *believed {
+                return Err(error);
+            }
+            observer.observe(Event::Warning(&error.to_string()));
+        }
+        Ok(())
+    }
+
+    fn rolled_back(&self, head: &Head, what: &str) -> Error {
+        let message = format!("open the repository: record {} of the log of client {}, {what}", head.seq, head.client);
+        Error::new(ErrorKind::RolledBack, message).with_hint(format!(
+            "the store was set back to an older state or tampered with; if you did this yourself, delete {} and the cache",
+            self.inner.state.display()
+        ))
+    }
+
+    /// Takes one record in; one that does not verify is void: it keeps its place in the chain and says nothing.
+    pub(super) fn take_in(
+        &self,
+        member: &Member,
+        head: Option<Head>,
+        bytes: &[u8],
+        told: &mut Vec<Told>,
+        observer: &dyn Observer,
+    ) -> Result<Head> {
+        let seq = head.map_or(0, |head| head.seq + 1);
+        let next = Head { client: member.id, seq, hash: object_hash(bytes) };
+        let record = self.open_record(bytes).and_then(|record| self.judge_record(member, head, seq, record));
+        match record {
+            Ok(record) => {
+                let believed = matches!(member.role, Role::Owner | Role::Maintainer);
+                told.extend(record.heads.iter().map(|head| Told { head: *head, believed }));
+                self.apply(&record, &next)?;
+            }
+            Err(error) if error.kind() == ErrorKind::Unsupported => return Err(error),
+            Err(error) => {
+                observer.observe(Event::Warning(&format!("record {seq} of the log of {} is void: {error}", member.id)));
+                let fence = cache::log::head(&self.connection(), &member.id)?.map_or(member.base, |(_, fence)| fence);
+                self.in_transaction(|transaction| cache::log::set_head(transaction, &next, fence, true))?;
+            }
+        }
+        Ok(next)
+    }
+
+    /// Opens a record and verifies its signature.
+    fn open_record(&self, bytes: &[u8]) -> Result<Record> {
+        let body = open_object(self.keys(), ObjectKind::Log, bytes)?;
+        let (signature, map) =
+            body.split_first_chunk::<SIGNATURE_LEN>().ok_or_else(|| Error::damaged("open a log record: it is cut off"))?;
+        let record = Record::decode(map)?;
+        let author = record.author.unwrap_or(record.client);
+        let public = self.members()?.into_iter().find(|member| member.id == author).map(|member| member.public);
+        let public = public.ok_or_else(|| Error::damaged("open a log record: its signer was not enrolled"))?;
+        sign::verify(&public, LOG_RECORD, &self.keys().repository, map, signature)?;
+        debug_assert_eq!(client_id(&public), author, "members are found by the id of their key");
+        Ok(record)
+    }
+
+    /// Fails unless the record may be where it is and say what it says.
+    fn judge_record(&self, member: &Member, head: Option<Head>, seq: u64, record: Record) -> Result<Record> {
+        if record.client != member.id || record.seq != seq || record.previous != head.map(|head| head.hash) {
+            return Err(Error::damaged("it does not follow the record before it"));
+        }
+        let role = match record.author {
+            None => Some(member.role),
+            Some(author) => self.members()?.into_iter().find(|member| member.id == author).map(|member| member.role),
+        };
+        if !role.is_some_and(|role| members::may_write(role, &record)) {
+            return Err(Error::damaged("its signer may not write such a record"));
+        }
+        if !member.counts(seq) {
+            return Err(Error::damaged("its client was revoked before it"));
+        }
+        let fence = cache::log::head(&self.connection(), &member.id)?.map_or(member.base, |(_, fence)| fence);
+        if record.base < fence && !matches!(record.body, RecordBody::Fence { .. }) {
+            return Err(Error::damaged(format!("it does not know prune {fence}, which lies before it")));
+        }
+        Ok(record)
+    }
+
+    /// Makes the cache say what a verified record says.
+    pub(super) fn apply(&self, record: &Record, head: &Head) -> Result<()> {
+        let packs = match &record.body {
+            RecordBody::Snapshot { packs, .. } | RecordBody::Claim { packs, .. } => packs.as_slice(),
+            _ => &[][..],
+        };
+        // What cannot be read now is tried again, at the end of this refresh and of later ones.
+        let unread: Vec<&PackRef> = packs.iter().filter(|pack| self.index_pack(pack, &record.client).is_err()).collect();
+        let snapshot = self.snapshot_of(record)?;
+        let before = cache::log::head(&self.connection(), &record.client)?.map_or(0, |(_, fence)| fence);
+        let fence = match record.body {
+            RecordBody::Fence { generation } => before.max(generation),
+            _ => before,
+        };
+        self.in_transaction(|transaction| {
+            if let Some(snapshot) = &snapshot {
+                if let Some(session) = &snapshot.session {
+                    cache::log::supersede(transaction, &record.client, session, record.seq)?;
+                }
+                cache::log::add_snapshot(transaction, snapshot, record.time)?;
+            }
+            unread.iter().try_for_each(|pack| cache::index::add_unread(transaction, pack, &record.client))?;
+            apply_body(transaction, record)?;
+            cache::log::set_head(transaction, head, fence, false)
+        })
+    }
+
+    /// The snapshot, or the checkpoint of one, that a record carries.
+    fn snapshot_of(&self, record: &Record) -> Result<Option<CachedSnapshot>> {
+        let (id, sealed, session) = match &record.body {
+            RecordBody::Snapshot { id, snapshot, .. } => (id, snapshot, None),
+            RecordBody::Claim { checkpoint: Some((id, sealed)), .. } => (id, sealed, Some(session_of(sealed)?)),
+            _ => return Ok(None),
+        };
+        let body = open_snapshot(self.keys(), id, sealed).ok();
+        let sealed = record.encode();
+        Ok(Some(CachedSnapshot { id: *id, client: record.client, seq: record.seq, session, sealed, body }))
+    }
+
+    pub(in crate::repo) fn in_transaction(&self, work: impl FnOnce(&Transaction<'_>) -> Result<()>) -> Result<()> {
+        let mut connection = self.connection();
+        let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
+        work(&transaction)?;
+        transaction.commit().map_err(failed)
+    }
+}
+
+fn session_of(sealed: &SealedSnapshot) -> Result<SessionId> {
+    SealEntry::decode(&sealed.seal).map(|(entry, _)| entry.session)
+}
+
+fn apply_body(transaction: &Transaction<'_>, record: &Record) -> Result<()> {
+    let place = RecordRef { client: record.client, seq: record.seq };
+    let judge = |deed: Deed, records: &[RecordRef], reason: &str| {
+        cache::log::add_judgements(transaction, (place, deed), &record.heads, records, reason)
+    };
+    match &record.body {
+        RecordBody::Snapshot { sessions, .. } => sessions.iter().try_for_each(|session| {
+            cache::log::supersede(transaction, &record.client, session, record.seq)?;
+            cache::log::add_session(transaction, &record.client, session)
+        }),
+        RecordBody::Slot { id, added, label, recipient } => {
+            cache::log::set_slot(transaction, id, *added, (label, recipient), record.time)
+        }
+        RecordBody::Forget { records } => judge(Deed::Forget, records, ""),
+        RecordBody::Unforget { records } => judge(Deed::Unforget, records, ""),
+        RecordBody::Hold { records, reason } => judge(Deed::Hold, records, reason),
+        RecordBody::Unhold { records } => judge(Deed::Unhold, records, ""),
+        RecordBody::Enrol { public, role, name, trusted, .. } => {
+            let id: ClientId = client_id(public);
+            let (name, trusted, base) = (name.clone(), trusted.clone(), record.base);
+            let member = Member { id, public: *public, role: *role, name, trusted, last: None, base };
+            cache::members::enrol(transaction, &member, record.seq)
+        }
+        RecordBody::Revoke { client, last } => cache::members::revoke(transaction, client, *last),
+        RecordBody::Attest { packs } => packs.iter().try_for_each(|pack| cache::log::add_attested(transaction, pack)),
+        _ => Ok(()),
+    }
+}

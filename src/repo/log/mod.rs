@@ -1,0 +1,24 @@
+//! The log: what every client says, in an order of its own, signed and chained.
+//!
+//! Following reads what is new and verifies it; appending is the one step that commits.
+
+mod append;
+mod deeds;
+mod follow;
+mod heads;
+mod judge;
+mod members;
+mod snapshots;
+mod toc;
+
+pub(super) use follow::object_hash;
+pub use judge::Standing;
+pub(super) use judge::{Deed, Judgement, Seen};
+pub use members::Member;
+pub use snapshots::SnapshotEntry;
+pub(super) use snapshots::open_snapshot;
+
+/// This machine's clock, nanoseconds since 1970: told to people, and never relied on.
+pub(super) fn now() -> i64 {
+    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,139 @@
+//! Committed snapshots and what became of them.
+
+use super::judge::{Standing, standing};
+use crate::error::{Error, Result};
+use crate::format::cbor::Decoder;
+use crate::format::log::{Record, RecordBody, RecordRef, SealedSnapshot};
+use crate::format::pack::{BlockRow, Codec, SealEntry, TableEntry};
+use crate::format::snapshot::Snapshot;
+use crate::format::tree::ChunkType;
+use crate::id::{ChunkId, ClientId, SnapshotId};
+use crate::repo::Repository;
+use crate::repo::block::{Opener, table_digest};
+use crate::repo::cache::{self, CachedSnapshot};
+use crate::repo::keys::Keys;
+
+/// A committed snapshot and where its record is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotEntry {
+    /// Its id.
+    pub id: SnapshotId,
+    /// What it says.
+    pub snapshot: Snapshot,
+    /// The client that made it.
+    pub client: ClientId,
+    /// The place of its record in that client's log.
+    pub seq: u64,
+    /// Whether it is kept.
+    pub standing: Standing,
+    /// Why it is held, if it is and somebody said so.
+    pub reason: String,
+}
+
+impl SnapshotEntry {
+    /// The place of its record.
+    #[must_use]
+    pub fn record(&self) -> RecordRef {
+        RecordRef { client: self.client, seq: self.seq }
+    }
+}
+
+impl Repository {
+    /// All snapshots that are kept, oldest first.
+    ///
+    /// # Errors
+    /// `Refused` if the keys at hand cannot read them.
+    pub fn snapshots(&self) -> Result<Vec<SnapshotEntry>> {
+        let mut all = self.all_snapshots()?;
+        all.retain(|entry| matches!(entry.standing, Standing::Live | Standing::Held));
+        Ok(all)
+    }
+
+    /// All snapshots, those too that were forgotten and not yet pruned, oldest first.
+    ///
+    /// # Errors
+    /// `Refused` if the keys at hand cannot read them.
+    pub fn all_snapshots(&self) -> Result<Vec<SnapshotEntry>> {
+        let standings = self.standings()?;
+        standings.into_iter().map(|(cached, standing, reason)| self.snapshot_entry(cached, standing, reason)).collect()
+    }
+
+    /// Every snapshot in the cache with its standing and the reason of a hold; pruned ones are dropped.
+    pub(in crate::repo) fn standings(&self) -> Result<Vec<(CachedSnapshot, Standing, String)>> {
+        let connection = self.connection();
+        let mut judgements = cache::log::judgements(&connection)?;
+        let plans = if judgements.is_empty() { Vec::new() } else { cache::prune::plans(&connection)? };
+        let mut kept = Vec::new();
+        for cached in cache::log::snapshots(&connection)? {
+            let record = RecordRef { client: cached.client, seq: cached.seq };
+            let (judgements, reason) = judgements.remove(&record).unwrap_or_default();
+            match standing(&judgements, &plans) {
+                Standing::Pruned => cache::log::remove_snapshot(&connection, &record)?,
+                standing => kept.push((cached, standing, reason)),
+            }
+        }
+        Ok(kept)
+    }
+
+    fn snapshot_entry(&self, cached: CachedSnapshot, standing: Standing, reason: String) -> Result<SnapshotEntry> {
+        let body = match &cached.body {
+            Some(body) => body.clone(),
+            None => {
+                let (id, sealed) = match Record::decode(&cached.sealed)?.body {
+                    RecordBody::Snapshot { id, snapshot, .. } => (id, snapshot),
+                    RecordBody::Claim { checkpoint: Some(checkpoint), .. } => checkpoint,
+                    _ => return Err(Error::failed("read the local cache: a snapshot's row is damaged")),
+                };
+                let body = open_snapshot(self.keys(), &id, &sealed)?;
+                cache::log::set_body(&self.connection(), &cached, &body)?;
+                body
+            }
+        };
+        let snapshot = Snapshot::decode(&body)?;
+        Ok(SnapshotEntry { id: cached.id, snapshot, client: cached.client, seq: cached.seq, standing, reason })
+    }
+
+    /// True if the snapshot is kept.
+    pub(in crate::repo) fn is_live(&self, id: &SnapshotId) -> Result<bool> {
+        let connection = self.connection();
+        let records = cache::log::records_of(&connection, id)?;
+        let judgements = cache::log::judgements(&connection)?;
+        let plans = cache::prune::plans(&connection)?;
+        let kept = |record| {
+            let judged = judgements.get(record).map_or(&[][..], |(judgements, _)| judgements);
+            matches!(standing(judged, &plans), Standing::Live | Standing::Held)
+        };
+        Ok(records.iter().any(kept))
+    }
+}
+
+/// Opens the snapshot in a record.
+pub(in crate::repo) fn open_snapshot(keys: &Keys, id: &SnapshotId, sealed: &SealedSnapshot) -> Result<Vec<u8>> {
+    let wrong = |why: &str| Error::damaged(format!("open the snapshot {id}: {why}"));
+    let (seal, length) = SealEntry::decode(&sealed.seal)?;
+    if length != sealed.seal.len() {
+        return Err(wrong("its seal is too long"));
+    }
+    let row = BlockRow {
+        seal: 0,
+        number: sealed.number,
+        kind: ChunkType::Snapshot,
+        codec: Codec::from_code(sealed.codec).ok_or_else(|| wrong("an unknown codec"))?,
+        raw_len: sealed.raw_len,
+        packed_len: sealed.packed_len,
+    };
+    row.check()?;
+    let session = keys.open_session(&seal)?;
+    let table = table_digest(&[TableEntry { len: sealed.raw_len, prefix: ChunkId::from(*id).prefix() }]);
+    let mut stored = sealed.sealed.clone();
+    let mut opener = Opener::new()?;
+    let raw = opener.open(&keys.repository, &session, &row, &table, &mut stored)?;
+    if keys.name(ChunkType::Snapshot, raw)? != ChunkId::from(*id) {
+        return Err(wrong("its content is not what its id says"));
+    }
+    // The decoder's strictness is part of the check.
+    let mut decoder = Decoder::new(raw, "a snapshot");
+    decoder.any()?;
+    decoder.end()?;
+    Ok(raw.to_vec())
+}
