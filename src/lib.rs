@@ -17,5 +17,7 @@ pub mod source;
 
 pub mod ops;
 
+pub mod plan;
+
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a face prints, and nobody else does")]
 pub mod cli;

@@ -23,7 +23,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("repo", &["event", "format", "crypto", "store"]),
     ("source", &["event", "format::tree"]),
     ("ops", &["event", "format", "repo", "source", "store::Location"]),
-    ("cli", &["event", "format", "repo", "source", "ops", "store::Location"]),
+    ("plan", &["source", "ops"]),
+    ("cli", &["event", "format", "repo", "source", "ops", "plan", "store::Location"]),
     ("main", &["cli"]),
 ];
 
