@@ -20,6 +20,12 @@ pub enum Stage {
     Checking,
     /// Comparing what was written with what is stored.
     Verifying,
+    /// Finding out what snapshots need.
+    Marking,
+    /// Writing anew what is needed of packs that are mostly not.
+    Repacking,
+    /// Deleting what nobody needs.
+    Deleting,
 }
 
 /// Counters of one stage, written by its workers and read by whoever shows them.

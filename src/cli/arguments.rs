@@ -85,6 +85,8 @@ pub(super) enum Verb {
     Stats,
     /// Verify the repository; changes nothing
     Check(CheckArguments),
+    /// Take back the space of what no snapshot needs
+    Prune(super::prune::PruneArguments),
     /// Manage the key slots that open the repository
     Key {
         #[command(subcommand)]

@@ -6,6 +6,7 @@ mod check;
 mod globals;
 mod keys;
 mod observer;
+mod prune;
 mod restore;
 mod search;
 mod show;
@@ -76,6 +77,7 @@ fn run(context: &Context, verb: Verb) -> Result<u8> {
         Verb::Dump(arguments) => search::run_dump(context, &arguments),
         Verb::Stats => show::stats(context),
         Verb::Check(arguments) => check::run(context, &arguments),
+        Verb::Prune(arguments) => prune::run(context, &arguments),
         Verb::Key { verb } => keys::run(context, &verb),
         Verb::Cache { verb } => tools::cache(context, &verb),
         Verb::Completions { shell } => tools::completions(shell, &mut Arguments::command()),

@@ -145,6 +145,9 @@ fn name(stage: Stage) -> &'static str {
         Stage::Restoring => "restoring",
         Stage::Checking => "checking",
         Stage::Verifying => "verifying",
+        Stage::Marking => "marking",
+        Stage::Repacking => "repacking",
+        Stage::Deleting => "deleting",
         #[expect(unreachable_patterns, reason = "stages may be added")]
         _ => "working",
     }

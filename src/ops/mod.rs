@@ -8,6 +8,7 @@ pub mod diff;
 pub mod dump;
 pub mod find;
 pub mod init;
+pub mod prune;
 pub mod restore;
 pub mod select;
 pub mod walk;

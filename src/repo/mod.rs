@@ -22,6 +22,7 @@ mod view;
 
 pub use cache::StatRow;
 pub use chunker::Chunker;
+pub use gc::{Decision, PackDecision, PruneOptions, PruneReport};
 pub use log::{Member, SnapshotEntry, Standing};
 pub use reader::{BlockPlace, Reader};
 pub use session::{ChunkWriter, Session, SessionCounts};
@@ -64,12 +65,20 @@ impl Repository {
     /// # Errors
     /// `NoRepository`, `WrongKey`, `RolledBack`, `Damaged`, `Unsupported`.
     pub fn open(location: &Location, access: &Access, options: &OpenOptions, observer: &dyn Observer) -> Result<Self> {
-        let store = location.open()?;
+        Self::open_store(location.open()?, access, options, observer)
+    }
+
+    /// The same for a store that is at hand.
+    ///
+    /// # Errors
+    /// As [`Repository::open`].
+    pub fn open_store(store: AnyStore, access: &Access, options: &OpenOptions, observer: &dyn Observer) -> Result<Self> {
         let encoded = store.get(&Key::format(), MAX_FORMAT).map_err(|error| error.while_doing("open the repository"))?;
         let format = RepositoryFormat::decode(&encoded)?;
         let fingerprint = format.fingerprint(&encoded);
         if options.fingerprint.is_some_and(|expected| expected != fingerprint) {
-            let message = format!("open the repository {location}: its fingerprint is {fingerprint}, not the one expected");
+            let place = store.describe();
+            let message = format!("open the repository {place}: its fingerprint is {fingerprint}, not the one expected");
             return Err(Error::new(ErrorKind::WrongKey, message).with_hint("this is another repository, or somebody replaced it"));
         }
         let bundle = slots::open_bundle(&store, access, fingerprint)?;

@@ -28,9 +28,10 @@ pub(super) struct PackedBlock {
     pub(super) block: SealedBlock,
 }
 
-struct OpenPack {
+/// A pack that is being written.
+pub(super) struct OpenPack {
     key: CommittedKey,
-    seal: Arc<SealEntry>,
+    seals: Vec<SealEntry>,
     staged: Box<dyn Staged>,
     hasher: blake3::Hasher,
     length: u64,
@@ -38,13 +39,14 @@ struct OpenPack {
 }
 
 impl OpenPack {
-    fn start(keys: &Keys, store: &AnyStore, seal: Arc<SealEntry>) -> Result<Self> {
+    /// Begins a pack whose blocks are sealed in the sessions of `seals`.
+    pub(super) fn start(keys: &Keys, store: &AnyStore, seals: Vec<SealEntry>) -> Result<Self> {
         let header = new_header(keys, ObjectKind::Pack)?;
         let key = object_key(keys.index_key(header.generation)?, &keys.repository, &header.encode());
-        let head = encode_head(&header, std::slice::from_ref(&*seal));
+        let head = encode_head(&header, &seals);
         let first_block = u32::try_from(head.len()).expect("a head is short");
         let toc = Toc { first_block, padding: 0, blocks: Vec::new() };
-        let mut pack = Self { key, seal, staged: store.stage()?, hasher: blake3::Hasher::new(), length: 0, toc };
+        let mut pack = Self { key, seals, staged: store.stage()?, hasher: blake3::Hasher::new(), length: 0, toc };
         pack.append(&head)?;
         Ok(pack)
     }
@@ -55,7 +57,20 @@ impl OpenPack {
         self.staged.write(bytes)
     }
 
-    fn finish(mut self, target: u64) -> Result<FinishedPack> {
+    /// Appends a sealed block; its row says which of the pack's seals it is under.
+    pub(super) fn push(&mut self, entry: BlockEntry, sealed: &[u8]) -> Result<()> {
+        self.append(sealed)?;
+        self.toc.blocks.push(entry);
+        Ok(())
+    }
+
+    /// Bytes so far.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Closes the pack and makes it durable.
+    pub(super) fn finish(mut self, target: u64) -> Result<FinishedPack> {
         let toc_len = seal::sealed_len(self.toc.encode().len());
         let bare = self.length + (toc_len + FOOTER_LEN) as u64;
         let padding = padded_pack_len(bare, target) - bare;
@@ -76,7 +91,7 @@ impl OpenPack {
         let id = PackId(*self.hasher.finalize().as_bytes());
         self.staged.finish(&Key::pack(&id))?;
         let pack = PackRef { id, size: self.length, toc_len };
-        Ok(FinishedPack { pack, seals: vec![(*self.seal).clone()], toc: self.toc })
+        Ok(FinishedPack { pack, seals: self.seals, toc: self.toc })
     }
 }
 
@@ -98,13 +113,12 @@ impl Packer {
             let slot = usize::from(seal.class == Class::Meta);
             let mut pack = match open[slot].take() {
                 Some(pack) => pack,
-                None => OpenPack::start(&self.keys, &self.store, seal)?,
+                None => OpenPack::start(&self.keys, &self.store, vec![(*seal).clone()])?,
             };
-            pack.append(&block.bytes)?;
-            pack.toc.blocks.push(BlockEntry { row: block.row, chunks: block.chunks });
+            pack.push(BlockEntry { row: block.row, chunks: block.chunks }, &block.bytes)?;
             // A full pool only means that this buffer is freed.
             let _ = self.buffers.try_send(block.bytes);
-            if pack.length >= self.target {
+            if pack.length() >= self.target {
                 self.hand_over(pack)?;
             } else {
                 open[slot] = Some(pack);

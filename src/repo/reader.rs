@@ -52,6 +52,14 @@ impl Repository {
 }
 
 impl Reader {
+    /// Sees what was added to the index since.
+    ///
+    /// # Errors
+    /// `Failed` if the cache cannot be read.
+    pub fn refresh(&self) -> Result<()> {
+        self.index.refresh()
+    }
+
     /// Where a chunk is: its block, its offset there, and its length.
     ///
     /// # Errors

@@ -296,6 +296,13 @@ impl Session {
         Ok(unlogged.into_iter().filter(|pack| !own.contains(pack)).collect())
     }
 
+    /// Ends a session that wrote chunks anew for a prune; returns its packs, which are durable.
+    pub(super) fn finish_rewrite(mut self, mut writer: ChunkWriter) -> Result<Vec<PackRef>> {
+        writer.flush()?;
+        drop(writer);
+        self.finish()
+    }
+
     /// Ends the session without a commit. What was stored stays known, so that the next run goes on from there.
     ///
     /// # Errors
@@ -393,6 +400,13 @@ impl ChunkWriter {
             self.seal(slot)?;
         }
         Ok(reference)
+    }
+
+    /// Stores a chunk although the index has it: from where it lies now it is going to be taken away.
+    pub(super) fn rewrite(&mut self, kind: ChunkType, id: &ChunkId, bytes: &[u8]) -> Result<()> {
+        let slot = usize::from(kind.code()) - 1;
+        self.open[slot].push(id, bytes);
+        if self.open[slot].raw.len() >= self.shared.block_target { self.seal(slot) } else { Ok(()) }
     }
 
     /// True if the repository has the chunk, in a pack that is durable.

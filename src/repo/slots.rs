@@ -194,6 +194,20 @@ impl Repository {
     /// # Errors
     /// `Refused` if something is there, `Usage` for a recipient that cannot be read.
     pub fn init(location: &Location, slot: &NewSlot, sizes: ChunkSizes, level: i32, options: &OpenOptions) -> Result<Self> {
+        Self::init_store(|| location.create(), slot, sizes, level, options)
+    }
+
+    /// The same in a store that `create` makes, once everything else is known to be right.
+    ///
+    /// # Errors
+    /// As [`Repository::init`].
+    pub fn init_store(
+        create: impl FnOnce() -> Result<AnyStore>,
+        slot: &NewSlot,
+        sizes: ChunkSizes,
+        level: i32,
+        options: &OpenOptions,
+    ) -> Result<Self> {
         let seed = Secret::random()?;
         let format = RepositoryFormat {
             id: RepositoryId(random()?),
@@ -209,11 +223,14 @@ impl Repository {
         let fingerprint = format.fingerprint(&encoded);
         let bundle = owner_bundle(format.id, fingerprint, &seed)?;
         let wrapped = seal_bundle(&bundle, slot)?;
-        let store = location.create()?;
+        let store = create()?;
         let id = SlotId(random()?);
         store.put(&Key::slot(&id), &wrapped)?;
         if store.create(&Key::format(), &encoded)? == Created::Exists {
-            return Err(Error::new(ErrorKind::InUse, format!("make the repository {location}: another init was faster")));
+            return Err(Error::new(
+                ErrorKind::InUse,
+                format!("make the repository {}: another init was faster", store.describe()),
+            ));
         }
         let repository = Self::genesis(store, format, fingerprint, &bundle, options)?;
         let recipient = match slot {

@@ -2,6 +2,8 @@
 #![expect(unreachable_pub, reason = "it is a module of each test program")]
 #![allow(dead_code, clippy::allow_attributes, reason = "each test program uses a part of it, one may use all")]
 
+pub mod interposed;
+
 use lifeboat::event::{Event, Observer, Silent};
 use lifeboat::ops::backup::{BackupOptions, BackupReport, Input, backup};
 use lifeboat::ops::restore::{Overwrite, RestoreOptions, RestoreReport, restore};
@@ -43,6 +45,17 @@ impl Bench {
 
     pub fn location(&self) -> Location {
         Location::directory(&self.repository_dir())
+    }
+
+    /// The options of another machine: a cache and a memory of its own.
+    pub fn options_of(&self, machine: &str) -> OpenOptions {
+        let (cache, state) = (format!("cache-{machine}"), format!("state-{machine}"));
+        OpenOptions { cache_dir: self.path(&cache), state_dir: self.path(&state), fingerprint: None }
+    }
+
+    /// The repository as another machine sees it, over a store of the test's.
+    pub fn open_over(&self, store: lifeboat::store::AnyStore, machine: &str) -> lifeboat::error::Result<Repository> {
+        Repository::open_store(store, &self.access(), &self.options_of(machine), &Silent)
     }
 
     pub fn options(&self) -> OpenOptions {

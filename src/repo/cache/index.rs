@@ -98,6 +98,33 @@ pub(in crate::repo) fn list_pack(connection: &Connection, pack: &PackId, client:
     connection.execute(sql, params![&client.0[..], &pack.0[..]]).map(|rows| rows > 0).map_err(failed)
 }
 
+/// Notes that a finished snapshot lists the pack.
+pub(in crate::repo) fn commit_pack(transaction: &Transaction<'_>, pack: &PackId) -> Result<()> {
+    let mut update = transaction.prepare_cached("UPDATE pack SET committed = 1 WHERE id = ?").map_err(failed)?;
+    update.execute([&pack.0[..]]).map(drop).map_err(failed)
+}
+
+/// What prune needs to know of a pack.
+pub(in crate::repo) struct PackState {
+    pub(in crate::repo) number: u32,
+    pub(in crate::repo) pack: PackRef,
+    /// A finished snapshot lists it.
+    pub(in crate::repo) committed: bool,
+    /// A prune that is not planned yet condemned it.
+    pub(in crate::repo) condemned: bool,
+}
+
+/// All packs of the index.
+pub(in crate::repo) fn pack_states(connection: &Connection) -> Result<Vec<PackState>> {
+    let sql = "SELECT id, size, toc_len, no, committed, condemned FROM pack ORDER BY no";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let rows = statement.query_map([], |row| {
+        let pack = pack_ref(row)?;
+        Ok(PackState { number: row.get(3)?, pack, committed: row.get(4)?, condemned: row.get(5)? })
+    });
+    rows.map_err(failed)?.collect::<Result<_, _>>().map_err(failed)
+}
+
 /// Adds a pack and its chunks in one transaction; one that is known already, or that a prune removed, changes nothing.
 /// `client` lists it in its log, or nobody does yet.
 pub(in crate::repo) fn insert_pack(
@@ -179,6 +206,13 @@ pub(in crate::repo) fn unlogged_packs(connection: &Connection) -> Result<Vec<Pac
     rows.collect::<Result<_, _>>().map_err(failed)
 }
 
+/// Numbers of the packs that no record of the log lists.
+pub(in crate::repo) fn unlisted(connection: &Connection) -> Result<Vec<u32>> {
+    let mut statement = connection.prepare_cached("SELECT no FROM pack WHERE client IS NULL").map_err(failed)?;
+    let rows = statement.query_map([], |row| row.get(0)).map_err(failed)?;
+    rows.collect::<Result<_, _>>().map_err(failed)
+}
+
 /// True if packs may still be borrowed: their numbers in `numbers`, their names in `own`.
 pub(in crate::repo) fn all_borrowable(connection: &Connection, numbers: &[u32], own: &[PackRef]) -> Result<bool> {
     let mut by_number = connection.prepare_cached("SELECT 1 FROM pack WHERE no = ? AND condemned = 0").map_err(failed)?;
@@ -197,31 +231,40 @@ pub(in crate::repo) fn all_borrowable(connection: &Connection, numbers: &[u32], 
 }
 
 /// Numbers of the packs from which `trusting` may not borrow: condemned ones, and those of others whom it does not
-/// trust. Whoever lists a pack may be trusted, or all who made the sessions in it, or a reader has hashed it.
+/// trust.
 pub(in crate::repo) fn unborrowable(connection: &Connection, trusting: &[ClientId]) -> Result<HashSet<u32>> {
+    let mut found = distrusted(connection, trusting)?;
+    let mut statement = connection.prepare_cached("SELECT no FROM pack WHERE condemned = 1").map_err(failed)?;
+    let condemned = statement.query_map([], |row| row.get(0)).map_err(failed)?;
+    for number in condemned {
+        found.insert(number.map_err(failed)?);
+    }
+    Ok(found)
+}
+
+/// Numbers of the packs of others that `trusting` does not rely on. Whoever lists a pack may be trusted, or all who made
+/// the sessions in it, or a reader has hashed it.
+pub(in crate::repo) fn distrusted(connection: &Connection, trusting: &[ClientId]) -> Result<HashSet<u32>> {
     let mut statement = connection
-        .prepare("SELECT no, client, condemned, seals, EXISTS(SELECT 1 FROM attested WHERE pack = id) FROM pack")
+        .prepare("SELECT no, client, seals, EXISTS(SELECT 1 FROM attested WHERE pack = id) FROM pack")
         .map_err(failed)?;
     let mut maker = connection.prepare_cached("SELECT client FROM session WHERE id = ?").map_err(failed)?;
     let mut rows = statement.query([]).map_err(failed)?;
     let mut found = HashSet::new();
     let is_trusted = |bytes: &[u8]| trusting.iter().any(|client| client.0[..] == *bytes);
     while let Some(row) = rows.next().map_err(failed)? {
-        let condemned: bool = row.get(2).map_err(failed)?;
         let client: Option<Vec<u8>> = row.get(1).map_err(failed)?;
-        let attested: bool = row.get(4).map_err(failed)?;
-        let mut trusted = attested || client.is_none_or(|client| is_trusted(&client));
-        if !condemned && !trusted {
-            let seals: Vec<u8> = row.get(3).map_err(failed)?;
-            trusted = true;
-            for seal in decode_seals(&seals)? {
-                let makers = maker.query_map([&seal.session.0[..]], |row| row.get::<_, Vec<u8>>(0)).map_err(failed)?;
-                let makers = makers.collect::<Result<Vec<_>, _>>().map_err(failed)?;
-                trusted &= makers.iter().any(|maker| is_trusted(maker));
-            }
+        if row.get(3).map_err(failed)? || client.is_none_or(|client| is_trusted(&client)) {
+            continue;
         }
-        if condemned || !trusted {
-            found.insert(row.get(0).map_err(failed)?);
+        let seals: Vec<u8> = row.get(2).map_err(failed)?;
+        for seal in decode_seals(&seals)? {
+            let makers = maker.query_map([&seal.session.0[..]], |row| row.get::<_, Vec<u8>>(0)).map_err(failed)?;
+            let makers = makers.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+            if !makers.iter().any(|maker| is_trusted(maker)) {
+                found.insert(row.get(0).map_err(failed)?);
+                break;
+            }
         }
     }
     Ok(found)

@@ -51,12 +51,6 @@ pub(in crate::repo) fn set_head(transaction: &Transaction<'_>, head: &Head, fenc
     transaction.execute(sql, values).map(drop).map_err(failed)
 }
 
-/// Records that do not count, in all logs.
-pub(in crate::repo) fn void_records(connection: &Connection) -> Result<u64> {
-    let sum: i64 = connection.query_row("SELECT ifnull(sum(void), 0) FROM head", [], |row| row.get(0)).map_err(failed)?;
-    Ok(sum.cast_unsigned())
-}
-
 pub(in crate::repo) fn add_snapshot(transaction: &Transaction<'_>, snapshot: &CachedSnapshot, time: i64) -> Result<()> {
     let session = snapshot.session.map(|session| session.0.to_vec());
     let values = params![

@@ -5,6 +5,7 @@
 
 pub(super) mod index;
 pub(super) mod log;
+pub(super) mod marks;
 pub(super) mod members;
 pub(super) mod prune;
 pub(super) mod stat;
@@ -24,7 +25,8 @@ const VERSION: i32 = 2;
 const SCHEMA: &str = "
     CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE pack(no INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, size INTEGER NOT NULL,
-                      toc_len INTEGER NOT NULL, client BLOB, condemned INTEGER NOT NULL DEFAULT 0, seals BLOB NOT NULL,
+                      toc_len INTEGER NOT NULL, client BLOB, committed INTEGER NOT NULL DEFAULT 0,
+                      condemned INTEGER NOT NULL DEFAULT 0, seals BLOB NOT NULL,
                       blocks BLOB NOT NULL);
     CREATE TABLE chunk(id BLOB NOT NULL, pack INTEGER NOT NULL, block INTEGER NOT NULL, start INTEGER NOT NULL,
                        len INTEGER NOT NULL, PRIMARY KEY(id, pack)) WITHOUT ROWID;

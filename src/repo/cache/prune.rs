@@ -7,6 +7,7 @@ use crate::format::log::Head;
 use crate::id::{ObjectHash, PackId};
 use crate::repo::log::Seen;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use std::collections::HashSet;
 
 /// The newest generation of which a condemn object was read; 0 if there was none.
 pub(in crate::repo) fn generation(connection: &Connection) -> Result<u64> {
@@ -97,6 +98,26 @@ pub(in crate::repo) fn plans(connection: &Connection) -> Result<Vec<Seen>> {
     let mut statement = connection.prepare_cached("SELECT heads FROM prune WHERE plan IS NOT NULL").map_err(failed)?;
     let rows = statement.query_map([], |row| row.get::<_, Vec<u8>>(0)).map_err(failed)?;
     rows.map(|row| row.map(|bytes| seen(&bytes)).map_err(failed)).collect()
+}
+
+/// The packs that the newest generation condemned, while its plan is not there.
+pub(in crate::repo) fn condemned(connection: &Connection) -> Result<HashSet<PackId>> {
+    ids(connection, "SELECT pack FROM condemned")
+}
+
+/// The packs that plans listed.
+pub(in crate::repo) fn gone(connection: &Connection) -> Result<HashSet<PackId>> {
+    ids(connection, "SELECT pack FROM gone")
+}
+
+fn ids(connection: &Connection, sql: &str) -> Result<HashSet<PackId>> {
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let rows = statement.query_map([], |row| row.get::<_, Vec<u8>>(0)).map_err(failed)?;
+    let mut found = HashSet::new();
+    for row in rows {
+        found.extend(PackId::from_slice(&row.map_err(failed)?));
+    }
+    Ok(found)
 }
 
 /// True if a plan listed the pack.

@@ -4,4 +4,12 @@
 //! more, planned, and only what the published plan lists is ever deleted. Any step may be the last one of a runner;
 //! the next runner goes on from it.
 
+mod decide;
 mod follow;
+mod mark;
+mod prune;
+mod repack;
+mod view;
+
+pub use decide::{Decision, PackDecision, PruneOptions};
+pub use prune::PruneReport;

@@ -246,10 +246,13 @@ fn apply_body(transaction: &Transaction<'_>, record: &Record) -> Result<()> {
         cache::log::add_judgements(transaction, (place, deed), &record.heads, records, reason)
     };
     match &record.body {
-        RecordBody::Snapshot { sessions, .. } => sessions.iter().try_for_each(|session| {
-            cache::log::supersede(transaction, &record.client, session, record.seq)?;
-            cache::log::add_session(transaction, &record.client, session)
-        }),
+        RecordBody::Snapshot { sessions, packs, .. } => {
+            packs.iter().try_for_each(|pack| cache::index::commit_pack(transaction, &pack.id))?;
+            sessions.iter().try_for_each(|session| {
+                cache::log::supersede(transaction, &record.client, session, record.seq)?;
+                cache::log::add_session(transaction, &record.client, session)
+            })
+        }
         RecordBody::Slot { id, added, label, recipient } => {
             cache::log::set_slot(transaction, id, *added, (label, recipient), record.time)
         }

@@ -5,17 +5,12 @@
 //! the heads that it names, and no other; holds and unholds likewise. A hold that stands outweighs every forget. A
 //! snapshot that a published plan saw as forgotten is gone, because its packs may be.
 
-use crate::format::log::{Head, RecordRef};
+use crate::format::log::RecordRef;
 use crate::id::ClientId;
 use std::collections::BTreeMap;
 
 /// How far each log had been read by somebody.
 pub(in crate::repo) type Seen = BTreeMap<ClientId, u64>;
-
-/// The logs as `heads` show them.
-pub(in crate::repo) fn seen_of(heads: &[Head]) -> Seen {
-    heads.iter().map(|head| (head.client, head.seq)).collect()
-}
 
 /// What a record does to a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +124,7 @@ mod tests {
         let forget = judgement(1, 5, Deed::Forget, &[]);
         let unforget = judgement(1, 6, Deed::Unforget, &[]);
         let both = [forget, unforget];
-        let plan = |upto| vec![seen_of(&[Head { client: ClientId([1; 16]), seq: upto, hash: crate::id::ObjectHash([0; 32]) }])];
+        let plan = |upto| vec![Seen::from([(ClientId([1; 16]), upto)])];
         assert_eq!(standing(&both, &plan(5)), Standing::Pruned);
         assert_eq!(standing(&both, &plan(6)), Standing::Live);
         assert_eq!(standing(&both, &plan(4)), Standing::Live);

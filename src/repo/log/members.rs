@@ -56,11 +56,17 @@ impl Repository {
         Ok(members)
     }
 
-    /// Clients whose packs this one takes as known: its own, and those that it was enrolled to trust.
+    /// Clients whose packs this one takes as known.
     pub(in crate::repo) fn trusting(&self) -> Result<Vec<ClientId>> {
-        let client = self.keys().client()?;
-        let member = self.members()?.into_iter().find(|member| member.id == client);
-        Ok(member.map(|member| member.trusted).unwrap_or_default().into_iter().chain([client]).collect())
+        self.trusted_by(&self.keys().client()?)
+    }
+
+    /// Clients on whose packs `client` relies: itself, those that it was enrolled to trust, and the owner, who has all
+    /// keys anyway and verifies what a prune rewrites.
+    pub(in crate::repo) fn trusted_by(&self, client: &ClientId) -> Result<Vec<ClientId>> {
+        let member = self.members()?.into_iter().find(|member| member.id == *client);
+        let trusted = member.map(|member| member.trusted).unwrap_or_default();
+        Ok(trusted.into_iter().chain([*client, self.owner()]).collect())
     }
 }
 

@@ -1,0 +1,138 @@
+//! `lifeboat prune`.
+
+use super::globals::Context;
+use super::text;
+use crate::error::Result;
+use crate::ops::prune::{Decision, PruneOptions, PruneReport, prune};
+use std::time::Duration;
+
+/// What can be written after `lifeboat prune`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Backups may run meanwhile, on this machine and on others, and so may other prunes: nothing is locked. A prune\n\
+    that is interrupted is gone on with by the next one.\n\nExamples:\n  lifeboat prune --dry-run\n  lifeboat prune --max-unused 10% --max-duration 30m"
+)]
+pub(super) struct PruneArguments {
+    /// Say what would be kept, repacked, and dropped, and why; change nothing
+    #[arg(long, short = 'n')]
+    dry_run: bool,
+    /// Share of what is kept that may stay unused
+    #[arg(long, value_name = "PERCENT", default_value = "3%", value_parser = percent)]
+    max_unused: f64,
+    /// Most bytes of packs to write anew
+    #[arg(long, value_name = "SIZE", value_parser = text::parse_size)]
+    max_repack: Option<u64>,
+    /// Join packs that are much smaller than they should be
+    #[arg(long)]
+    repack_small: bool,
+    /// Write no more packs anew after this time, such as 90s, 30m, or 2h
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    max_duration: Option<Duration>,
+    /// Leave packs of unfinished backups alone until the store has had them for this long
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
+    grace: Duration,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number: f64 = text.trim_end_matches('%').parse().map_err(|_| format!("{text:?} is no share; write it like 5%"))?;
+    if (0.0..=100.0).contains(&number) { Ok(number / 100.0) } else { Err(format!("{text:?} is not from 0% to 100%")) }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let span: jiff::SignedDuration =
+        text.parse().map_err(|_| format!("{text:?} is no duration; write it like 90s, 30m, or 2h"))?;
+    Duration::try_from(span).map_err(|_| format!("{text:?} is less than nothing"))
+}
+
+pub(super) fn run(context: &Context, arguments: &PruneArguments) -> Result<u8> {
+    let repository = context.open()?;
+    let options = PruneOptions {
+        max_unused: arguments.max_unused,
+        max_repack: arguments.max_repack,
+        repack_small: arguments.repack_small,
+        max_duration: arguments.max_duration,
+        grace: arguments.grace,
+        dry_run: arguments.dry_run,
+    };
+    let report = prune(&repository, &options, &context.watcher)?;
+    if context.globals.json {
+        println!("{}", json(&report, arguments.dry_run));
+    } else {
+        print(context, &report, arguments.dry_run);
+    }
+    Ok(0)
+}
+
+fn word(decision: Decision) -> &'static str {
+    match decision {
+        Decision::Keep => "keep",
+        Decision::Repack => "repack",
+        Decision::Drop => "drop",
+        Decision::Spare => "spare",
+    }
+}
+
+fn json(report: &PruneReport, dry_run: bool) -> serde_json::Value {
+    let pruned = &report.pruned;
+    let packs: Vec<_> = (pruned.packs.iter())
+        .map(|pack| {
+            serde_json::json!({
+                "id": pack.id.to_string(), "bytes": pack.size, "total": pack.total, "used": pack.used,
+                "decision": word(pack.decision), "reason": pack.reason,
+            })
+        })
+        .collect();
+    serde_json::json!({
+        "dry_run": dry_run, "packs": packs, "generation": pruned.generation, "written": pruned.written,
+        "bytes_written": pruned.bytes_written, "deleted": pruned.deleted, "bytes_deleted": pruned.bytes_deleted,
+        "spared": pruned.spared, "missing_chunks": pruned.missing, "seconds": report.elapsed.as_secs_f64(),
+    })
+}
+
+fn print(context: &Context, report: &PruneReport, dry_run: bool) {
+    let pruned = &report.pruned;
+    if dry_run || context.globals.verbose {
+        for pack in pruned.packs.iter().filter(|pack| pack.decision != Decision::Keep) {
+            let (id, size) = (pack.id.short(), text::size(pack.size));
+            context.say(&format!("{:7} pack {id}  {size:>10}  {}", word(pack.decision), pack.reason));
+        }
+    }
+    for decision in [Decision::Keep, Decision::Repack, Decision::Drop, Decision::Spare] {
+        let sum = report.sum(decision);
+        if sum.packs > 0 || decision == Decision::Keep {
+            context.say(&format!(
+                "{:8} {} packs, {}",
+                format!("{}:", word(decision)),
+                text::count(sum.packs),
+                text::size(sum.bytes)
+            ));
+        }
+    }
+    if pruned.missing > 0 {
+        let style = text::Style::of(&std::io::stderr());
+        eprintln!(
+            "{}{} chunks that snapshots need are in no pack{}: run `lifeboat check`",
+            style.bad(),
+            text::count(pruned.missing),
+            style.reset()
+        );
+    }
+    if dry_run {
+        context.say("nothing was changed: this was a dry run");
+        return;
+    }
+    if pruned.spared > 0 {
+        context.say(&format!("spared:  {} packs that a backup began to need meanwhile", text::count(pruned.spared)));
+    }
+    let written = match pruned.written {
+        0 => String::new(),
+        packs => format!(", {} written anew ({})", text::count(packs), text::size(pruned.bytes_written)),
+    };
+    let freed = text::size(pruned.bytes_deleted.saturating_sub(pruned.bytes_written));
+    context.say(&format!(
+        "deleted {} packs ({}){written}: {freed} freed in {}",
+        text::count(pruned.deleted),
+        text::size(pruned.bytes_deleted),
+        text::duration(report.elapsed)
+    ));
+}

@@ -1,0 +1,112 @@
+//! Marking: which chunks the snapshots that are kept need.
+
+use super::view::View;
+use crate::error::Result;
+use crate::event::{Observer, Progress, stop_if_asked};
+use crate::format::tree::{ChunkRef, ChunkType, Content, ListPage, Page, decode_page};
+use crate::id::{ChunkId, SnapshotId};
+use crate::repo::cache::marks::{Marks, Trust};
+use crate::repo::{Reader, Repository, cache};
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+
+/// Marks of snapshots, which grow as snapshots come and never shrink: what was forgotten meanwhile is kept this time.
+pub(in crate::repo) struct Marker {
+    pub(in crate::repo) marks: Marks,
+    walked: HashSet<SnapshotId>,
+    reader: Reader,
+}
+
+impl Marker {
+    pub(in crate::repo) fn new(repository: &Repository) -> Result<Self> {
+        let path = repository.cache_path();
+        let folder = path.parent().unwrap_or(std::path::Path::new(".")).to_owned();
+        Ok(Self { marks: Marks::new(&folder, &path)?, walked: HashSet::new(), reader: repository.reader()? })
+    }
+
+    /// Marks what the snapshots of the view need, those that were not walked before.
+    pub(in crate::repo) fn mark(&mut self, view: &View, progress: &Progress, observer: &dyn Observer) -> Result<()> {
+        self.reader.refresh()?;
+        progress.files_total.store(view.snapshots.len() as u64, Ordering::Relaxed);
+        for snapshot in &view.snapshots {
+            if self.walked.insert(snapshot.id) {
+                let client = self.marks.client(&snapshot.client);
+                self.marks.mark(&ChunkId::from(snapshot.id).prefix(), client)?;
+                self.walk(&snapshot.root, client, progress, observer)?;
+            }
+            progress.files.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Marks a tree; pages that were met before are not read again.
+    fn walk(&self, root: &ChunkId, client: u32, progress: &Progress, observer: &dyn Observer) -> Result<()> {
+        // A stack of pages instead of recursion: trees may be deeper than any stack.
+        let mut pages = vec![*root];
+        while let Some(id) = pages.pop() {
+            if !self.marks.mark(&id.prefix(), client)? {
+                continue;
+            }
+            stop_if_asked(observer)?;
+            let bytes = self.reader.chunk(ChunkType::Tree, &id)?;
+            progress.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            match decode_page(&bytes)? {
+                Page::Inner { pages: inner, .. } => pages.extend(inner.iter().rev().map(|page| page.id)),
+                Page::Leaf(nodes) => {
+                    for node in nodes.iter().rev() {
+                        pages.extend(node.subtree);
+                        self.content(&node.content, client)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn content(&self, content: &Content, client: u32) -> Result<()> {
+        let mark =
+            |chunks: &[ChunkRef]| chunks.iter().try_for_each(|chunk| self.marks.mark(&chunk.id.prefix(), client).map(drop));
+        let mut lists = match content {
+            Content::Chunks(chunks) => return mark(chunks),
+            Content::List { root, .. } => vec![root.id],
+        };
+        while let Some(id) = lists.pop() {
+            if !self.marks.mark(&id.prefix(), client)? {
+                continue;
+            }
+            let page = ListPage::decode(&self.reader.chunk(ChunkType::List, &id)?)?;
+            if page.depth == 0 {
+                mark(&page.refs)?;
+            } else {
+                lists.extend(page.refs.iter().map(|page| page.id));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which packs the clients of the marks may rely on.
+pub(in crate::repo) struct Trusted {
+    barred: Vec<HashSet<u32>>,
+}
+
+impl Trusted {
+    /// Asks the cache for every client of the marks. `broken` are packs that nobody should rely on; nor does anybody rely
+    /// on packs that no log lists: whoever wrote them may never commit, and others do not know of them.
+    pub(in crate::repo) fn of(repository: &Repository, marks: &Marks, broken: &HashSet<u32>) -> Result<Self> {
+        let unlisted = cache::index::unlisted(&repository.connection())?;
+        let barred = marks.clients().iter().map(|client| {
+            let trusted = repository.trusted_by(client)?;
+            let mut barred = cache::index::distrusted(&repository.connection(), &trusted)?;
+            barred.extend(broken.iter().chain(&unlisted));
+            Ok(barred)
+        });
+        Ok(Self { barred: barred.collect::<Result<_>>()? })
+    }
+}
+
+impl Trust for Trusted {
+    fn trusts(&self, client: u32, pack: u32) -> bool {
+        self.barred.get(client as usize).is_none_or(|barred| !barred.contains(&pack))
+    }
+}

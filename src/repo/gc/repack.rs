@@ -1,0 +1,241 @@
+//! Writing anew what is needed of packs that are going to be deleted.
+//!
+//! A block of which everything is needed is copied as it is, sealed. Of other blocks, whoever can open them writes the
+//! needed chunks into new blocks; others copy them whole. Nothing is copied that was not verified: by its chunks'
+//! hashes where the keys allow it, else by the hash of the whole pack.
+
+use super::mark::Marker;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Observer, Progress, stop_if_asked};
+use crate::format::log::PackRef;
+use crate::format::pack::{BlockEntry, MAX_PACK, SealEntry, Toc};
+use crate::format::tree::Class;
+use crate::repo::block::{Opener, table_digest};
+use crate::repo::cache;
+use crate::repo::packer::OpenPack;
+use crate::repo::{ChunkWriter, Repository, Session};
+use crate::store::Key;
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// Most sessions whose blocks one pack holds.
+const MAX_SEALS: usize = 64;
+
+/// A block that goes on as it is.
+struct Copied {
+    entry: BlockEntry,
+    seal: SealEntry,
+    bytes: Vec<u8>,
+}
+
+/// What a repack did.
+#[derive(Default)]
+pub(in crate::repo) struct Repacked {
+    /// New packs.
+    pub(in crate::repo) packs: Vec<PackRef>,
+    /// Numbers of the packs that are not needed any more.
+    pub(in crate::repo) done: HashSet<u32>,
+}
+
+struct Copier<'a> {
+    repository: &'a Repository,
+    waiting: [Vec<Copied>; 2],
+    packs: Vec<PackRef>,
+}
+
+impl Copier<'_> {
+    fn push(&mut self, copied: Copied) -> Result<()> {
+        let slot = usize::from(copied.seal.class == Class::Meta);
+        let waiting = &mut self.waiting[slot];
+        waiting.push(copied);
+        let bytes: usize = waiting.iter().map(|copied| copied.bytes.len()).sum();
+        let seals: HashSet<[u8; 32]> = waiting.iter().map(|copied| copied.seal.commit).collect();
+        let full = bytes as u64 >= u64::from(self.repository.format().pack_target) || seals.len() >= MAX_SEALS;
+        if full { self.write(slot) } else { Ok(()) }
+    }
+
+    /// Writes what waits into one pack.
+    fn write(&mut self, slot: usize) -> Result<()> {
+        let waiting = std::mem::take(&mut self.waiting[slot]);
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let mut seals: Vec<SealEntry> = Vec::new();
+        for copied in &waiting {
+            if seals.iter().all(|seal| seal.commit != copied.seal.commit) {
+                seals.push(copied.seal.clone());
+            }
+        }
+        let repository = self.repository;
+        let mut pack = OpenPack::start(repository.keys(), repository.store(), seals.clone())?;
+        for Copied { mut entry, seal, bytes } in waiting {
+            let position = seals.iter().position(|known| known.commit == seal.commit).expect("all seals were gathered");
+            entry.row.seal = u16::try_from(position).expect("there are at most MAX_SEALS");
+            pack.push(entry, &bytes)?;
+        }
+        let finished = pack.finish(u64::from(repository.format().pack_target))?;
+        cache::index::insert_pack(&mut repository.connection(), &finished.pack, None, &finished.seals, &finished.toc)?;
+        self.packs.push(finished.pack);
+        Ok(())
+    }
+}
+
+/// One pack that is read for its needed chunks.
+struct Source<'a> {
+    repository: &'a Repository,
+    pack: PackRef,
+    seals: Vec<SealEntry>,
+    toc: Toc,
+    /// The whole pack, where its blocks cannot be opened.
+    whole: Option<Vec<u8>>,
+}
+
+impl<'a> Source<'a> {
+    fn open(repository: &'a Repository, pack: PackRef) -> Result<Self> {
+        let (seals, toc) = repository.load_toc(&pack)?;
+        let readable = seals.iter().all(|seal| repository.keys().open_session(seal).is_ok());
+        let whole = if readable {
+            None
+        } else {
+            let bytes = repository.store().get(&Key::pack(&pack.id), MAX_PACK)?;
+            if *blake3::hash(&bytes).as_bytes() != pack.id.0 {
+                return Err(Error::damaged(format!("read the pack {}: its bytes are not what its name says", pack.id)));
+            }
+            Some(bytes)
+        };
+        Ok(Self { repository, pack, seals, toc, whole })
+    }
+
+    fn bytes(&self, offset: u64, length: u32) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; length as usize];
+        if let Some(whole) = &self.whole {
+            let from = usize::try_from(offset).unwrap_or(usize::MAX);
+            let part = whole.get(from..from.saturating_add(bytes.len()));
+            bytes.copy_from_slice(part.ok_or_else(|| Error::damaged("read a block: its pack is shorter than it says"))?);
+        } else {
+            self.repository.store().read_at(&Key::pack(&self.pack.id), offset, &mut bytes)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Takes the needed chunks, given by block and offset, over.
+    fn take(&self, live: &[(u32, u32)], copier: &mut Copier<'_>, rewrite: &mut Rewrite) -> Result<()> {
+        let mut offset = u64::from(self.toc.first_block);
+        for (number, entry) in (0u32..).zip(&self.toc.blocks) {
+            let length = entry.row.stored_len();
+            let needed: HashSet<u32> = live.iter().filter(|(block, _)| *block == number).map(|(_, start)| *start).collect();
+            if !needed.is_empty() {
+                let bytes = self.bytes(offset, length)?;
+                self.block(entry, bytes, &needed, (copier, rewrite))?;
+            }
+            offset += u64::from(length);
+        }
+        Ok(())
+    }
+
+    fn block(
+        &self,
+        entry: &BlockEntry,
+        bytes: Vec<u8>,
+        needed: &HashSet<u32>,
+        to: (&mut Copier<'_>, &mut Rewrite),
+    ) -> Result<()> {
+        let (copier, rewrite) = to;
+        let seal = self.seals.get(usize::from(entry.row.seal));
+        let seal = seal.ok_or_else(|| Error::damaged("read a block: its pack has no such seal"))?;
+        let copied = |bytes| Copied { entry: entry.clone(), seal: seal.clone(), bytes };
+        let Some((writer, opener)) = rewrite.parts.as_mut().filter(|_| self.whole.is_none()) else {
+            return copier.push(copied(bytes));
+        };
+        let keys = self.repository.keys();
+        let session = keys.open_session(seal)?;
+        let table = table_digest(&entry.chunks);
+        let mut sealed = bytes.clone();
+        let raw = opener.open(&keys.repository, &session, &entry.row, &table, &mut sealed)?;
+        let whole = needed.len() == entry.chunks.len();
+        let mut start = 0u32;
+        for chunk in &entry.chunks {
+            let part = raw.get(start as usize..(start + chunk.len) as usize);
+            let part = part.ok_or_else(|| Error::damaged("read a block: it is shorter than its table says"))?;
+            if needed.contains(&start) {
+                let id = keys.name(entry.row.kind, part)?;
+                if id.prefix() != chunk.prefix {
+                    return Err(Error::damaged(format!("verify the chunk {id}: its bytes are others")));
+                }
+                if !whole {
+                    writer.rewrite(entry.row.kind, &id, part)?;
+                }
+            }
+            start += chunk.len;
+        }
+        if whole { copier.push(copied(bytes)) } else { Ok(()) }
+    }
+}
+
+/// Where single chunks are written anew, if the keys at hand can read and write.
+struct Rewrite {
+    // Dropped first: a session ends only when all its writers are gone.
+    parts: Option<(ChunkWriter, Opener)>,
+    session: Option<Session>,
+}
+
+impl Rewrite {
+    fn start(repository: &Repository) -> Result<Self> {
+        let session = match Session::start(repository, false) {
+            Ok(session) => session,
+            Err(error) if error.kind() == ErrorKind::Refused => return Ok(Self { session: None, parts: None }),
+            Err(error) => return Err(error),
+        };
+        let parts = Some((session.writer()?, Opener::new()?));
+        Ok(Self { session: Some(session), parts })
+    }
+
+    fn finish(self) -> Result<Vec<PackRef>> {
+        match (self.session, self.parts) {
+            (Some(session), Some((writer, _))) => session.finish_rewrite(writer),
+            _ => Ok(Vec::new()),
+        }
+    }
+}
+
+impl Repository {
+    /// Writes anew what is needed of `sources`, until `deadline`. A source that cannot be read whole stays.
+    pub(in crate::repo) fn repack(
+        &self,
+        marker: &Marker,
+        sources: &[(u32, PackRef)],
+        deadline: Option<Instant>,
+        progress: &Progress,
+        observer: &dyn Observer,
+    ) -> Result<Repacked> {
+        let mut copier = Copier { repository: self, waiting: [Vec::new(), Vec::new()], packs: Vec::new() };
+        let mut rewrite = Rewrite::start(self)?;
+        let mut done = HashSet::new();
+        for (number, pack) in sources {
+            stop_if_asked(observer)?;
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                observer.observe(Event::Note("time is up: the rest is repacked another time"));
+                break;
+            }
+            let live = marker.marks.live(*number)?;
+            let taken = Source::open(self, *pack).and_then(|source| source.take(&live, &mut copier, &mut rewrite));
+            match taken {
+                Ok(()) => drop(done.insert(*number)),
+                Err(error) if error.kind() == ErrorKind::Damaged => {
+                    let message = format!("pack {} stays as it is, because it is damaged: {error}", pack.id);
+                    observer.observe(Event::Warning(&message));
+                }
+                Err(error) => return Err(error),
+            }
+            progress.files.fetch_add(1, Ordering::Relaxed);
+            progress.bytes.fetch_add(pack.size, Ordering::Relaxed);
+        }
+        copier.write(0)?;
+        copier.write(1)?;
+        let mut packs = copier.packs;
+        packs.extend(rewrite.finish()?);
+        packs.sort_unstable();
+        Ok(Repacked { packs, done })
+    }
+}

@@ -1,0 +1,41 @@
+//! What a prune decides on: the logs as they were at one moment, and the snapshots that are kept by them.
+
+use crate::error::Result;
+use crate::format::log::Head;
+use crate::format::snapshot::Snapshot;
+use crate::id::{ChunkId, ClientId, SnapshotId};
+use crate::repo::log::Standing;
+use crate::repo::{Repository, cache};
+
+/// A snapshot that is kept.
+pub(in crate::repo) struct Kept {
+    pub(in crate::repo) id: SnapshotId,
+    pub(in crate::repo) client: ClientId,
+    pub(in crate::repo) root: ChunkId,
+}
+
+/// The logs at one moment.
+pub(in crate::repo) struct View {
+    pub(in crate::repo) heads: Vec<Head>,
+    pub(in crate::repo) snapshots: Vec<Kept>,
+}
+
+impl Repository {
+    /// The view of the cache as it is. Heads and snapshots are of the same moment, whoever else uses the cache: a plan
+    /// that claimed to have seen what it did not consider would take a snapshot that somebody brought back.
+    pub(in crate::repo) fn view(&self) -> Result<View> {
+        loop {
+            let heads = cache::log::heads(&self.connection())?;
+            let snapshots = self.all_snapshots()?;
+            let unchanged = cache::log::heads(&self.connection())? == heads;
+            if unchanged {
+                let kept = snapshots.into_iter().filter(|entry| entry.standing != Standing::Forgotten);
+                let kept = kept.map(|entry| {
+                    let snapshot: Snapshot = entry.snapshot;
+                    Kept { id: entry.id, client: entry.client, root: snapshot.root }
+                });
+                return Ok(View { heads, snapshots: kept.collect() });
+            }
+        }
+    }
+}

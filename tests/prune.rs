@@ -1,0 +1,187 @@
+//! Taking back space: what is needed stays, whoever writes or stops meanwhile.
+
+mod support;
+
+use lifeboat::event::Silent;
+use lifeboat::ops::check::{CheckOptions, check};
+use lifeboat::ops::prune::{Decision, PruneOptions, PruneReport, prune};
+use lifeboat::repo::Repository;
+use std::time::Duration;
+use support::{Bench, contents, noise};
+
+type Tree = Vec<(std::path::PathBuf, Option<Vec<u8>>)>;
+
+fn options() -> PruneOptions {
+    PruneOptions { grace: Duration::ZERO, ..PruneOptions::default() }
+}
+
+fn run(bench: &Bench) -> PruneReport {
+    prune(&bench.open(), &options(), &Silent).unwrap()
+}
+
+fn stored(bench: &Bench) -> u64 {
+    bench.objects("packs").iter().map(|path| path.metadata().unwrap().len()).sum()
+}
+
+fn healthy(bench: &Bench) {
+    let report = check(&bench.open(), &CheckOptions { read_data: true, threads: 2 }, &Silent).unwrap();
+    assert!(!report.is_damaged(), "{:?}", report.findings);
+}
+
+/// Every snapshot that is kept comes back as its tree was.
+fn restorable(bench: &Bench, expected: &[Tree]) {
+    let snapshots = bench.open().snapshots().unwrap();
+    assert_eq!(snapshots.len(), expected.len());
+    for (number, (entry, expected)) in snapshots.iter().zip(expected).enumerate() {
+        let target = bench.path(&format!("out-{number}"));
+        bench.restore(entry, &target);
+        assert_eq!(contents(&target), *expected);
+        std::fs::remove_dir_all(&target).unwrap();
+    }
+}
+
+fn forget_first(repository: &Repository, count: usize) {
+    let records: Vec<_> = repository.snapshots().unwrap().iter().take(count).map(|entry| entry.record()).collect();
+    repository.forget(&records).unwrap();
+}
+
+fn fill(bench: &Bench, version: u64) {
+    for file in 0..60 {
+        // A third of the files is the same in every version.
+        let seed = if file % 3 == 0 { file } else { version * 1000 + file };
+        bench.write(&format!("d{}/f{file}", file % 7), noise(seed, 3000 + usize::try_from(file).unwrap() * 900));
+    }
+    bench.age_source();
+}
+
+#[test]
+fn a_prune_without_anything_forgotten_deletes_nothing() {
+    let bench = Bench::new();
+    fill(&bench, 1);
+    bench.backup();
+    let before = bench.objects("");
+    let report = run(&bench);
+    assert_eq!(report.pruned.generation, None);
+    assert_eq!(bench.objects(""), before);
+}
+
+#[test]
+fn space_of_a_forgotten_snapshot_comes_back_and_the_others_stay_whole() {
+    let bench = Bench::new();
+    fill(&bench, 1);
+    bench.backup();
+    fill(&bench, 2);
+    bench.backup();
+    let second = contents(&bench.source());
+    let both = stored(&bench);
+    forget_first(&bench.open(), 1);
+    let report = run(&bench);
+    assert_eq!(report.pruned.generation, Some(1));
+    assert!(report.pruned.deleted > 0 && report.pruned.bytes_deleted > 0);
+    restorable(&bench, std::slice::from_ref(&second));
+    healthy(&bench);
+
+    let fresh = Bench::new();
+    for (name, bytes) in &second {
+        if let Some(bytes) = bytes {
+            fresh.write(name.to_str().unwrap(), bytes);
+        }
+    }
+    fresh.backup();
+    let (after, alone) = (stored(&bench), stored(&fresh));
+    assert!(after < both, "{after} bytes of {both} are left: {:?}", report.pruned);
+    assert!(after as f64 <= alone as f64 * 1.05, "{after} bytes are left where {alone} would do");
+    // Nothing is left to do.
+    assert_eq!(run(&bench).pruned.generation, None);
+}
+
+#[test]
+fn a_dry_run_says_what_would_go_and_changes_nothing() {
+    let bench = Bench::new();
+    fill(&bench, 1);
+    bench.backup();
+    fill(&bench, 2);
+    bench.backup();
+    forget_first(&bench.open(), 1);
+    let before = bench.objects("");
+    let report = prune(&bench.open(), &PruneOptions { dry_run: true, ..options() }, &Silent).unwrap();
+    assert!(report.sum(Decision::Repack).packs + report.sum(Decision::Drop).packs > 0);
+    assert_eq!(bench.objects(""), before);
+}
+
+#[test]
+fn a_forgotten_snapshot_comes_back_until_a_prune_has_run() {
+    let bench = Bench::new();
+    fill(&bench, 1);
+    bench.backup();
+    let first = contents(&bench.source());
+    fill(&bench, 2);
+    bench.backup();
+    let second = contents(&bench.source());
+    let repository = bench.open();
+    let record = repository.snapshots().unwrap()[0].record();
+    repository.forget(&[record]).unwrap();
+    assert_eq!(repository.snapshots().unwrap().len(), 1);
+    repository.unforget(&[record]).unwrap();
+    run(&bench);
+    restorable(&bench, &[first, second]);
+    repository.refresh(&Silent).unwrap();
+    repository.forget(&[record]).unwrap();
+    run(&bench);
+    repository.refresh(&Silent).unwrap();
+    assert!(repository.unforget(&[record]).is_err());
+    assert_eq!(bench.open().all_snapshots().unwrap().len(), 1);
+}
+
+#[test]
+fn a_held_snapshot_is_not_forgotten() {
+    let bench = Bench::new();
+    fill(&bench, 1);
+    bench.backup();
+    let repository = bench.open();
+    let record = repository.snapshots().unwrap()[0].record();
+    repository.hold(&[record], "audit").unwrap();
+    assert!(repository.forget(&[record]).is_err());
+    assert_eq!(repository.snapshots().unwrap()[0].reason, "audit");
+    repository.unhold(&[record]).unwrap();
+    repository.forget(&[record]).unwrap();
+    assert!(repository.snapshots().unwrap().is_empty());
+}
+
+#[test]
+fn a_cache_that_was_rebuilt_sees_the_same_after_a_prune() {
+    let bench = Bench::new();
+    for version in 1..4 {
+        fill(&bench, version);
+        bench.backup();
+    }
+    let last = contents(&bench.source());
+    forget_first(&bench.open(), 2);
+    run(&bench);
+    std::fs::remove_dir_all(bench.path("cache")).unwrap();
+    restorable(&bench, std::slice::from_ref(&last));
+    healthy(&bench);
+    // And the next backup borrows nothing that is gone.
+    fill(&bench, 1);
+    bench.backup();
+    let first = contents(&bench.source());
+    restorable(&bench, &[last, first]);
+    healthy(&bench);
+}
+
+#[test]
+fn packs_that_no_log_lists_go_after_their_grace() {
+    let bench = Bench::new();
+    fill(&bench, 1);
+    bench.backup();
+    let name = blake3::hash(b"nobody's").to_hex().to_string();
+    let orphan = bench.repository_dir().join("packs").join(&name[..2]).join(&name);
+    std::fs::create_dir_all(orphan.parent().unwrap()).unwrap();
+    std::fs::write(&orphan, b"nobody's").unwrap();
+    let polite = prune(&bench.open(), &PruneOptions::default(), &Silent).unwrap();
+    assert_eq!(polite.sum(Decision::Spare).packs, 1);
+    assert!(orphan.exists());
+    run(&bench);
+    assert!(!orphan.exists());
+    healthy(&bench);
+}

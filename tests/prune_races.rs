@@ -1,0 +1,178 @@
+//! Prunes, backups, and forgets that get in each other's way, at every step.
+
+mod support;
+
+use lifeboat::error::ErrorKind;
+use lifeboat::event::Silent;
+use lifeboat::ops::backup::backup;
+use lifeboat::ops::check::{CheckOptions, check};
+use lifeboat::ops::prune::{PruneOptions, prune};
+use lifeboat::repo::Repository;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+use support::interposed::{Fate, Interposed, Verb};
+use support::{Bench, Recorder, contents, noise};
+
+type Tree = Vec<(PathBuf, Option<Vec<u8>>)>;
+
+fn options() -> PruneOptions {
+    PruneOptions { grace: Duration::ZERO, max_unused: 0.0, ..PruneOptions::default() }
+}
+
+fn fill(bench: &Bench, version: u64) -> Tree {
+    for file in 0..20 {
+        let seed = if file % 3 == 0 { file } else { version * 1000 + file };
+        bench.write(&format!("f{file}"), noise(seed, 2000 + usize::try_from(file).unwrap() * 700));
+    }
+    bench.age_source();
+    contents(&bench.source())
+}
+
+fn forget_all_but_last(repository: &Repository) {
+    let all = repository.snapshots().unwrap();
+    let records: Vec<_> = all[..all.len() - 1].iter().map(|entry| entry.record()).collect();
+    repository.forget(&records).unwrap();
+}
+
+fn healthy(bench: &Bench, expected: &[&Tree]) {
+    let report = check(&bench.open(), &CheckOptions { read_data: true, threads: 2 }, &Silent).unwrap();
+    assert!(!report.is_damaged(), "{:?}", report.findings);
+    let snapshots = bench.open().snapshots().unwrap();
+    assert_eq!(snapshots.len(), expected.len());
+    for (entry, expected) in snapshots.iter().zip(expected) {
+        let target = bench.path("out");
+        bench.restore(entry, &target);
+        assert_eq!(contents(&target), **expected);
+        std::fs::remove_dir_all(&target).unwrap();
+    }
+}
+
+fn local(bench: &Bench) -> lifeboat::store::AnyStore {
+    bench.location().open().unwrap()
+}
+
+/// One snapshot that is kept and one that is forgotten, so that a prune has something to do.
+fn two_versions(bench: &Bench) -> Tree {
+    fill(bench, 1);
+    bench.backup();
+    let second = fill(bench, 2);
+    bench.backup();
+    forget_all_but_last(&bench.open());
+    second
+}
+
+#[test]
+fn a_backup_that_a_prune_outruns_stores_again_what_the_prune_took() {
+    let bench = Bench::new();
+    fill(&bench, 1);
+    bench.backup();
+    // The writer's cache knows the first version; then everything of it is forgotten.
+    let machine = bench.open_over(local(&bench), "writer").unwrap();
+    drop(machine);
+    let second = fill(&bench, 2);
+    bench.backup();
+    forget_all_but_last(&bench.open());
+    let pruned = Arc::new(AtomicBool::new(false));
+    let (flag, other) = (pruned.clone(), bench.open());
+    // The moment before the record is put: the last one at which a prune can slip in.
+    let store = Interposed::new(local(&bench), move |_, verb, key| {
+        if verb == Verb::Create && key.starts_with("log/") && !flag.swap(true, Ordering::SeqCst) {
+            let report = prune(&other, &options(), &Silent).unwrap();
+            assert!(report.pruned.deleted > 0);
+        }
+        Fate::Pass
+    });
+    // The first version again: the writer borrows what the prune takes.
+    let first = fill(&bench, 1);
+    let writer = bench.open_over(store.store(), "writer").unwrap();
+    let recorder = Recorder::default();
+    backup(&writer, bench.backup_options(), &recorder).unwrap();
+    assert!(pruned.load(Ordering::SeqCst));
+    assert!(recorder.warnings.lock().unwrap().iter().any(|warning| warning.contains("prune")));
+    healthy(&bench, &[&second, &first]);
+}
+
+#[test]
+fn a_prune_that_stops_at_any_call_is_gone_on_with_and_loses_nothing() {
+    let mut call = 0;
+    loop {
+        let bench = Bench::new();
+        let kept = two_versions(&bench);
+        for fate in [Fate::Fail(ErrorKind::Failed), Fate::FailAfter(ErrorKind::Failed), Fate::Fail(ErrorKind::Full)] {
+            let store = Interposed::new(local(&bench), move |number, _, _| if number == call { fate } else { Fate::Pass });
+            if let Ok(repository) = bench.open_over(store.store(), "pruner") {
+                let _ = prune(&repository, &options(), &Silent);
+            }
+            healthy(&bench, &[&kept]);
+        }
+        // Another machine goes on, and the space comes back.
+        prune(&bench.open_over(local(&bench), "second").unwrap(), &options(), &Silent).unwrap();
+        healthy(&bench, &[&kept]);
+        let last = prune(&bench.open_over(local(&bench), "third").unwrap(), &options(), &Silent).unwrap();
+        assert_eq!(last.pruned.deleted, 0);
+        let store = Interposed::new(local(&bench), |_, _, _| Fate::Pass);
+        call += 1;
+        drop(store);
+        if call > 60 {
+            break;
+        }
+    }
+}
+
+#[test]
+fn two_prunes_at_once_delete_what_one_published() {
+    for round in 0..6 {
+        let bench = Bench::new();
+        let kept = two_versions(&bench);
+        let barrier = Barrier::new(2);
+        std::thread::scope(|scope| {
+            for machine in ["one", "two"] {
+                let (bench, barrier) = (&bench, &barrier);
+                scope.spawn(move || {
+                    let repository = bench.open_over(local(bench), machine).unwrap();
+                    barrier.wait();
+                    prune(&repository, &options(), &Silent).unwrap();
+                });
+            }
+        });
+        healthy(&bench, &[&kept]);
+        assert!(bench.repository_dir().join("gc").read_dir().unwrap().count() >= 2, "round {round}");
+    }
+}
+
+#[test]
+fn backups_go_on_while_prunes_run() {
+    let bench = Bench::new();
+    let mut trees = vec![fill(&bench, 0)];
+    bench.backup();
+    let done = AtomicBool::new(false);
+    let prunes = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let repository = bench.open_over(local(&bench), "pruner").unwrap();
+            while !done.load(Ordering::SeqCst) {
+                repository.refresh(&Silent).unwrap();
+                forget_all_but_last(&repository);
+                // With a grace: without any, prunes that never pause would take every unfinished backup's packs.
+                let options = PruneOptions { grace: Duration::from_secs(3600), ..options() };
+                prune(&repository, &options, &Silent).unwrap();
+                prunes.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let backups = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for version in 1..12 {
+                trees.push(fill(&bench, version % 4));
+                bench.backup();
+            }
+        }));
+        done.store(true, Ordering::SeqCst);
+        backups.unwrap();
+    });
+    assert!(prunes.load(Ordering::SeqCst) > 0);
+    let repository = bench.open();
+    forget_all_but_last(&repository);
+    prune(&repository, &options(), &Silent).unwrap();
+    healthy(&bench, &[trees.last().unwrap()]);
+}
