@@ -3,57 +3,10 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::Command;
+use support::home::Home;
 use support::noise;
-
-struct Home {
-    dir: tempfile::TempDir,
-}
-
-impl Home {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
-        command.args(arguments).env_clear().env("HOME", self.dir.path()).env("PATH", std::env::var_os("PATH").unwrap());
-        command.current_dir(self.dir.path()).stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    fn code(&self, arguments: &[&str]) -> i32 {
-        self.run(arguments).status.code().unwrap()
-    }
-
-    fn ok(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn json(&self, arguments: &[&str]) -> serde_json::Value {
-        serde_json::from_str(&self.ok(arguments)).unwrap()
-    }
-
-    fn filled() -> Self {
-        let home = Self::new();
-        std::fs::create_dir_all(home.path("documents/deep")).unwrap();
-        std::fs::write(home.path("documents/note"), "hello").unwrap();
-        std::fs::write(home.path("documents/deep/data"), noise(1, 300_000)).unwrap();
-        home.ok(&["backup", "documents", "--tag", "first"]);
-        home
-    }
-}
 
 #[test]
 fn the_first_backup_makes_repository_and_key_and_says_where_they_are() {

@@ -68,7 +68,7 @@ pub(super) enum Verb {
     Restore(RestoreArguments),
     /// List snapshots
     #[command(visible_alias = "list")]
-    Snapshots(FilterArguments),
+    Snapshots(SnapshotsArguments),
     /// Show everything about one snapshot
     Show(OneArguments),
     /// List the files of a snapshot
@@ -81,6 +81,14 @@ pub(super) enum Verb {
     Diff(DiffArguments),
     /// Write a part of a snapshot to standard output as a tar archive
     Dump(DumpArguments),
+    /// Forget snapshots, by rules that say which are kept, or by their ids
+    Forget(Box<super::forget::ForgetArguments>),
+    /// Bring forgotten snapshots back, as long as no prune has run
+    Unforget(super::forget::NamesArguments),
+    /// Protect snapshots from being forgotten
+    Hold(super::forget::HoldArguments),
+    /// End the protection of snapshots
+    Unhold(super::forget::NamesArguments),
     /// Say how much is stored, and how well
     Stats,
     /// Verify the repository; changes nothing
@@ -218,6 +226,15 @@ pub(super) struct FilterArguments {
     /// Only snapshots of this path
     #[arg(long, value_name = "PATH")]
     pub(super) path: Vec<PathBuf>,
+}
+
+#[derive(Args)]
+pub(super) struct SnapshotsArguments {
+    #[command(flatten)]
+    pub(super) filter: FilterArguments,
+    /// Those that were forgotten and not yet pruned, instead of those that are kept
+    #[arg(long)]
+    pub(super) forgotten: bool,
 }
 
 #[derive(Args)]

@@ -3,6 +3,7 @@
 mod arguments;
 mod backup;
 mod check;
+mod forget;
 mod globals;
 mod keys;
 mod observer;
@@ -75,6 +76,10 @@ fn run(context: &Context, verb: Verb) -> Result<u8> {
         Verb::Find(arguments) => search::run_find(context, &arguments),
         Verb::Diff(arguments) => search::run_diff(context, &arguments),
         Verb::Dump(arguments) => search::run_dump(context, &arguments),
+        Verb::Forget(arguments) => forget::run(context, &arguments),
+        Verb::Unforget(arguments) => forget::run_unforget(context, &arguments),
+        Verb::Hold(arguments) => forget::run_hold(context, &arguments),
+        Verb::Unhold(arguments) => forget::run_unhold(context, &arguments),
         Verb::Stats => show::stats(context),
         Verb::Check(arguments) => check::run(context, &arguments),
         Verb::Prune(arguments) => prune::run(context, &arguments),

@@ -43,7 +43,7 @@ pub(super) fn run_find(context: &Context, arguments: &FindArguments) -> Result<u
     let repository = context.open()?;
     let snapshots = match &arguments.snapshot {
         Some(text) => vec![select::find(&repository, text, &show::filter(&arguments.filter))?],
-        None => select::list(&repository, &show::filter(&arguments.filter))?,
+        None => select::list(&repository, &show::filter(&arguments.filter), select::Which::Kept)?,
     };
     if arguments.history {
         return run_history(context, &repository, &snapshots, arguments);

@@ -1,14 +1,15 @@
 //! Commands that look: `snapshots`, `show`, `ls`, `cat`, `stats`.
 
-use super::arguments::{FilterArguments, LsArguments, OneArguments};
+use super::arguments::{FilterArguments, LsArguments, OneArguments, SnapshotsArguments};
 use super::globals::Context;
 use super::text;
 use crate::error::{Error, Result};
 use crate::format::snapshot::{Failure, Snapshot};
 use crate::format::tree::{Node, NodeKind};
-use crate::id::SnapshotId;
+use crate::id::{ClientId, SnapshotId};
 use crate::ops::select::{self, SnapshotFilter};
-use crate::repo::{Reader, Repository, SnapshotEntry};
+use crate::repo::{Member, Reader, Repository, SnapshotEntry};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -69,35 +70,75 @@ pub(super) fn snapshot_json(id: Option<&SnapshotId>, snapshot: &Snapshot) -> ser
     }
 }
 
-fn paths(snapshot: &Snapshot) -> String {
+pub(super) fn paths(snapshot: &Snapshot) -> String {
     snapshot.paths.iter().map(|path| text::printable(path)).collect::<Vec<_>>().join(" ")
 }
 
-pub(super) fn snapshots(context: &Context, arguments: &FilterArguments) -> Result<u8> {
+/// What clients are called; empty if there is only one.
+pub(super) fn client_names(repository: &Repository) -> Result<HashMap<ClientId, String>> {
+    let members = repository.members()?;
+    let name = |member: &Member| if member.name.is_empty() { member.role.name().to_owned() } else { member.name.clone() };
+    Ok(if members.len() < 2 { HashMap::new() } else { members.iter().map(|member| (member.id, name(member))).collect() })
+}
+
+pub(super) fn client_name(names: &HashMap<ClientId, String>, client: &ClientId) -> String {
+    names.get(client).map(|name| text::printable(name.as_bytes())).unwrap_or_default()
+}
+
+/// What is to be known of a snapshot at a glance, in words.
+fn marks(entry: &SnapshotEntry) -> Vec<&'static str> {
+    let snapshot = &entry.snapshot;
+    let marks = [
+        (entry.is_held(), "held"),
+        (!entry.is_kept(), "forgotten"),
+        (snapshot.incomplete, "unfinished"),
+        (!snapshot.incomplete && snapshot.failure_count > 0, "incomplete"),
+    ];
+    marks.into_iter().filter(|(applies, _)| *applies).map(|(_, mark)| mark).collect()
+}
+
+fn entry_json(entry: &SnapshotEntry) -> serde_json::Value {
+    let mut object = snapshot_json(Some(&entry.id), &entry.snapshot);
+    object.insert("client".into(), entry.client.to_string().into());
+    object.insert("held".into(), entry.is_held().then_some(&entry.reason).map(String::as_str).into());
+    object.insert("marks".into(), marks(entry).into());
+    object.into()
+}
+
+pub(super) fn snapshots(context: &Context, arguments: &SnapshotsArguments) -> Result<u8> {
     let repository = context.open()?;
-    let all = select::list(&repository, &filter(arguments))?;
+    let which = if arguments.forgotten { select::Which::Forgotten } else { select::Which::Kept };
+    let all = select::list(&repository, &filter(&arguments.filter), which)?;
     if context.globals.json {
-        let all: Vec<_> = all.iter().map(|entry| snapshot_json(Some(&entry.id), &entry.snapshot)).collect();
-        println!("{}", serde_json::to_string(&all).unwrap_or_default());
+        println!("{}", serde_json::Value::Array(all.iter().map(entry_json).collect()));
         return Ok(0);
     }
+    let names = client_names(&repository)?;
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["id", "time", "host", "kind", "files", "size", "added", "tags", "paths"]);
+    let mut header = vec!["id", "time", "host", "kind", "files", "size", "added", "tags", "paths", "marks"];
+    if !names.is_empty() {
+        header.insert(2, "client");
+    }
+    table.set_header(header);
     for entry in &all {
         let snapshot = &entry.snapshot;
-        let broken = if snapshot.failure_count > 0 { " (incomplete)" } else { "" };
-        table.add_row([
+        let mut row = vec![
             entry.id.short(),
             text::time(snapshot.start),
             text::printable(snapshot.host.as_bytes()),
-            format!("{}{broken}", text::printable(snapshot.kind.as_bytes())),
+            text::printable(snapshot.kind.as_bytes()),
             text::count(snapshot.counts.files),
             text::size(snapshot.counts.bytes),
             text::size(snapshot.counts.bytes_stored),
             text::printable(snapshot.tags.join(",").as_bytes()),
             paths(snapshot),
-        ]);
+            marks(entry).join(", "),
+        ];
+        if !names.is_empty() {
+            row.insert(2, client_name(&names, &entry.client));
+        }
+        table.add_row(row);
     }
     context.say(&table.to_string());
     context.say(&format!("{} snapshots", all.len()));
@@ -109,7 +150,7 @@ pub(super) fn show(context: &Context, arguments: &OneArguments) -> Result<u8> {
     let (entry, _) = find(&repository, &arguments.snapshot, &arguments.filter)?;
     let snapshot = &entry.snapshot;
     if context.globals.json {
-        println!("{}", serde_json::Value::Object(snapshot_json(Some(&entry.id), snapshot)));
+        println!("{}", entry_json(&entry));
         return Ok(0);
     }
     let counts = &snapshot.counts;
@@ -129,6 +170,7 @@ pub(super) fn show(context: &Context, arguments: &OneArguments) -> Result<u8> {
         ("changes", format!("{} new, {} changed, {} unmodified", counts.new, counts.changed, counts.unmodified)),
         ("added", format!("{}, stored as {}", text::size(counts.bytes_added), text::size(counts.bytes_stored))),
         ("program", snapshot.version.clone()),
+        ("standing", standing(&entry)),
         ("failures", text::count(snapshot.failure_count)),
     ] {
         context.say(&format!("{name:<12} {}", text::printable(value.as_bytes())));
@@ -137,6 +179,15 @@ pub(super) fn show(context: &Context, arguments: &OneArguments) -> Result<u8> {
         context.say(&format!("  {}: {}", text::printable(&failure.path), text::printable(failure.reason.as_bytes())));
     }
     Ok(0)
+}
+
+/// Its marks, and why it is held.
+fn standing(entry: &SnapshotEntry) -> String {
+    match (marks(entry).as_slice(), entry.reason.as_str()) {
+        ([], _) => "kept".into(),
+        (marks, reason) if entry.is_held() && !reason.is_empty() => format!("{} ({reason})", marks.join(", ")),
+        (marks, _) => marks.join(", "),
+    }
 }
 
 pub(super) fn ls(context: &Context, arguments: &LsArguments) -> Result<u8> {

@@ -2,7 +2,9 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::snapshot::Snapshot;
+use crate::id::SnapshotId;
 use crate::repo::{Repository, SnapshotEntry};
+use std::collections::BTreeSet;
 
 /// Which snapshots are meant; empty fields fit everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,13 +34,22 @@ impl SnapshotFilter {
     }
 }
 
+/// Which side of forgetting is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Snapshots that are kept.
+    Kept,
+    /// Those that were forgotten and not yet pruned.
+    Forgotten,
+}
+
 /// All snapshots that fit, oldest first.
 ///
 /// # Errors
-/// As [`Repository::snapshots`].
-pub fn list(repository: &Repository, filter: &SnapshotFilter) -> Result<Vec<SnapshotEntry>> {
-    let mut all = repository.snapshots()?;
-    all.retain(|entry| filter.fits(&entry.snapshot));
+/// As [`Repository::all_snapshots`].
+pub fn list(repository: &Repository, filter: &SnapshotFilter, which: Which) -> Result<Vec<SnapshotEntry>> {
+    let mut all = repository.all_snapshots()?;
+    all.retain(|entry| entry.is_kept() == (which == Which::Kept) && filter.fits(&entry.snapshot));
     all.sort_by_key(|entry| (entry.snapshot.start, entry.id));
     Ok(all)
 }
@@ -50,23 +61,84 @@ pub fn list(repository: &Repository, filter: &SnapshotFilter) -> Result<Vec<Snap
 pub fn find(repository: &Repository, text: &str, filter: &SnapshotFilter) -> Result<SnapshotEntry> {
     let hint = "`lifeboat snapshots` lists them";
     if text == "latest" {
-        let newest = list(repository, filter)?.into_iter().max_by_key(|entry| (entry.snapshot.end, entry.id));
+        let newest = list(repository, filter, Which::Kept)?.into_iter().max_by_key(|entry| (entry.snapshot.end, entry.id));
         return newest.ok_or_else(|| Error::missing("find the latest snapshot: there is none that fits").with_hint(hint));
     }
+    all_named(repository, &[text.to_owned()]).map(|mut found| found.remove(0))
+}
+
+/// All kept snapshots that `names`, ids or the beginnings of them, name; each once.
+///
+/// # Errors
+/// `Missing` if there is none or it was forgotten, `Usage` if different ids begin like that.
+pub fn all_named(repository: &Repository, names: &[String]) -> Result<Vec<SnapshotEntry>> {
+    let (kept, forgotten): (Vec<_>, Vec<_>) = repository.all_snapshots()?.into_iter().partition(SnapshotEntry::is_kept);
+    let mut chosen: Vec<SnapshotEntry> = Vec::new();
+    for name in names {
+        let found = named(&kept, name).map_err(|error| match named(&forgotten, name) {
+            Ok(found) if error.kind() == ErrorKind::Missing => {
+                let id = found[0].id.short();
+                Error::missing(format!("find the snapshot {name}: {id} was forgotten"))
+                    .with_hint(format!("`lifeboat unforget {id}` brings it back, until a prune has run"))
+            }
+            _ => error,
+        })?;
+        for entry in found {
+            if !chosen.iter().any(|chosen| chosen.record() == entry.record()) {
+                chosen.push(entry);
+            }
+        }
+    }
+    Ok(chosen)
+}
+
+/// The snapshots among `all` that `text`, an id or the beginning of one, names. There are several only if they have the
+/// same id.
+///
+/// # Errors
+/// `Missing` if there is none, `Usage` if different ids begin like that.
+pub fn named(all: &[SnapshotEntry], text: &str) -> Result<Vec<SnapshotEntry>> {
+    let hint = "`lifeboat snapshots` lists them";
     let digits = text.len() >= LEAST_DIGITS && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     if !digits {
-        let message = format!("find the snapshot {text:?}: neither `latest` nor {LEAST_DIGITS} or more digits of an id");
+        let message = format!("find the snapshot {text:?}: not {LEAST_DIGITS} or more digits of an id");
         return Err(Error::new(ErrorKind::Missing, message).with_hint(hint));
     }
-    let mut found = repository.snapshots()?;
-    found.retain(|entry| entry.id.to_string().starts_with(text));
-    match found.len() {
+    let found: Vec<&SnapshotEntry> = all.iter().filter(|entry| entry.id.to_string().starts_with(text)).collect();
+    let ids: BTreeSet<SnapshotId> = found.iter().map(|entry| entry.id).collect();
+    match ids.len() {
         0 => Err(Error::missing(format!("find the snapshot {text}: no id begins like that")).with_hint(hint)),
-        1 => Ok(found.remove(0)),
+        1 => Ok(found.into_iter().cloned().collect()),
         _ => {
-            let ids: Vec<String> = found.iter().map(|entry| entry.id.to_string()[..12].to_owned()).collect();
+            let ids: Vec<String> = ids.iter().map(|id| id.to_string()[..12].to_owned()).collect();
             Err(Error::usage(format!("find the snapshot {text}: several ids begin like that: {}", ids.join(", ")))
                 .with_hint("give more digits"))
         }
     }
+}
+
+/// Fails if the filter names a host, kind, tag, or path that no snapshot among `all` has: a mistyped name must never
+/// look like an empty selection.
+///
+/// # Errors
+/// `Missing`.
+pub fn verify_known(all: &[SnapshotEntry], filter: &SnapshotFilter) -> Result<()> {
+    let unknown = |what: &str, name: &str| {
+        Error::missing(format!("choose snapshots: none has the {what} {name:?}"))
+            .with_hint("`lifeboat snapshots` shows the names that there are")
+    };
+    let any = |fits: &dyn Fn(&Snapshot) -> bool| all.iter().any(|entry| fits(&entry.snapshot));
+    if let Some(host) = filter.hosts.iter().find(|host| !any(&|snapshot| snapshot.host == **host)) {
+        return Err(unknown("host", host));
+    }
+    if let Some(kind) = filter.kinds.iter().find(|kind| !any(&|snapshot| snapshot.kind == **kind)) {
+        return Err(unknown("kind", kind));
+    }
+    if let Some(tag) = filter.tags.iter().find(|tag| !any(&|snapshot| snapshot.tags.contains(tag))) {
+        return Err(unknown("tag", tag));
+    }
+    if let Some(path) = filter.paths.iter().find(|path| !any(&|snapshot| snapshot.paths.contains(path))) {
+        return Err(unknown("path", &String::from_utf8_lossy(path)));
+    }
+    Ok(())
 }

@@ -7,6 +7,8 @@
 use super::age::Age;
 use crate::error::{Error, Result};
 use crate::id::{ClientId, SnapshotId};
+use crate::ops::forget::{Candidate, Decision, Survey, Times};
+use crate::ops::select::{self, SnapshotFilter};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use std::cmp::Reverse;
@@ -167,7 +169,51 @@ struct GroupKey<'a> {
     tags: Option<BTreeSet<&'a str>>,
 }
 
+impl Subject {
+    /// What rules that go by `times` can know of a candidate.
+    #[must_use]
+    pub fn of(candidate: &Candidate, times: Times) -> Self {
+        let (entry, snapshot) = (&candidate.entry, &candidate.entry.snapshot);
+        Self {
+            id: entry.id,
+            client: entry.client,
+            host: snapshot.host.clone(),
+            kind: snapshot.kind.clone(),
+            paths: snapshot.paths.clone(),
+            tags: snapshot.tags.clone(),
+            time: candidate.time(times),
+            held: entry.is_held(),
+            incomplete: snapshot.incomplete,
+        }
+    }
+}
+
 impl Retention {
+    /// What the rules say of the candidates of a survey.
+    ///
+    /// # Errors
+    /// `Usage` without any rule; `Missing` if a rule names a tag or an id that no snapshot has: mistyped, it would keep
+    /// nothing where it should have kept something.
+    pub fn decide(&self, survey: &Survey, times: Times) -> Result<Vec<Decision>> {
+        if self.rules.is_empty() {
+            return Err(Error::usage("forget by rules: no rule says what to keep")
+                .with_hint("say so with --keep-daily 7 and the like, or name the snapshots that shall go"));
+        }
+        let tags = self.rules.iter().filter_map(|rule| if let Rule::Tag(tag) = rule { Some(tag.clone()) } else { None });
+        select::verify_known(survey.kept(), &SnapshotFilter { tags: tags.collect(), ..SnapshotFilter::default() })?;
+        for rule in &self.rules {
+            if let Rule::Id(id) = rule {
+                select::named(survey.kept(), &id.to_string())?;
+            }
+        }
+        let subjects: Vec<Subject> = survey.candidates().iter().map(|candidate| Subject::of(candidate, times)).collect();
+        let decision = |verdict: Verdict| Decision {
+            group: verdict.group,
+            kept_by: verdict.kept_by.iter().map(ToString::to_string).collect(),
+        };
+        Ok(self.judge(&subjects).into_iter().map(decision).collect())
+    }
+
     /// What becomes of each of `subjects`, in their order. The order changes nothing but the order.
     #[must_use]
     pub fn judge(&self, subjects: &[Subject]) -> Vec<Verdict> {

@@ -222,6 +222,11 @@ fn sync_directory(path: &Path) -> Result<()> {
     }
 }
 
+/// Modification time in nanoseconds since 1970; what a file system shows beyond the range is its end.
+fn modified(metadata: &fs::Metadata) -> i64 {
+    metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec())
+}
+
 impl Store for Local {
     fn put(&self, key: &Key, bytes: &[u8]) -> Result<()> {
         let mut staged = self.temporary()?;
@@ -265,6 +270,14 @@ impl Store for Local {
         }
     }
 
+    fn modified(&self, key: &Key) -> Result<Option<i64>> {
+        match fs::symlink_metadata(self.path(key)) {
+            Ok(metadata) => Ok(Some(modified(&metadata))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("look at the object", key, error)),
+        }
+    }
+
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
         let mut folders = vec![PathBuf::from(prefix)];
         while let Some(folder) = folders.pop() {
@@ -285,8 +298,7 @@ impl Store for Local {
                         folders.push(path);
                     }
                 } else if let Some(key) = path.to_str().and_then(|path| Key::new(path).ok()) {
-                    let modified = metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec();
-                    each(Entry { key, size: metadata.len(), modified })?;
+                    each(Entry { key, size: metadata.len(), modified: modified(&metadata) })?;
                 }
             }
         }

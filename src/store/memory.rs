@@ -5,7 +5,19 @@ use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-type Objects = Arc<Mutex<BTreeMap<Key, Vec<u8>>>>;
+type Objects = Arc<Mutex<BTreeMap<Key, Object>>>;
+
+struct Object {
+    bytes: Vec<u8>,
+    /// Nanoseconds since 1970.
+    modified: i64,
+}
+
+impl Object {
+    fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes, modified: i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX) }
+    }
+}
 
 /// A store that lives as long as its handles.
 #[derive(Default, Clone)]
@@ -16,12 +28,19 @@ pub struct Memory {
 impl Memory {
     /// Changes the bytes of an object, as rot or an attacker would.
     pub fn tamper(&self, key: &Key, change: impl FnOnce(&mut Vec<u8>)) {
-        if let Some(bytes) = self.lock().get_mut(key) {
-            change(bytes);
+        if let Some(object) = self.lock().get_mut(key) {
+            change(&mut object.bytes);
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Vec<u8>>> {
+    /// Sets the time, in nanoseconds since 1970, at which the store says that an object was written.
+    pub fn set_modified(&self, key: &Key, modified: i64) {
+        if let Some(object) = self.lock().get_mut(key) {
+            object.modified = modified;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Object>> {
         self.objects.lock().expect("no code panics while it holds this lock")
     }
 }
@@ -35,8 +54,9 @@ impl Staged for StagedBytes {
     }
 
     fn finish(self: Box<Self>, key: &Key) -> Result<()> {
-        let mut objects = self.1.lock().expect("no code panics while it holds this lock");
-        objects.entry(key.clone()).or_insert(self.0);
+        let Self(bytes, objects) = *self;
+        let mut objects = objects.lock().expect("no code panics while it holds this lock");
+        objects.entry(key.clone()).or_insert_with(|| Object::new(bytes));
         Ok(())
     }
 }
@@ -51,7 +71,7 @@ impl Store for Memory {
         if objects.contains_key(key) {
             return Ok(Created::Exists);
         }
-        objects.insert(key.clone(), bytes.to_vec());
+        objects.insert(key.clone(), Object::new(bytes.to_vec()));
         Ok(Created::New)
     }
 
@@ -61,7 +81,8 @@ impl Store for Memory {
 
     fn get(&self, key: &Key, limit: u64) -> Result<Vec<u8>> {
         let objects = self.lock();
-        let bytes = objects.get(key).ok_or_else(|| Error::missing(format!("read the object {key}: there is none")))?;
+        let object = objects.get(key).ok_or_else(|| Error::missing(format!("read the object {key}: there is none")))?;
+        let bytes = &object.bytes;
         if bytes.len() as u64 > limit {
             return Err(Error::damaged(format!("read the object {key}: longer than it can be")));
         }
@@ -70,7 +91,8 @@ impl Store for Memory {
 
     fn read_at(&self, key: &Key, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let objects = self.lock();
-        let bytes = objects.get(key).ok_or_else(|| Error::missing(format!("read the object {key}: there is none")))?;
+        let object = objects.get(key).ok_or_else(|| Error::missing(format!("read the object {key}: there is none")))?;
+        let bytes = &object.bytes;
         let start = usize::try_from(offset).ok();
         let range = start.and_then(|start| bytes.get(start..start.checked_add(buffer.len())?));
         buffer.copy_from_slice(range.ok_or_else(|| Error::damaged(format!("read the object {key}: it is cut off")))?);
@@ -78,13 +100,17 @@ impl Store for Memory {
     }
 
     fn size(&self, key: &Key) -> Result<Option<u64>> {
-        Ok(self.lock().get(key).map(|bytes| bytes.len() as u64))
+        Ok(self.lock().get(key).map(|object| object.bytes.len() as u64))
+    }
+
+    fn modified(&self, key: &Key) -> Result<Option<i64>> {
+        Ok(self.lock().get(key).map(|object| object.modified))
     }
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
         let entries: Vec<Entry> = (self.lock().iter())
             .filter(|(key, _)| prefix.is_empty() || key.as_str().starts_with(&format!("{prefix}/")))
-            .map(|(key, bytes)| Entry { key: key.clone(), size: bytes.len() as u64, modified: 0 })
+            .map(|(key, object)| Entry { key: key.clone(), size: object.bytes.len() as u64, modified: object.modified })
             .collect();
         entries.into_iter().try_for_each(each)
     }

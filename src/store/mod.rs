@@ -93,6 +93,23 @@ pub trait Store: Send + Sync {
     /// `Failed`.
     fn size(&self, key: &Key) -> Result<Option<u64>>;
 
+    /// When the store says the object was written, nanoseconds since 1970 by the store's own clock; `None` if there is
+    /// none.
+    ///
+    /// # Errors
+    /// `Failed`.
+    fn modified(&self, key: &Key) -> Result<Option<i64>> {
+        let folder = key.as_str().rsplit_once('/').map_or("", |(folder, _)| folder);
+        let mut found = None;
+        self.list(folder, &mut |entry| {
+            if entry.key == *key {
+                found = Some(entry.modified);
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
     /// Calls `each` for every object under `prefix` (a folder such as `packs`, or empty for all), in no order.
     ///
     /// # Errors
@@ -190,6 +207,14 @@ impl Key {
     pub fn pack_id(&self) -> Option<PackId> {
         let id = PackId::from_hex(self.0.rsplit('/').next()?).ok()?;
         (Self::pack(&id) == *self).then_some(id)
+    }
+
+    /// The place in its log of the record that this names, if it names one.
+    #[must_use]
+    pub fn log_seq(&self) -> Option<(ClientId, u64)> {
+        let (client, seq) = self.0.strip_prefix("log/")?.split_once('/')?;
+        let place = (ClientId::from_hex(client).ok()?, u64::from_str_radix(seq, 16).ok()?);
+        (Self::log(&place.0, place.1) == *self).then_some(place)
     }
 
     /// The slot that this names, if it names one.

@@ -2,7 +2,9 @@
 #![expect(unreachable_pub, reason = "it is a module of each test program")]
 #![allow(dead_code, clippy::allow_attributes, reason = "each test program uses a part of it, one may use all")]
 
+pub mod home;
 pub mod interposed;
+pub mod plant;
 
 use lifeboat::event::{Event, Observer, Silent};
 use lifeboat::ops::backup::{BackupOptions, BackupReport, Input, backup};

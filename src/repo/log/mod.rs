@@ -9,6 +9,7 @@ mod heads;
 mod judge;
 mod members;
 mod snapshots;
+mod stored;
 mod toc;
 
 pub(super) use follow::object_hash;

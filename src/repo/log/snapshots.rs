@@ -31,6 +31,18 @@ pub struct SnapshotEntry {
 }
 
 impl SnapshotEntry {
+    /// True if it is there to be restored: neither forgotten nor pruned.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        matches!(self.standing, Standing::Live | Standing::Held)
+    }
+
+    /// True if a hold protects it.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.standing == Standing::Held
+    }
+
     /// The place of its record.
     #[must_use]
     pub fn record(&self) -> RecordRef {
@@ -45,7 +57,7 @@ impl Repository {
     /// `Refused` if the keys at hand cannot read them.
     pub fn snapshots(&self) -> Result<Vec<SnapshotEntry>> {
         let mut all = self.all_snapshots()?;
-        all.retain(|entry| matches!(entry.standing, Standing::Live | Standing::Held));
+        all.retain(SnapshotEntry::is_kept);
         Ok(all)
     }
 

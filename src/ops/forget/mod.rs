@@ -1,0 +1,175 @@
+//! `forget`: decides which snapshots go, says for each why, and forgets them. Their content stays until a prune.
+//!
+//! Surveying, planning, and executing are steps of their own: a dry run leaves the last one out, and a person can look
+//! at the plan before it. What rules say is an argument, so that nothing here depends on what a rule is.
+
+mod objection;
+
+pub use objection::{Allow, Objection};
+
+use super::select::{self, SnapshotFilter};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::SnapshotId;
+use crate::repo::{Repository, SnapshotEntry};
+
+/// Which of the two times of a snapshot rules go by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Times {
+    /// The one that its client claims; nothing is forgotten by it where the store's own differs by more than a day.
+    #[default]
+    Checked,
+    /// The one that its client claims.
+    Claimed,
+    /// The one at which the store says that its record was written.
+    Stored,
+}
+
+/// A snapshot that may be forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The snapshot.
+    pub entry: SnapshotEntry,
+    /// When the store says that its record was written, nanoseconds since 1970, if it still has the record.
+    pub stored: Option<i64>,
+}
+
+impl Candidate {
+    /// The time that rules go by, nanoseconds since 1970.
+    #[must_use]
+    pub fn time(&self, times: Times) -> i64 {
+        match times {
+            Times::Stored => self.stored.unwrap_or(self.entry.snapshot.end),
+            Times::Checked | Times::Claimed => self.entry.snapshot.end,
+        }
+    }
+}
+
+/// What rules say of a candidate.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Decision {
+    /// Number of the group that it was judged in.
+    pub group: usize,
+    /// Why it is kept, in words; empty if it goes.
+    pub kept_by: Vec<String>,
+}
+
+/// What there is to choose from.
+#[derive(Debug, Clone)]
+pub struct Survey {
+    candidates: Vec<Candidate>,
+    /// All that is kept in the repository, so that it can be told what would be left.
+    kept: Vec<SnapshotEntry>,
+}
+
+/// What becomes of each candidate, and what speaks against it.
+#[derive(Debug, Clone)]
+pub struct ForgetPlan {
+    /// The candidates and what was decided.
+    pub fates: Vec<(Candidate, Decision)>,
+    /// What speaks against carrying it out.
+    pub objections: Vec<Objection>,
+}
+
+/// What was forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForgetReport {
+    /// The snapshots.
+    pub forgotten: Vec<SnapshotId>,
+    /// How many of the candidates are kept.
+    pub kept: usize,
+}
+
+impl Survey {
+    /// The snapshots that fit `filter`, oldest first.
+    ///
+    /// # Errors
+    /// `Missing` if the filter names something that no snapshot has, or nothing fits.
+    pub fn of_filter(repository: &Repository, filter: &SnapshotFilter) -> Result<Self> {
+        let kept = repository.snapshots()?;
+        select::verify_known(&kept, filter)?;
+        let chosen: Vec<SnapshotEntry> = kept.iter().filter(|entry| filter.fits(&entry.snapshot)).cloned().collect();
+        if chosen.is_empty() {
+            return Err(Error::missing("choose snapshots: none fits").with_hint("`lifeboat snapshots` lists them"));
+        }
+        Self::new(repository, kept, chosen)
+    }
+
+    /// The snapshots that are named by their ids or the beginnings of them.
+    ///
+    /// # Errors
+    /// `Missing` if one is not there, `Usage` if a beginning is that of several, `Refused` if one is held.
+    pub fn of_names(repository: &Repository, names: &[String]) -> Result<Self> {
+        let chosen = select::all_named(repository, names)?;
+        if let Some(held) = chosen.iter().find(|entry| entry.is_held()) {
+            let id = held.id.short();
+            let reason = if held.reason.is_empty() { String::new() } else { format!(" ({})", held.reason) };
+            return Err(Error::new(ErrorKind::Refused, format!("forget the snapshot {id}: it is held{reason}"))
+                .with_hint(format!("`lifeboat unhold {id}` ends the hold")));
+        }
+        Self::new(repository, repository.snapshots()?, chosen)
+    }
+
+    fn new(repository: &Repository, kept: Vec<SnapshotEntry>, chosen: Vec<SnapshotEntry>) -> Result<Self> {
+        let records: Vec<_> = chosen.iter().map(SnapshotEntry::record).collect();
+        let times = repository.stored_times(&records)?;
+        let candidate = |entry: SnapshotEntry| Candidate { stored: times.get(&entry.record()).copied(), entry };
+        Ok(Self { candidates: chosen.into_iter().map(candidate).collect(), kept })
+    }
+
+    /// What rules have to judge.
+    #[must_use]
+    pub fn candidates(&self) -> &[Candidate] {
+        &self.candidates
+    }
+
+    /// All that is kept in the repository.
+    #[must_use]
+    pub fn kept(&self) -> &[SnapshotEntry] {
+        &self.kept
+    }
+
+    /// The plan that follows from what rules, going by `times`, said of each candidate.
+    #[must_use]
+    pub fn plan(self, decisions: Vec<Decision>, times: Times) -> ForgetPlan {
+        debug_assert_eq!(decisions.len(), self.candidates.len(), "rules speak of every candidate");
+        let fates: Vec<_> = self.candidates.into_iter().zip(decisions).collect();
+        let mut objections = objection::to_rules(&fates, times);
+        objections.extend(objection::to_loss(&fates, &self.kept));
+        ForgetPlan { fates, objections }
+    }
+
+    /// The plan in which all candidates go.
+    #[must_use]
+    pub fn plan_all(self) -> ForgetPlan {
+        let fates: Vec<_> = self.candidates.into_iter().map(|candidate| (candidate, Decision::default())).collect();
+        let objections = objection::to_loss(&fates, &self.kept);
+        ForgetPlan { fates, objections }
+    }
+}
+
+impl ForgetPlan {
+    /// The snapshots that go.
+    pub fn going(&self) -> impl Iterator<Item = &Candidate> {
+        self.fates.iter().filter(|(_, decision)| decision.kept_by.is_empty()).map(|(candidate, _)| candidate)
+    }
+
+    /// Why the plan may not be carried out, if `allow` does not permit it.
+    #[must_use]
+    pub fn refusal(&self, allow: Allow) -> Option<Error> {
+        self.objections.iter().find(|objection| !objection.is_met_by(allow)).map(Objection::to_error)
+    }
+}
+
+/// Forgets what the plan says.
+///
+/// # Errors
+/// `Refused` if the plan does more than `allow` permits, a hold began in the meantime, or the keys at hand may not forget.
+pub fn forget(repository: &Repository, plan: &ForgetPlan, allow: Allow) -> Result<ForgetReport> {
+    if let Some(refusal) = plan.refusal(allow) {
+        return Err(refusal);
+    }
+    let records: Vec<_> = plan.going().map(|candidate| candidate.entry.record()).collect();
+    repository.forget(&records)?;
+    let forgotten: Vec<SnapshotId> = plan.going().map(|candidate| candidate.entry.id).collect();
+    Ok(ForgetReport { kept: plan.fates.len() - forgotten.len(), forgotten })
+}

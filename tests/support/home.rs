@@ -1,0 +1,75 @@
+//! A home directory in which the program is run as a user would.
+
+use super::noise;
+use lifeboat::event::Silent;
+use lifeboat::repo::{Access, OpenOptions, Repository};
+use lifeboat::store::Location;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use zeroize::Zeroizing;
+
+/// A home directory, and the program run in it with nothing else from the environment.
+pub struct Home {
+    pub dir: tempfile::TempDir,
+}
+
+impl Home {
+    pub fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
+        command.args(arguments).env_clear().env("HOME", self.dir.path()).env("PATH", std::env::var_os("PATH").unwrap());
+        command.current_dir(self.dir.path()).stdin(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    pub fn code(&self, arguments: &[&str]) -> i32 {
+        self.run(arguments).status.code().unwrap()
+    }
+
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        serde_json::from_str(&self.ok(arguments)).unwrap()
+    }
+
+    pub fn filled() -> Self {
+        let home = Self::new();
+        std::fs::create_dir_all(home.path("documents/deep")).unwrap();
+        std::fs::write(home.path("documents/note"), "hello").unwrap();
+        std::fs::write(home.path("documents/deep/data"), noise(1, 300_000)).unwrap();
+        home.ok(&["backup", "documents", "--tag", "first"]);
+        home
+    }
+
+    /// Where the program puts a repository by itself.
+    pub fn repository_dir(&self) -> PathBuf {
+        self.path(".local/share/lifeboat/repository")
+    }
+
+    /// The same repository through the library.
+    pub fn open(&self) -> Repository {
+        let options = OpenOptions {
+            cache_dir: self.path(".cache/lifeboat"),
+            state_dir: self.path(".local/state/lifeboat"),
+            fingerprint: None,
+        };
+        let identity = std::fs::read(self.path(".config/lifeboat/identity.txt")).unwrap();
+        let access = Access { identity: Some(Zeroizing::new(identity)), passphrase: None };
+        Repository::open(&Location::directory(&self.repository_dir()), &access, &options, &Silent).unwrap()
+    }
+}
