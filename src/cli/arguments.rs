@@ -41,6 +41,9 @@ pub(super) struct Globals {
     /// Fingerprint that the repository must have
     #[arg(long, global = true, env = "LIFEBOAT_FINGERPRINT", value_name = "HEX")]
     pub(super) fingerprint: Option<String>,
+    /// Go on with a store that shows an older state than this machine has seen; says what is lost
+    #[arg(long, global = true)]
+    pub(super) accept_rollback: bool,
     /// Print the result as JSON, and events as JSON lines on standard error
     #[arg(long, global = true)]
     pub(super) json: bool,

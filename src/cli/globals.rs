@@ -2,9 +2,10 @@
 
 use super::arguments::Globals;
 use super::observer::Watcher;
+use super::rollback;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Fingerprint;
-use crate::repo::{Access, OpenOptions, Repository};
+use crate::repo::{Access, OpenOptions, Repository, Rollback};
 use crate::store::Location;
 use std::io::{BufRead, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -146,7 +147,12 @@ impl Context {
                 error.with_hint("make one with `lifeboat backup PATH` or `lifeboat init`, or name one with --repo")
             }
         })?;
-        Repository::open(&location, &self.access()?, &self.open_options()?, &self.watcher)
+        let (access, options) = (self.access()?, self.open_options()?);
+        if self.globals.accept_rollback {
+            let mut tell = |rollback: &Rollback| rollback::tell(self.globals.json, rollback);
+            return Repository::open_rolled_back(&location, &access, &options, &self.watcher, &mut tell);
+        }
+        Repository::open(&location, &access, &options, &self.watcher)
     }
 
     pub(super) fn say(&self, text: &str) {

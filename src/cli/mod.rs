@@ -9,6 +9,7 @@ mod keys;
 mod observer;
 mod prune;
 mod restore;
+mod rollback;
 mod search;
 mod show;
 mod text;

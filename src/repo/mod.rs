@@ -23,7 +23,7 @@ mod view;
 pub use cache::StatRow;
 pub use chunker::Chunker;
 pub use gc::{Decision, PackDecision, PruneOptions, PruneReport};
-pub use log::{Member, SnapshotEntry, Standing};
+pub use log::{LostRecords, Member, Rollback, SnapshotEntry, Standing};
 pub use reader::{BlockPlace, Reader};
 pub use session::{ChunkWriter, Session, SessionCounts};
 pub use slots::{Access, NewSlot, OpenOptions, SlotInfo, default_sizes, generate_identity, recipients_of};
@@ -73,6 +73,13 @@ impl Repository {
     /// # Errors
     /// As [`Repository::open`].
     pub fn open_store(store: AnyStore, access: &Access, options: &OpenOptions, observer: &dyn Observer) -> Result<Self> {
+        let repository = Self::assemble(store, access, options)?;
+        repository.refresh(observer)?;
+        Ok(repository)
+    }
+
+    /// Finds a slot and opens the cache, which may be behind the log.
+    fn assemble(store: AnyStore, access: &Access, options: &OpenOptions) -> Result<Self> {
         let encoded = store.get(&Key::format(), MAX_FORMAT).map_err(|error| error.while_doing("open the repository"))?;
         let format = RepositoryFormat::decode(&encoded)?;
         let fingerprint = format.fingerprint(&encoded);
@@ -82,7 +89,7 @@ impl Repository {
             return Err(Error::new(ErrorKind::WrongKey, message).with_hint("this is another repository, or somebody replaced it"));
         }
         let bundle = slots::open_bundle(&store, access, fingerprint)?;
-        Self::with_bundle(store, format, fingerprint, &bundle, options, observer)
+        Self::with_bundle(store, format, fingerprint, &bundle, options)
     }
 
     fn with_bundle(
@@ -91,16 +98,13 @@ impl Repository {
         fingerprint: Fingerprint,
         bundle: &Bundle,
         options: &OpenOptions,
-        observer: &dyn Observer,
     ) -> Result<Self> {
         let name = format.id.to_string();
         let (cache, connection) = Cache::open(&options.cache_dir.join(&name))?;
         let keys = Arc::new(Keys::new(bundle));
         let state = options.state_dir.join(format!("{name}.heads"));
         let inner = Inner { store, format, fingerprint, keys, cache, connection: Mutex::new(connection), state };
-        let repository = Self { inner: Arc::new(inner) };
-        repository.refresh(observer)?;
-        Ok(repository)
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// What the repository was made with.

@@ -266,7 +266,9 @@ impl Repository {
         body.extend_from_slice(&map);
         let object = super::sealed::seal_object(&keys, crate::format::envelope::ObjectKind::Log, &body)?;
         store.create(&Key::log(&record.client, 0), &object)?;
-        Self::with_bundle(store, format, fingerprint, bundle, options, &Silent)
+        let repository = Self::with_bundle(store, format, fingerprint, bundle, options)?;
+        repository.refresh(&Silent)?;
+        Ok(repository)
     }
 
     /// All slots.

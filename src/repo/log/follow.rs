@@ -35,12 +35,14 @@ impl Repository {
     /// # Errors
     /// `RolledBack` if the store shows less than was seen before, `Failed` if it cannot be read.
     pub fn refresh(&self, observer: &dyn Observer) -> Result<()> {
-        let remembered = heads::load(&self.inner.state);
-        let known = cache::log::heads(&self.connection())?;
-        let newly = known.iter().filter(|head| !remembered.contains(head));
-        for head in remembered.iter().chain(newly) {
-            self.verify_remembered(head)?;
+        for head in self.seen_heads()? {
+            self.verify_remembered(&head)?;
         }
+        self.refresh_told(observer, true)
+    }
+
+    /// The same without a look at what was seen before; `believing` makes what others have seen count.
+    pub(super) fn refresh_told(&self, observer: &dyn Observer, believing: bool) -> Result<()> {
         // What plans removed is known before the records that list it are read.
         self.follow_prunes()?;
         let mut followed = BTreeSet::new();
@@ -53,9 +55,18 @@ impl Repository {
             self.follow(member, &mut told, observer)?;
         }
         self.follow_prunes()?;
-        self.verify_told(&told, observer)?;
+        self.verify_told(told, observer, believing)?;
         self.index_unread(observer)?;
         self.remember_heads()
+    }
+
+    /// The heads that are remembered outside the cache, and what the cache knows besides.
+    pub(super) fn seen_heads(&self) -> Result<Vec<Head>> {
+        let mut seen = heads::load(&self.inner.state);
+        let known = cache::log::heads(&self.connection())?;
+        let newly: Vec<Head> = known.into_iter().filter(|head| !seen.contains(head)).collect();
+        seen.extend(newly);
+        Ok(seen)
     }
 
     /// Reads what is new in the owner's log.
@@ -102,14 +113,23 @@ impl Repository {
 
     /// Fails if a record speaks of records of another log that the store does not show. Only the word of those who may
     /// prune is enough for that: a writer could stop everybody with a lie, so what it says is a warning.
-    fn verify_told(&self, told: &[Told], observer: &dyn Observer) -> Result<()> {
-        for Told { head, believed } in told {
-            let known = cache::log::head(&self.connection(), &head.client)?.map(|(known, _)| known);
-            if known.is_some_and(|known| known.seq > head.seq || known == *head) {
+    fn verify_told(&self, mut told: Vec<Told>, observer: &dyn Observer, believing: bool) -> Result<()> {
+        while let Some(Told { head, believed }) = told.pop() {
+            if self.knows(&head)? {
                 continue;
             }
-            let error = self.rolled_back(head, "which another client has seen, is gone or another one");
-            if *believed {
+            // It may have been written after its log was read, and by somebody who was enrolled after that.
+            self.follow_owner()?;
+            if let Some(member) = self.members()?.iter().find(|member| member.id == head.client) {
+                self.follow(member, &mut told, observer)?;
+            }
+            if self.knows(&head)? {
+                continue;
+            }
+            let error = self.rolled_back(&head, "which another client has seen, is gone or another one");
+            if believed && believing {
+                // The record that told of it is not read again, so the next refresh has to know.
+                heads::remember_told(&self.inner.state, &head)?;
                 return Err(error);
             }
             observer.observe(Event::Warning(&error.to_string()));
@@ -117,12 +137,17 @@ impl Repository {
         Ok(())
     }
 
+    /// True if this head, or a later one of its log, was read.
+    fn knows(&self, head: &Head) -> Result<bool> {
+        let known = cache::log::head(&self.connection(), &head.client)?.map(|(known, _)| known);
+        Ok(known.is_some_and(|known| known.seq > head.seq || known == *head))
+    }
+
     fn rolled_back(&self, head: &Head, what: &str) -> Error {
         let message = format!("open the repository: record {} of the log of client {}, {what}", head.seq, head.client);
-        Error::new(ErrorKind::RolledBack, message).with_hint(format!(
-            "the store was set back to an older state or tampered with; if you did this yourself, delete {} and the cache",
-            self.inner.state.display()
-        ))
+        Error::new(ErrorKind::RolledBack, message).with_hint(
+            "the store was set back to an older state or tampered with; if you did it, --accept-rollback says what is lost and goes on",
+        )
     }
 
     /// Takes one record in; one that does not verify is void: it keeps its place in the chain and says nothing.
@@ -154,7 +179,7 @@ impl Repository {
     }
 
     /// Opens a record and verifies its signature.
-    fn open_record(&self, bytes: &[u8]) -> Result<Record> {
+    pub(super) fn open_record(&self, bytes: &[u8]) -> Result<Record> {
         let body = open_object(self.keys(), ObjectKind::Log, bytes)?;
         let (signature, map) =
             body.split_first_chunk::<SIGNATURE_LEN>().ok_or_else(|| Error::damaged("open a log record: it is cut off"))?;

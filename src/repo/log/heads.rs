@@ -38,6 +38,23 @@ pub(super) fn remember(path: &Path, heads: &[Head]) -> Result<()> {
     if all == before { Ok(()) } else { save(path, &all) }
 }
 
+/// Remembers a head that another client has seen, in place of what is remembered of its log.
+pub(super) fn remember_told(path: &Path, head: &Head) -> Result<()> {
+    let mut all: BTreeMap<ClientId, Head> = load(path).into_iter().map(|head| (head.client, head)).collect();
+    all.insert(head.client, *head);
+    save(path, &all.into_values().collect::<Vec<_>>())
+}
+
+/// Forgets everything.
+pub(super) fn forget(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("forget the state of the repository in", path.display(), error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Written beside and renamed, so that either the old or the new memory is there.
 fn save(path: &Path, heads: &[Head]) -> Result<()> {
     let failed = |error| Error::io("remember the state of the repository in", path.display(), error);

@@ -8,6 +8,7 @@ mod follow;
 mod heads;
 mod judge;
 mod members;
+mod rollback;
 mod snapshots;
 mod stored;
 mod toc;
@@ -16,6 +17,7 @@ pub(super) use follow::object_hash;
 pub use judge::Standing;
 pub(super) use judge::{Deed, Judgement, Seen};
 pub use members::Member;
+pub use rollback::{LostRecords, Rollback};
 pub use snapshots::SnapshotEntry;
 pub(super) use snapshots::open_snapshot;
 

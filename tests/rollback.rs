@@ -1,0 +1,124 @@
+//! A store that is set back to an older state, as those meet it who have seen more.
+
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Output};
+use support::home::Home;
+
+/// A machine that uses the repository of another one with the same identity.
+struct Second {
+    home: Home,
+    repository: String,
+    identity: String,
+}
+
+impl Second {
+    fn of(first: &Home) -> Self {
+        let text = |path: std::path::PathBuf| path.to_str().unwrap().to_owned();
+        let identity = text(first.path(".config/lifeboat/identity.txt"));
+        Self { home: Home::new(), repository: text(first.repository_dir()), identity }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.home.run(&[arguments, &["--repo", &self.repository, "--identity", &self.identity]].concat())
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A home whose store was set back from two snapshots to one; with the id of the lost one.
+fn set_back() -> (Home, String) {
+    let home = Home::filled();
+    copy(&home.repository_dir(), &home.path("old"));
+    std::fs::write(home.path("documents/note"), "second").unwrap();
+    home.ok(&["backup", "documents", "--tag", "second"]);
+    let lost = home.json(&["snapshots", "--tag", "second", "--json"])[0]["id"].as_str().unwrap().to_owned();
+    copy(&home.path("old"), &home.repository_dir());
+    (home, lost)
+}
+
+#[test]
+fn who_has_seen_more_notices_and_who_has_not_does_not() {
+    let home = Home::filled();
+    let (seen_less, seen_more) = (Second::of(&home), Second::of(&home));
+    assert!(seen_less.run(&["snapshots"]).status.success());
+    copy(&home.repository_dir(), &home.path("old"));
+    home.ok(&["backup", "documents"]);
+    assert!(seen_more.run(&["snapshots"]).status.success());
+    std::fs::create_dir(seen_more.home.path("documents")).unwrap();
+    copy(&home.path("old"), &home.repository_dir());
+    for arguments in [&["snapshots"][..], &["backup", "documents"], &["check"], &["forget", "--keep-last", "1"], &["prune"]] {
+        for output in [home.run(arguments), seen_more.run(arguments)] {
+            assert_eq!(output.status.code(), Some(14), "{arguments:?}: {}", said(&output));
+            assert!(said(&output).contains("is gone") && said(&output).contains("--accept-rollback"), "{}", said(&output));
+        }
+    }
+    assert!(seen_less.run(&["snapshots"]).status.success());
+    assert!(Second::of(&home).run(&["snapshots"]).status.success(), "a machine that has seen nothing cannot know");
+}
+
+#[test]
+fn without_its_cache_a_machine_remembers_too() {
+    let (home, _) = set_back();
+    std::fs::remove_dir_all(home.path(".cache")).unwrap();
+    assert_eq!(home.code(&["snapshots"]), 14);
+    assert_eq!(home.code(&["cache", "rebuild"]), 14);
+    std::fs::remove_dir_all(home.path(".local/state")).unwrap();
+    home.ok(&["snapshots"]);
+}
+
+#[test]
+fn the_cache_remembers_what_the_state_folder_lost() {
+    let (home, _) = set_back();
+    std::fs::remove_dir_all(home.path(".local/state")).unwrap();
+    assert_eq!(home.code(&["snapshots"]), 14);
+}
+
+#[test]
+fn accepting_says_what_is_lost_and_then_goes_on() {
+    let (home, lost) = set_back();
+    let output = home.run(&["snapshots", "--accept-rollback", "--quiet"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("it was seen up to") && said(&output).contains(&format!("snapshot {}, full of", &lost[..8])));
+    assert_eq!(home.json(&["snapshots", "--json"]).as_array().unwrap().len(), 1, "once accepted it is as it is");
+    assert_eq!(said(&home.run(&["snapshots", "--accept-rollback"])), "", "nothing is lost any more");
+    home.ok(&["backup", "documents", "--tag", "again"]);
+    home.ok(&["check", "--read-data"]);
+    home.ok(&["restore", "latest", "--to", "out", "--verify"]);
+    assert_eq!(std::fs::read(home.path("out/documents/note")).unwrap(), b"second");
+}
+
+#[test]
+fn events_name_what_is_lost_for_programs() {
+    let (home, lost) = set_back();
+    let output = home.run(&["snapshots", "--accept-rollback", "--json"]);
+    let events: Vec<serde_json::Value> = said(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(events.iter().all(|event| event["event"] == "rollback"));
+    assert!(events[0]["seen"].as_u64() > events[0]["left"].as_u64());
+    assert_eq!(events[1]["snapshot"], lost);
+}
+
+#[test]
+fn a_history_that_went_on_differently_is_noticed_by_those_who_saw_the_other_one() {
+    let (home, lost) = set_back();
+    let other = Second::of(&home);
+    std::fs::write(other.home.path("file"), "other").unwrap();
+    assert!(other.run(&["backup", "file"]).status.success());
+    let output = home.run(&["snapshots"]);
+    assert_eq!(output.status.code(), Some(14));
+    assert!(said(&output).contains("is another one"), "{}", said(&output));
+    let output = home.run(&["snapshots", "--accept-rollback"]);
+    assert!(output.status.success());
+    assert!(said(&output).contains("another one is there now") && said(&output).contains(&lost[..8]), "{}", said(&output));
+    assert_eq!(home.json(&["snapshots", "--json"]).as_array().unwrap().len(), 2);
+    home.ok(&["backup", "documents"]);
+    home.ok(&["check", "--read-data"]);
+}
