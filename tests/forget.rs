@@ -192,6 +192,9 @@ fn unknown_names_are_errors_and_never_an_empty_selection() {
         let said = fails(&home, &[&["forget"], *arguments].concat(), *code);
         assert!(said.contains(word), "{arguments:?}: {said}");
     }
+    assert!(fails(&home, &["ls", "latest", "--host", "typo"], 1).contains("the host \"typo\""));
+    assert!(fails(&home, &["ls", "latest", "--tag", "release,first"], 1).contains("none fits"));
+    assert!(fails(&home, &["ls", "newest"], 1).contains("neither `latest` nor"));
     assert_eq!(kept(&home), 5);
     assert!(home.json(&["snapshots", "--forgotten", "--json"]).as_array().unwrap().is_empty());
 }

@@ -22,6 +22,8 @@ pub struct SnapshotFilter {
 /// Fewest digits of a prefix.
 const LEAST_DIGITS: usize = 4;
 
+const HINT: &str = "`lifeboat snapshots` lists them";
+
 impl SnapshotFilter {
     /// True if the snapshot is one of those that are meant.
     #[must_use]
@@ -59,10 +61,16 @@ pub fn list(repository: &Repository, filter: &SnapshotFilter, which: Which) -> R
 /// # Errors
 /// `Missing` if there is none, `Usage` if several begin like that.
 pub fn find(repository: &Repository, text: &str, filter: &SnapshotFilter) -> Result<SnapshotEntry> {
-    let hint = "`lifeboat snapshots` lists them";
     if text == "latest" {
         let newest = list(repository, filter, Which::Kept)?.into_iter().max_by_key(|entry| (entry.snapshot.end, entry.id));
-        return newest.ok_or_else(|| Error::missing("find the latest snapshot: there is none that fits").with_hint(hint));
+        return match newest {
+            Some(newest) => Ok(newest),
+            None => Err(nothing_fits(&repository.snapshots()?, filter)),
+        };
+    }
+    if !is_prefix(text) {
+        let message = format!("find the snapshot {text:?}: neither `latest` nor {LEAST_DIGITS} or more digits of an id");
+        return Err(Error::missing(message).with_hint(HINT));
     }
     all_named(repository, &[text.to_owned()]).map(|mut found| found.remove(0))
 }
@@ -98,16 +106,14 @@ pub fn all_named(repository: &Repository, names: &[String]) -> Result<Vec<Snapsh
 /// # Errors
 /// `Missing` if there is none, `Usage` if different ids begin like that.
 pub fn named(all: &[SnapshotEntry], text: &str) -> Result<Vec<SnapshotEntry>> {
-    let hint = "`lifeboat snapshots` lists them";
-    let digits = text.len() >= LEAST_DIGITS && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    if !digits {
+    if !is_prefix(text) {
         let message = format!("find the snapshot {text:?}: not {LEAST_DIGITS} or more digits of an id");
-        return Err(Error::new(ErrorKind::Missing, message).with_hint(hint));
+        return Err(Error::missing(message).with_hint(HINT));
     }
-    let found: Vec<&SnapshotEntry> = all.iter().filter(|entry| entry.id.to_string().starts_with(text)).collect();
+    let found: Vec<&SnapshotEntry> = all.iter().filter(|entry| begins_like(&entry.id, text)).collect();
     let ids: BTreeSet<SnapshotId> = found.iter().map(|entry| entry.id).collect();
     match ids.len() {
-        0 => Err(Error::missing(format!("find the snapshot {text}: no id begins like that")).with_hint(hint)),
+        0 => Err(Error::missing(format!("find the snapshot {text}: no id begins like that")).with_hint(HINT)),
         1 => Ok(found.into_iter().cloned().collect()),
         _ => {
             let ids: Vec<String> = ids.iter().map(|id| id.to_string()[..12].to_owned()).collect();
@@ -115,6 +121,22 @@ pub fn named(all: &[SnapshotEntry], text: &str) -> Result<Vec<SnapshotEntry>> {
                 .with_hint("give more digits"))
         }
     }
+}
+
+fn is_prefix(text: &str) -> bool {
+    text.len() >= LEAST_DIGITS && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// True if the id, written in hexadecimal digits, begins with these.
+fn begins_like(id: &SnapshotId, digits: &str) -> bool {
+    let nibbles = id.0.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    let mut nibbles = nibbles.map(|nibble| char::from_digit(nibble.into(), 16));
+    digits.chars().all(|digit| nibbles.next() == Some(Some(digit)))
+}
+
+/// Why no snapshot among `all` fits a filter: a name that nothing has, or names that nothing has together.
+pub(super) fn nothing_fits(all: &[SnapshotEntry], filter: &SnapshotFilter) -> Error {
+    verify_known(all, filter).err().unwrap_or_else(|| Error::missing("choose snapshots: none fits").with_hint(HINT))
 }
 
 /// Fails if the filter names a host, kind, tag, or path that no snapshot among `all` has: a mistyped name must never

@@ -124,3 +124,36 @@ impl Store for Memory {
         "memory".into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Local;
+
+    fn listed(store: &dyn Store, key: &Key) -> i64 {
+        let mut found = Vec::new();
+        store
+            .list("log", &mut |entry| {
+                found.push((entry.key, entry.modified));
+                Ok(())
+            })
+            .unwrap();
+        found.into_iter().find(|(listed, _)| listed == key).unwrap().1
+    }
+
+    #[test]
+    fn a_store_says_when_it_got_an_object_by_name_as_in_a_list() {
+        let dir = tempfile::tempdir().unwrap();
+        let (memory, local) = (Memory::default(), Local::create(&dir.path().join("store")).unwrap());
+        let (key, missing) = (Key::new("log/a/0").unwrap(), Key::new("log/a/1").unwrap());
+        for store in [&memory as &dyn Store, &local] {
+            store.create(&key, b"record").unwrap();
+            let time = store.modified(&key).unwrap().unwrap();
+            assert!(time > 1_600_000_000_000_000_000, "{time}");
+            assert_eq!(listed(store, &key), time);
+            assert_eq!(store.modified(&missing).unwrap(), None);
+        }
+        memory.set_modified(&key, 7);
+        assert_eq!((memory.modified(&key).unwrap(), listed(&memory, &key)), (Some(7), 7));
+    }
+}

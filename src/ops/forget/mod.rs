@@ -89,7 +89,7 @@ impl Survey {
         select::verify_known(&kept, filter)?;
         let chosen: Vec<SnapshotEntry> = kept.iter().filter(|entry| filter.fits(&entry.snapshot)).cloned().collect();
         if chosen.is_empty() {
-            return Err(Error::missing("choose snapshots: none fits").with_hint("`lifeboat snapshots` lists them"));
+            return Err(select::nothing_fits(&kept, filter));
         }
         Self::new(repository, kept, chosen)
     }
