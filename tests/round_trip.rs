@@ -82,11 +82,15 @@ fn an_unchanged_tree_reads_nothing_and_puts_one_object() {
     // The times were set just now, so the first run could not believe them yet.
     std::thread::sleep(std::time::Duration::from_millis(3100));
     bench.backup();
-    let before: Vec<_> = ["packs", "log", "keys", "index"].iter().map(|folder| bench.objects(folder).len()).collect();
-    let report = bench.backup();
-    let after: Vec<_> = ["packs", "log", "keys", "index"].iter().map(|folder| bench.objects(folder).len()).collect();
-    assert_eq!((report.snapshot.counts.bytes_read, report.snapshot.counts.unmodified), (0, 300));
-    assert_eq!(after, [before[0], before[1] + 1, before[2], before[3]]);
+    let counts = || ["packs", "log", "keys", "index"].map(|folder| bench.objects(folder).len());
+    // The directory above is everybody's: when another program made something there meanwhile, it is stored again.
+    let quiet = (0..20).any(|_| {
+        let before = counts();
+        let report = bench.backup();
+        assert_eq!((report.snapshot.counts.bytes_read, report.snapshot.counts.unmodified), (0, 300));
+        counts() == [before[0], before[1] + 1, before[2], before[3]]
+    });
+    assert!(quiet);
 }
 
 #[test]

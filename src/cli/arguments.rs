@@ -182,6 +182,9 @@ pub(super) struct BackupArguments {
     /// Read and count, store nothing
     #[arg(long, short = 'n')]
     pub(super) dry_run: bool,
+    /// How often to write down what is done so far, so that it can be gone on with, and restored, after an interruption
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = super::text::parse_duration)]
+    pub(super) checkpoint: std::time::Duration,
     /// Stay on the file system of each path
     #[arg(long, short = 'x')]
     pub(super) one_file_system: bool,

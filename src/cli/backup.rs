@@ -4,7 +4,7 @@ use super::arguments::{BackupArguments, RuleArguments};
 use super::globals::{Context, make_identity};
 use super::{INCOMPLETE, keys, show, text};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ops::backup::{BackupOptions, BackupReport, Input, backup};
+use crate::ops::backup::{BackupOptions, BackupReport, CheckpointOptions, Input, backup};
 use crate::ops::init::{InitOptions, init};
 use crate::repo::{NewSlot, Repository};
 use crate::source::files::RuleOptions;
@@ -31,6 +31,7 @@ pub(super) fn run(context: &Context, arguments: BackupArguments) -> Result<u8> {
         dry_run: arguments.dry_run,
         threads: context.threads(),
         metadata: Vec::new(),
+        checkpoint: CheckpointOptions { every: arguments.checkpoint, ..CheckpointOptions::default() },
     };
     let report = backup(&repository, options, &context.watcher)?;
     if context.globals.json {

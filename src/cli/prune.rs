@@ -26,22 +26,16 @@ pub(super) struct PruneArguments {
     #[arg(long)]
     repack_small: bool,
     /// Write no more packs anew after this time, such as 90s, 30m, or 2h
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = text::parse_duration)]
     max_duration: Option<Duration>,
     /// Leave packs of unfinished backups alone until the store has had them for this long
-    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = text::parse_duration)]
     grace: Duration,
 }
 
 fn percent(text: &str) -> Result<f64, String> {
     let number: f64 = text.trim_end_matches('%').parse().map_err(|_| format!("{text:?} is no share; write it like 5%"))?;
     if (0.0..=100.0).contains(&number) { Ok(number / 100.0) } else { Err(format!("{text:?} is not from 0% to 100%")) }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let span: jiff::SignedDuration =
-        text.parse().map_err(|_| format!("{text:?} is no duration; write it like 90s, 30m, or 2h"))?;
-    Duration::try_from(span).map_err(|_| format!("{text:?} is less than nothing"))
 }
 
 pub(super) fn run(context: &Context, arguments: &PruneArguments) -> Result<u8> {

@@ -135,6 +135,13 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     if (0.0..9e18).contains(&bytes) { Ok(bytes as u64) } else { Err(format!("{text:?} is too large")) }
 }
 
+/// Reads `90s`, `30m`, `2h`.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let span: jiff::SignedDuration =
+        text.parse().map_err(|_| format!("{text:?} is no duration; write it like 90s, 30m, or 2h"))?;
+    Duration::try_from(span).map_err(|_| format!("{text:?} is less than nothing"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -95,13 +95,29 @@ impl OpenPack {
     }
 }
 
+/// What comes to the packer.
+pub(super) enum ToPack {
+    /// A block to store.
+    Block(PackedBlock),
+    /// Close the open packs, and say when all that came before is durable and in the index: with the packs so far.
+    Barrier(Sender<Vec<PackRef>>),
+}
+
+/// What comes from the packer, in order.
+pub(super) enum Packed {
+    /// A pack that is durable.
+    Pack(FinishedPack),
+    /// Everything before the barrier is durable.
+    Barrier(Sender<Vec<PackRef>>),
+}
+
 /// Where blocks come from and where finished packs and emptied buffers go.
 pub(super) struct Packer {
     pub(super) keys: Arc<Keys>,
     pub(super) store: AnyStore,
     pub(super) target: u64,
-    pub(super) blocks: Receiver<PackedBlock>,
-    pub(super) finished: Sender<FinishedPack>,
+    pub(super) blocks: Receiver<ToPack>,
+    pub(super) finished: Sender<Packed>,
     pub(super) buffers: Sender<Vec<u8>>,
 }
 
@@ -109,7 +125,15 @@ impl Packer {
     /// Packs until no more blocks can come, then finishes what is open: data first, because meta refers to it.
     pub(super) fn run(self) -> Result<()> {
         let mut open: [Option<OpenPack>; 2] = [None, None];
-        while let Ok(PackedBlock { seal, block }) = self.blocks.recv() {
+        while let Ok(work) = self.blocks.recv() {
+            let PackedBlock { seal, block } = match work {
+                ToPack::Block(block) => block,
+                ToPack::Barrier(reply) => {
+                    open.iter_mut().filter_map(Option::take).try_for_each(|pack| self.hand_over(pack))?;
+                    let _ = self.finished.send(Packed::Barrier(reply));
+                    continue;
+                }
+            };
             let slot = usize::from(seal.class == Class::Meta);
             let mut pack = match open[slot].take() {
                 Some(pack) => pack,
@@ -130,7 +154,7 @@ impl Packer {
     fn hand_over(&self, pack: OpenPack) -> Result<()> {
         let finished = pack.finish(self.target)?;
         // The indexer ends early only on an error of its own, which the session reports.
-        let _ = self.finished.send(finished);
+        let _ = self.finished.send(Packed::Pack(finished));
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use crate::repo::cache::{IndexReader, Place, StoredPack};
 use crate::store::Key;
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// Packs whose block tables are kept.
 const KEPT_PACKS: usize = 64;
@@ -33,8 +33,8 @@ pub struct Reader {
 }
 
 struct State {
-    packs: VecDeque<(u32, Rc<StoredPack>)>,
-    blocks: VecDeque<(BlockPlace, Rc<Vec<u8>>)>,
+    packs: VecDeque<(u32, Arc<StoredPack>)>,
+    blocks: VecDeque<(BlockPlace, Arc<Vec<u8>>)>,
     opener: Opener,
     stored: Vec<u8>,
 }
@@ -73,11 +73,11 @@ impl Reader {
         Ok((BlockPlace { pack, block }, start, len))
     }
 
-    fn pack(&self, state: &mut State, number: u32) -> Result<Rc<StoredPack>> {
+    fn pack(&self, state: &mut State, number: u32) -> Result<Arc<StoredPack>> {
         if let Some((_, pack)) = state.packs.iter().find(|(known, _)| *known == number) {
             return Ok(pack.clone());
         }
-        let pack = Rc::new(self.index.pack(number)?);
+        let pack = Arc::new(self.index.pack(number)?);
         if state.packs.len() >= KEPT_PACKS {
             state.packs.pop_front();
         }
@@ -146,7 +146,7 @@ impl Reader {
         Ok(bytes.to_vec())
     }
 
-    fn kept_block(&self, place: BlockPlace) -> Result<Rc<Vec<u8>>> {
+    fn kept_block(&self, place: BlockPlace) -> Result<Arc<Vec<u8>>> {
         let mut state = self.state.borrow_mut();
         if let Some(position) = state.blocks.iter().position(|(known, _)| *known == place) {
             let found = state.blocks.remove(position).expect("the position was found just now");
@@ -159,12 +159,12 @@ impl Reader {
         if state.blocks.len() >= KEPT_BLOCKS {
             // The oldest block's memory is used again, unless somebody still reads it.
             let oldest = state.blocks.pop_front().map(|(_, block)| block);
-            buffer = oldest.and_then(|block| Rc::try_unwrap(block).ok()).unwrap_or_default();
+            buffer = oldest.and_then(|block| Arc::try_unwrap(block).ok()).unwrap_or_default();
         }
         let State { opener, stored, .. } = &mut *state;
         buffer.clear();
         buffer.extend_from_slice(self.open(&pack, place, opener, stored)?);
-        let block = Rc::new(buffer);
+        let block = Arc::new(buffer);
         state.blocks.push_back((place, block.clone()));
         Ok(block)
     }

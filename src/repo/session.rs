@@ -7,13 +7,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::log::{PackRef, RecordBody, SealedSnapshot};
 use crate::format::snapshot::Snapshot;
 use crate::format::tree::{ChunkRef, ChunkType, Class};
-use crate::id::{ChunkId, ClientId, SnapshotId};
+use crate::id::{ChunkId, ClientId, PackId, SnapshotId};
 use crate::repo::Repository;
 use crate::repo::block::{OpenBlock, Sealer};
 use crate::repo::cache::{self, IndexReader, StatRow};
 use crate::repo::keys::{Keys, OwnSession};
 use crate::repo::known::{Known, Taken};
-use crate::repo::packer::{FinishedPack, PackedBlock, Packer};
+use crate::repo::packer::{Packed, PackedBlock, Packer, ToPack};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -82,7 +82,7 @@ struct Borrowed {
 
 /// Work for the thread that owns the cache's writing connection.
 enum CacheWork {
-    Pack(FinishedPack),
+    Packed(Packed),
     Stat(i64, Vec<StatRow>),
 }
 
@@ -90,8 +90,10 @@ enum CacheWork {
 pub struct Session {
     repository: Repository,
     shared: Arc<Shared>,
-    blocks: Option<Sender<PackedBlock>>,
+    blocks: Option<Sender<ToPack>>,
     spare: Receiver<Vec<u8>>,
+    /// Packs that claims of this session list.
+    claimed: Mutex<HashSet<PackId>>,
     stat: Option<Sender<CacheWork>>,
     packer: Option<JoinHandle<Result<()>>>,
     indexer: Option<JoinHandle<Result<Vec<PackRef>>>>,
@@ -152,8 +154,8 @@ impl Session {
         let packer = spawn("packer", move || packer.run())?;
         let to_cache = stat.clone();
         let forwarder = spawn("packs", move || {
-            while let Ok(pack) = finished_queue.recv() {
-                if to_cache.send(CacheWork::Pack(pack)).is_err() {
+            while let Ok(packed) = finished_queue.recv() {
+                if to_cache.send(CacheWork::Packed(packed)).is_err() {
                     break;
                 }
             }
@@ -165,6 +167,7 @@ impl Session {
             shared,
             blocks: Some(blocks),
             spare,
+            claimed: Mutex::default(),
             stat: Some(stat),
             packer: Some(packer),
             indexer: Some(indexer),
@@ -262,16 +265,7 @@ impl Session {
         let sessions = sessions.map(|(entry, _)| entry.session).collect();
         let id = SnapshotId::from(id);
         let body = RecordBody::Snapshot { id, snapshot: sealed, packs: packs.clone(), indexes: Vec::new(), sessions };
-        let outrun = Cell::new(false);
-        let still_valid = || {
-            outrun.set(!self.is_valid(&packs)?);
-            if outrun.get() { Err(Error::new(ErrorKind::InUse, "commit the snapshot: a prune was faster")) } else { Ok(()) }
-        };
-        match self.repository.append_if(body, &still_valid) {
-            Ok(_) => Ok(Some((id, snapshot))),
-            Err(_) if outrun.get() => Ok(None),
-            Err(error) => Err(error),
-        }
+        Ok(self.append_unless_outrun(body, &packs)?.then_some((id, snapshot)))
     }
 
     /// True if everything that the session stored or relied on is there, and no prune that is known condemned it.
@@ -287,6 +281,47 @@ impl Session {
         let numbers: Vec<u32> = borrowed.packs.iter().copied().collect();
         let trusted = numbers.iter().all(|number| !barred.contains(number));
         Ok(trusted && cache::index::all_borrowable(&connection, &numbers, packs)?)
+    }
+
+    /// Appends a claim: what the session stored so far, and `snapshot` as a checkpoint of it. Other writers must have been
+    /// flushed since what it names was put. False if a prune condemned something of it: then there is no claim.
+    ///
+    /// # Errors
+    /// Whatever kept data from being stored; the session may go on.
+    pub fn claim(&self, mut writer: ChunkWriter, snapshot: &Snapshot) -> Result<bool> {
+        let bytes = snapshot.encode();
+        let id = self.shared.keys.name(ChunkType::Snapshot, &bytes)?;
+        writer.flush()?;
+        let sealed = writer.seal_snapshot(&id, &bytes)?;
+        let (reply, answer) = bounded(1);
+        self.blocks.as_ref().ok_or_else(over)?.send(ToPack::Barrier(reply)).map_err(|_| over())?;
+        let mut packs = answer.recv().map_err(|_| over())?;
+        packs.extend(self.adopted(&packs)?);
+        packs.sort_unstable();
+        let all = packs.clone();
+        let mut claimed = self.claimed.lock().expect("no code panics while it holds this lock");
+        packs.retain(|pack| !claimed.contains(&pack.id));
+        let new: Vec<PackId> = packs.iter().map(|pack| pack.id).collect();
+        let body = RecordBody::Claim { packs, checkpoint: Some((SnapshotId::from(id), sealed)) };
+        let appended = self.append_unless_outrun(body, &all)?;
+        if appended {
+            claimed.extend(new);
+        }
+        Ok(appended)
+    }
+
+    /// Appends a record that relies on what the session stored and borrowed; false if a prune outran it.
+    fn append_unless_outrun(&self, body: RecordBody, packs: &[PackRef]) -> Result<bool> {
+        let outrun = Cell::new(false);
+        let still_valid = || {
+            outrun.set(!self.is_valid(packs)?);
+            if outrun.get() { Err(Error::new(ErrorKind::InUse, "append a record: a prune was faster")) } else { Ok(()) }
+        };
+        match self.repository.append_if(body, &still_valid) {
+            Ok(_) => Ok(true),
+            Err(_) if outrun.get() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Packs that an earlier, interrupted session left: their chunks may have been taken as known.
@@ -344,7 +379,9 @@ fn keep_cache(cache: &cache::Cache, shared: &Shared, work: &Receiver<CacheWork>)
     let mut doubted = Vec::new();
     while let Ok(work) = work.recv() {
         match work {
-            CacheWork::Pack(pack) => {
+            // The other end may have given up waiting.
+            CacheWork::Packed(Packed::Barrier(reply)) => drop(reply.send(packs.clone())),
+            CacheWork::Packed(Packed::Pack(pack)) => {
                 cache::index::insert_pack(&mut connection, &pack.pack, None, &pack.seals, &pack.toc)?;
                 shared.known.settle(pack.toc.blocks.iter().flat_map(|block| block.chunks.iter().map(|chunk| &chunk.prefix)));
                 packs.push(pack.pack);
@@ -364,7 +401,7 @@ fn keep_cache(cache: &cache::Cache, shared: &Shared, work: &Receiver<CacheWork>)
 /// Names, deduplicates, and stores chunks; one for each worker thread.
 pub struct ChunkWriter {
     shared: Arc<Shared>,
-    blocks: Sender<PackedBlock>,
+    blocks: Sender<ToPack>,
     spare: Receiver<Vec<u8>>,
     open: [OpenBlock; 4],
     sealer: Sealer,
@@ -430,7 +467,7 @@ impl ChunkWriter {
         let buffer = self.spare.try_recv().unwrap_or_default();
         let block = self.sealer.seal(&self.shared.keys, &own.key, number, &mut self.open[slot], buffer)?;
         self.shared.bytes_stored.fetch_add(block.bytes.len() as u64, Ordering::Relaxed);
-        self.blocks.send(PackedBlock { seal: seal.clone(), block }).map_err(|_| over())
+        self.blocks.send(ToPack::Block(PackedBlock { seal: seal.clone(), block })).map_err(|_| over())
     }
 
     /// Seals what is open.

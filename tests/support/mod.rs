@@ -90,6 +90,7 @@ impl Bench {
             dry_run: false,
             threads: 3,
             metadata: Vec::new(),
+            checkpoint: lifeboat::ops::backup::CheckpointOptions::default(),
         }
     }
 

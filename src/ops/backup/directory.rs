@@ -1,12 +1,13 @@
 //! A directory that is being backed up: its entries arrive in any order and leave, in order, as pages.
 
+use super::checkpoint::push_node;
 use super::entries::{Entry, ROW_ENTRIES, Remembered};
 use super::pages::PageBuilder;
 use super::run::{Run, Worker};
 use crate::error::Result;
 use crate::format::tree::{Node, encode_node};
 use crate::id::ChunkId;
-use crate::repo::StatRow;
+use crate::repo::{ChunkWriter, StatRow};
 use crate::source::files::{Directory, Names, Stat};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -75,6 +76,8 @@ struct State {
     changed: bool,
     /// The tree is as it was, but what the stat cache keeps of it is not.
     stale: bool,
+    /// Its root page is made.
+    closed: bool,
 }
 
 /// Key of a directory in the stat cache.
@@ -105,6 +108,7 @@ impl Dir {
             kept: 0,
             changed: origin.is_none() || remembered.root().is_none(),
             stale: false,
+            closed: false,
         };
         Self { parent, origin, path, directory, stat, top, listing, remembered, state: Mutex::new(state) }
     }
@@ -168,6 +172,7 @@ impl Dir {
     fn root(&self, run: &Run<'_>, worker: &mut Worker) -> Result<ChunkId> {
         let mut state = self.state.lock().expect("no code panics while it holds this lock");
         let state = &mut *state;
+        state.closed = true;
         let present = state.kept + state.slots.iter().filter(|slot| matches!(slot, Slot::Done(Some(_)))).count();
         let same = !state.changed && present == self.remembered.len();
         let trusted = self.origin.is_some_and(|origin| worker.stat[origin].trusted());
@@ -186,6 +191,33 @@ impl Dir {
             run.session.save_stat(worker.stat[origin].origin(), vec![row]);
         }
         Ok(root)
+    }
+
+    /// How many directories are above it.
+    pub(super) fn depth(&self) -> usize {
+        std::iter::successors(self.parent.as_ref(), |(parent, _)| parent.parent.as_ref()).count()
+    }
+
+    /// The directory with the entries that are finished, and with what `part` has of those at other positions; nothing
+    /// once it is closed.
+    pub(super) fn so_far<'n>(
+        &self,
+        part: &dyn Fn(usize) -> Option<&'n Node>,
+        writer: &mut ChunkWriter,
+    ) -> Result<Option<(Node, ChunkId)>> {
+        let state = self.state.lock().expect("no code panics while it holds this lock");
+        if state.closed {
+            return Ok(None);
+        }
+        let mut pages = state.pages.clone();
+        for (position, slot) in (state.base..).zip(&state.slots) {
+            match (slot, part(position)) {
+                (Slot::Done(Some(entry)), _) => pages.push(entry.name(), entry.node(), writer)?,
+                (Slot::Waiting, Some(node)) => push_node(&mut pages, node, writer)?,
+                _ => {}
+            }
+        }
+        Ok(Some((state.node.clone(), pages.finish(writer)?)))
     }
 
     /// Ends the directory and tells the one above, which may end with it, up to the top.

@@ -1,5 +1,6 @@
 //! `backup`: one snapshot of paths, of a stream, or of a command's output.
 
+mod checkpoint;
 mod content;
 mod directory;
 mod entries;
@@ -9,6 +10,8 @@ mod run;
 mod stream;
 mod tops;
 mod walk;
+
+pub use checkpoint::CheckpointOptions;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer, Stage, stop_if_asked};
@@ -67,6 +70,8 @@ pub struct BackupOptions {
     pub threads: usize,
     /// Application metadata by name.
     pub metadata: Vec<(String, String)>,
+    /// When to write down what is done so far.
+    pub checkpoint: CheckpointOptions,
 }
 
 /// What a backup did.
@@ -188,7 +193,8 @@ fn attempt(
         let stat = origins.iter().map(|origin| origin.reopen(repository)).collect::<Result<Vec<_>>>()?;
         let seen = origins.iter().map(|_| Vec::new()).collect();
         let (buffer, node) = (Vec::new(), Vec::new());
-        workers.push(Mutex::new(Worker { writer: session.writer()?, owners: Owners::new(), buffer, node, stat, seen }));
+        let lists = repository.reader()?;
+        workers.push(Mutex::new(Worker { writer: session.writer()?, lists, owners: Owners::new(), buffer, node, stat, seen }));
     }
     let read = ReadOptions { atime: options.atime, xattrs: true, flags: true };
     let parts = (repository.chunker()?, Rules::new(&options.rules)?, read, options.reread);
@@ -198,7 +204,16 @@ fn attempt(
         run.progress.bytes_total.store(parent.snapshot.counts.bytes, std::sync::atomic::Ordering::Relaxed);
     }
     observer.observe(Event::Started(Stage::BackingUp, &run.progress));
-    let walked = walk_all(&run, &pool, &from, tops);
+    let ending = checkpoint::Ending::default();
+    let walked = std::thread::scope(|scope| {
+        if !options.dry_run {
+            let (run, when, snapshot, ending) = (&run, options.checkpoint, &snapshot, &ending);
+            scope.spawn(move || checkpoint::keep(run, when, snapshot, ending));
+        }
+        let walked = walk_all(&run, &pool, &from, tops);
+        ending.tell();
+        walked
+    });
     observer.observe(Event::Finished(Stage::BackingUp));
     let walked = walked.and_then(|root| stop_if_asked(observer).map(|()| root));
     let (failures, failure_count) = run.take_failures();

@@ -6,7 +6,7 @@ use crate::id::ChunkId;
 use crate::repo::ChunkWriter;
 
 /// Takes encoded nodes in ascending order of their names.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct PageBuilder {
     nodes: Vec<u8>,
     count: usize,

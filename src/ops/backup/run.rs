@@ -1,14 +1,15 @@
 //! What all workers of a backup share, and what each has of its own.
 
+use super::directory::Dir;
 use crate::error::Error;
 use crate::event::{Event, Observer, Progress};
 use crate::format::snapshot::{Counts, Failure, MAX_FAILURES};
 use crate::format::tree::Content;
-use crate::repo::{ChunkWriter, Chunker, StatCache};
+use crate::repo::{ChunkWriter, Chunker, Reader, StatCache};
 use crate::source::files::{Owners, ReadOptions, Rules};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 /// Contents of files with several names that are remembered, so that each is read once.
 const MAX_LINKS: usize = 1 << 20;
@@ -16,6 +17,8 @@ const MAX_LINKS: usize = 1 << 20;
 /// What one worker thread has of its own.
 pub(super) struct Worker {
     pub(super) writer: ChunkWriter,
+    /// Reads lists of chunks back, to see whether a long file is stored.
+    pub(super) lists: Reader,
     pub(super) owners: Owners,
     /// For the bytes of files; grows to a segment and stays.
     pub(super) buffer: Vec<u8>,
@@ -47,6 +50,8 @@ pub(super) struct Run<'a> {
     pub(super) workers: Vec<Mutex<Worker>>,
     pub(super) counts: Mutex<Counts>,
     pub(super) bytes_read: AtomicU64,
+    /// Directories that may be open; those that are gone are dropped now and then.
+    open: Mutex<Vec<Weak<Dir>>>,
     pub(super) links: Mutex<HashMap<(u64, u64), Linked>>,
     failures: Mutex<(Vec<Failure>, u64)>,
     fatal: Mutex<Option<Error>>,
@@ -74,6 +79,7 @@ impl<'a> Run<'a> {
             workers,
             counts: Mutex::default(),
             bytes_read: AtomicU64::new(0),
+            open: Mutex::default(),
             links: Mutex::default(),
             failures: Mutex::default(),
             fatal: Mutex::default(),
@@ -86,6 +92,22 @@ impl<'a> Run<'a> {
     pub(super) fn worker(&self) -> MutexGuard<'_, Worker> {
         let number = rayon::current_thread_index().expect("walks run in the pool");
         self.workers[number].lock().expect("no code panics while it holds this lock")
+    }
+
+    /// Notes that a directory is open.
+    pub(super) fn opened(&self, dir: &Arc<Dir>) {
+        let mut open = self.open.lock().expect("no code panics while it holds this lock");
+        if open.len() == open.capacity() {
+            open.retain(|dir| dir.strong_count() > 0);
+            let length = open.len();
+            open.reserve(length.max(64));
+        }
+        open.push(Arc::downgrade(dir));
+    }
+
+    /// Directories that may be open.
+    pub(super) fn open_directories(&self) -> Vec<Arc<Dir>> {
+        self.open.lock().expect("no code panics while it holds this lock").iter().filter_map(Weak::upgrade).collect()
     }
 
     /// True if the backup cannot or should not go on.

@@ -8,7 +8,7 @@ use super::run::{Linked, Run, Worker};
 use super::tops::Tops;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::format::tree::{Content, Node, NodeKind, decode_node};
+use crate::format::tree::{ChunkRef, ChunkType, Content, ListPage, Node, NodeKind, decode_node};
 use crate::source::files::{Directory, SourceFile, Stat};
 use rayon::Scope;
 use std::sync::Arc;
@@ -93,6 +93,7 @@ fn open(
 
 /// Begins with the entries of an opened directory.
 pub(super) fn begin<'s>(scope: &Scope<'s>, run: &'s Run<'s>, dir: Arc<Dir>, tops: Option<Tops>) {
+    run.opened(&dir);
     if dir.listing.len() == 0 {
         let mut worker = run.worker();
         if let Err(error) = dir.finish(run, &mut worker) {
@@ -207,7 +208,27 @@ fn is_kept(worker: &mut Worker, dir: &Dir, packed: Packed<'_>) -> Result<bool> {
         return Ok(true);
     }
     let Ok((node, _)) = decode_node(packed.node()) else { return Ok(false) };
-    let Content::Chunks(chunks) = &node.content else { return Ok(false) };
+    let mut lists = match &node.content {
+        Content::Chunks(chunks) => return all_stored(worker, chunks),
+        Content::List { root, .. } => vec![root.id],
+    };
+    // Which chunks a long file has is said by lists, which not every key can read back.
+    while let Some(id) = lists.pop() {
+        if !worker.writer.is_stored(&id)? {
+            return Ok(false);
+        }
+        let page = worker.lists.chunk(ChunkType::List, &id).and_then(|bytes| ListPage::decode(&bytes));
+        let Ok(page) = page else { return Ok(false) };
+        match page.depth {
+            0 if !all_stored(worker, &page.refs)? => return Ok(false),
+            0 => {}
+            _ => lists.extend(page.refs.iter().map(|reference| reference.id)),
+        }
+    }
+    Ok(true)
+}
+
+fn all_stored(worker: &mut Worker, chunks: &[ChunkRef]) -> Result<bool> {
     for chunk in chunks {
         if !worker.writer.is_stored(&chunk.id)? {
             return Ok(false);
