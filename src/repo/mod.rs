@@ -6,6 +6,7 @@
 mod block;
 mod cache;
 mod chunker;
+mod commit;
 mod filter;
 mod gc;
 mod keys;

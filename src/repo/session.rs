@@ -3,11 +3,10 @@
 //! Workers cut and seal; one thread packs; one thread keeps the cache. Every channel is bounded, and the buffers of
 //! sealed blocks go round, so memory is workers × block plus what waits for the packer.
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::format::log::{PackRef, RecordBody, SealedSnapshot};
-use crate::format::snapshot::Snapshot;
+use crate::error::{Error, Result};
+use crate::format::log::{PackRef, SealedSnapshot};
 use crate::format::tree::{ChunkRef, ChunkType, Class};
-use crate::id::{ChunkId, ClientId, PackId, SnapshotId};
+use crate::id::{ChunkId, ClientId, PackId, SessionId};
 use crate::repo::Repository;
 use crate::repo::block::{OpenBlock, Sealer};
 use crate::repo::cache::{self, IndexReader, StatRow};
@@ -15,7 +14,6 @@ use crate::repo::keys::{Keys, OwnSession};
 use crate::repo::known::{Known, Taken};
 use crate::repo::packer::{Packed, PackedBlock, Packer, ToPack};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use std::cell::Cell;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -52,10 +50,10 @@ impl OpenSession {
 }
 
 /// What all workers of a session share.
-struct Shared {
-    keys: Arc<Keys>,
+pub(super) struct Shared {
+    pub(super) keys: Arc<Keys>,
     known: Known,
-    borrowed: Mutex<Borrowed>,
+    pub(super) borrowed: Mutex<Borrowed>,
     sessions: [OpenSession; 2],
     dry_run: bool,
     block_target: usize,
@@ -66,6 +64,11 @@ struct Shared {
 }
 
 impl Shared {
+    /// The sessions that were begun, one of each class at most.
+    pub(super) fn begun(&self) -> impl Iterator<Item = (Class, SessionId)> {
+        self.sessions.iter().filter_map(|session| session.own.get()).map(|(entry, _)| (entry.class, entry.session))
+    }
+
     fn session(&self, class: Class) -> &OpenSession {
         &self.sessions[usize::from(class == Class::Meta)]
     }
@@ -73,11 +76,11 @@ impl Shared {
 
 /// What a session relies on without having stored it itself.
 #[derive(Default)]
-struct Borrowed {
+pub(super) struct Borrowed {
     /// All that the index held at the start: a tree was taken over without looking its chunks up.
-    everything: bool,
+    pub(super) everything: bool,
     /// Numbers of packs.
-    packs: HashSet<u32>,
+    pub(super) packs: HashSet<u32>,
 }
 
 /// Work for the thread that owns the cache's writing connection.
@@ -88,19 +91,19 @@ enum CacheWork {
 
 /// A run of a writer.
 pub struct Session {
-    repository: Repository,
-    shared: Arc<Shared>,
-    blocks: Option<Sender<ToPack>>,
+    pub(super) repository: Repository,
+    pub(super) shared: Arc<Shared>,
+    pub(super) blocks: Option<Sender<ToPack>>,
     spare: Receiver<Vec<u8>>,
     /// Packs that claims of this session list.
-    claimed: Mutex<HashSet<PackId>>,
+    pub(super) claimed: Mutex<HashSet<PackId>>,
     stat: Option<Sender<CacheWork>>,
     packer: Option<JoinHandle<Result<()>>>,
     indexer: Option<JoinHandle<Result<Vec<PackRef>>>>,
     forwarder: Option<JoinHandle<()>>,
-    trusting: Vec<ClientId>,
-    incarnation: Vec<u8>,
-    epoch: i64,
+    pub(super) trusting: Vec<ClientId>,
+    pub(super) incarnation: Vec<u8>,
+    pub(super) epoch: i64,
 }
 
 /// Counts of a session.
@@ -219,7 +222,7 @@ impl Session {
     }
 
     /// Ends the threads; returns the packs written. All writers must be gone.
-    fn finish(&mut self) -> Result<Vec<PackRef>> {
+    pub(super) fn finish(&mut self) -> Result<Vec<PackRef>> {
         self.blocks = None;
         let packed = join(self.packer.take());
         self.stat = None;
@@ -229,106 +232,6 @@ impl Session {
         let packs = join(self.indexer.take());
         packed?;
         packs.map(Option::unwrap_or_default)
-    }
-
-    /// Commits `snapshot`: all packs are durable, then the record makes it visible. All other writers must be flushed
-    /// and gone. `complete` is asked for the final snapshot once the counts are known.
-    ///
-    /// `None` if a prune condemned something that the session relied on: then nothing was committed, and what the session
-    /// stored stays known, so that doing it all again stores only what is missing.
-    ///
-    /// # Errors
-    /// Whatever kept data from being stored; then nothing is committed.
-    pub fn commit(
-        mut self,
-        mut writer: ChunkWriter,
-        complete: impl FnOnce(SessionCounts) -> Snapshot,
-    ) -> Result<Option<(SnapshotId, Snapshot)>> {
-        writer.flush()?;
-        let counts = self.counts();
-        let snapshot = complete(counts);
-        let bytes = snapshot.encode();
-        let id = self.shared.keys.name(ChunkType::Snapshot, &bytes)?;
-        let meta = self.shared.session(Class::Meta);
-        if meta.own.get().is_some() {
-            // Some meta pack is being written anyway: with the snapshot in it, the log can be rebuilt from packs.
-            writer.put(ChunkType::Snapshot, &bytes)?;
-            writer.flush()?;
-        }
-        let sealed = writer.seal_snapshot(&id, &bytes)?;
-        drop(writer);
-        let mut packs = self.finish()?;
-        packs.extend(self.adopted(&packs)?);
-        packs.sort_unstable();
-        packs.dedup();
-        let sessions = self.shared.sessions.iter().filter_map(|session| session.own.get());
-        let sessions = sessions.map(|(entry, _)| entry.session).collect();
-        let id = SnapshotId::from(id);
-        let body = RecordBody::Snapshot { id, snapshot: sealed, packs: packs.clone(), indexes: Vec::new(), sessions };
-        Ok(self.append_unless_outrun(body, &packs)?.then_some((id, snapshot)))
-    }
-
-    /// True if everything that the session stored or relied on is there, and no prune that is known condemned it.
-    fn is_valid(&self, packs: &[PackRef]) -> Result<bool> {
-        let connection = self.repository.connection();
-        let borrowed = self.shared.borrowed.lock().expect("no code panics while it holds this lock");
-        let same_cache = cache::index::incarnation(&connection)? == self.incarnation;
-        let unchanged = same_cache && cache::index::epoch(&connection)? == self.epoch;
-        if (borrowed.everything && !unchanged) || (!borrowed.packs.is_empty() && !same_cache) {
-            return Ok(false);
-        }
-        let barred = cache::index::unborrowable(&connection, &self.trusting)?;
-        let numbers: Vec<u32> = borrowed.packs.iter().copied().collect();
-        let trusted = numbers.iter().all(|number| !barred.contains(number));
-        Ok(trusted && cache::index::all_borrowable(&connection, &numbers, packs)?)
-    }
-
-    /// Appends a claim: what the session stored so far, and `snapshot` as a checkpoint of it. Other writers must have been
-    /// flushed since what it names was put. False if a prune condemned something of it: then there is no claim.
-    ///
-    /// # Errors
-    /// Whatever kept data from being stored; the session may go on.
-    pub fn claim(&self, mut writer: ChunkWriter, snapshot: &Snapshot) -> Result<bool> {
-        let bytes = snapshot.encode();
-        let id = self.shared.keys.name(ChunkType::Snapshot, &bytes)?;
-        writer.flush()?;
-        let sealed = writer.seal_snapshot(&id, &bytes)?;
-        let (reply, answer) = bounded(1);
-        self.blocks.as_ref().ok_or_else(over)?.send(ToPack::Barrier(reply)).map_err(|_| over())?;
-        let mut packs = answer.recv().map_err(|_| over())?;
-        packs.extend(self.adopted(&packs)?);
-        packs.sort_unstable();
-        let all = packs.clone();
-        let mut claimed = self.claimed.lock().expect("no code panics while it holds this lock");
-        packs.retain(|pack| !claimed.contains(&pack.id));
-        let new: Vec<PackId> = packs.iter().map(|pack| pack.id).collect();
-        let body = RecordBody::Claim { packs, checkpoint: Some((SnapshotId::from(id), sealed)) };
-        let appended = self.append_unless_outrun(body, &all)?;
-        if appended {
-            claimed.extend(new);
-        }
-        Ok(appended)
-    }
-
-    /// Appends a record that relies on what the session stored and borrowed; false if a prune outran it.
-    fn append_unless_outrun(&self, body: RecordBody, packs: &[PackRef]) -> Result<bool> {
-        let outrun = Cell::new(false);
-        let still_valid = || {
-            outrun.set(!self.is_valid(packs)?);
-            if outrun.get() { Err(Error::new(ErrorKind::InUse, "append a record: a prune was faster")) } else { Ok(()) }
-        };
-        match self.repository.append_if(body, &still_valid) {
-            Ok(_) => Ok(true),
-            Err(_) if outrun.get() => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Packs that an earlier, interrupted session left: their chunks may have been taken as known.
-    fn adopted(&self, own: &[PackRef]) -> Result<Vec<PackRef>> {
-        let connection = self.repository.connection();
-        let unlogged = cache::index::unlogged_packs(&connection)?;
-        Ok(unlogged.into_iter().filter(|pack| !own.contains(pack)).collect())
     }
 
     /// Ends a session that wrote chunks anew for a prune; returns its packs, which are durable.
@@ -354,7 +257,7 @@ impl Drop for Session {
     }
 }
 
-fn over() -> Error {
+pub(super) fn over() -> Error {
     Error::failed("store a chunk: the session has ended")
 }
 
@@ -480,7 +383,7 @@ impl ChunkWriter {
     }
 
     /// Seals a snapshot for its record.
-    fn seal_snapshot(&mut self, id: &ChunkId, bytes: &[u8]) -> Result<SealedSnapshot> {
+    pub(super) fn seal_snapshot(&mut self, id: &ChunkId, bytes: &[u8]) -> Result<SealedSnapshot> {
         let session = self.shared.session(Class::Meta);
         let (seal, own) = session.get(&self.shared.keys, Class::Meta)?;
         let number = session.next_number.fetch_add(1, Ordering::Relaxed);

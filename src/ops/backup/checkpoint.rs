@@ -35,13 +35,13 @@ impl Default for CheckpointOptions {
 
 /// Tells the thread that the walk has ended.
 #[derive(Default)]
-pub(super) struct Ending {
+struct Ending {
     ended: Mutex<bool>,
     changed: Condvar,
 }
 
 impl Ending {
-    pub(super) fn tell(&self) {
+    fn tell(&self) {
         *self.ended.lock().expect("no code panics while it holds this lock") = true;
         self.changed.notify_all();
     }
@@ -54,8 +54,27 @@ impl Ending {
     }
 }
 
+/// Walks, and writes checkpoints meanwhile if it should.
+pub(super) fn alongside<T>(
+    run: &Run<'_>,
+    options: Option<CheckpointOptions>,
+    snapshot: &Snapshot,
+    walk: impl FnOnce() -> T,
+) -> T {
+    let ending = Ending::default();
+    std::thread::scope(|scope| {
+        if let Some(options) = options {
+            let ending = &ending;
+            scope.spawn(move || keep(run, options, snapshot, ending));
+        }
+        let walked = walk();
+        ending.tell();
+        walked
+    })
+}
+
 /// Writes checkpoints until the walk has ended. One that fails is a warning: what matters is the end.
-pub(super) fn keep(run: &Run<'_>, options: CheckpointOptions, snapshot: &Snapshot, ending: &Ending) {
+fn keep(run: &Run<'_>, options: CheckpointOptions, snapshot: &Snapshot, ending: &Ending) {
     let pause = (options.every / 4).clamp(Duration::from_millis(1), Duration::from_secs(1));
     let mut last = (Instant::now(), 0);
     while !ending.wait(pause) {

@@ -204,16 +204,8 @@ fn attempt(
         run.progress.bytes_total.store(parent.snapshot.counts.bytes, std::sync::atomic::Ordering::Relaxed);
     }
     observer.observe(Event::Started(Stage::BackingUp, &run.progress));
-    let ending = checkpoint::Ending::default();
-    let walked = std::thread::scope(|scope| {
-        if !options.dry_run {
-            let (run, when, snapshot, ending) = (&run, options.checkpoint, &snapshot, &ending);
-            scope.spawn(move || checkpoint::keep(run, when, snapshot, ending));
-        }
-        let walked = walk_all(&run, &pool, &from, tops);
-        ending.tell();
-        walked
-    });
+    let when = (!options.dry_run).then_some(options.checkpoint);
+    let walked = checkpoint::alongside(&run, when, &snapshot, || walk_all(&run, &pool, &from, tops));
     observer.observe(Event::Finished(Stage::BackingUp));
     let walked = walked.and_then(|root| stop_if_asked(observer).map(|()| root));
     let (failures, failure_count) = run.take_failures();

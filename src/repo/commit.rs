@@ -1,0 +1,112 @@
+//! How a session becomes visible: what it stored is durable, what it borrowed is still there, then one record says so.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::log::{PackRef, RecordBody};
+use crate::format::snapshot::Snapshot;
+use crate::format::tree::{ChunkType, Class};
+use crate::id::{PackId, SnapshotId};
+use crate::repo::cache;
+use crate::repo::packer::ToPack;
+use crate::repo::session::{ChunkWriter, Session, SessionCounts, over};
+use crossbeam_channel::bounded;
+use std::cell::Cell;
+
+impl Session {
+    /// Commits `snapshot`: all packs are durable, then the record makes it visible. All other writers must be flushed
+    /// and gone. `complete` is asked for the final snapshot once the counts are known.
+    ///
+    /// `None` if a prune condemned something that the session relied on: then nothing was committed, and what the session
+    /// stored stays known, so that doing it all again stores only what is missing.
+    ///
+    /// # Errors
+    /// Whatever kept data from being stored; then nothing is committed.
+    pub fn commit(
+        mut self,
+        mut writer: ChunkWriter,
+        complete: impl FnOnce(SessionCounts) -> Snapshot,
+    ) -> Result<Option<(SnapshotId, Snapshot)>> {
+        writer.flush()?;
+        let counts = self.counts();
+        let snapshot = complete(counts);
+        let bytes = snapshot.encode();
+        let id = self.shared.keys.name(ChunkType::Snapshot, &bytes)?;
+        if self.shared.begun().any(|(class, _)| class == Class::Meta) {
+            // Some meta pack is being written anyway: with the snapshot in it, the log can be rebuilt from packs.
+            writer.put(ChunkType::Snapshot, &bytes)?;
+            writer.flush()?;
+        }
+        let sealed = writer.seal_snapshot(&id, &bytes)?;
+        drop(writer);
+        let mut packs = self.finish()?;
+        packs.extend(self.adopted(&packs)?);
+        packs.sort_unstable();
+        packs.dedup();
+        let sessions = self.shared.begun().map(|(_, session)| session).collect();
+        let id = SnapshotId::from(id);
+        let body = RecordBody::Snapshot { id, snapshot: sealed, packs: packs.clone(), indexes: Vec::new(), sessions };
+        Ok(self.append_unless_outrun(body, &packs)?.then_some((id, snapshot)))
+    }
+
+    /// True if everything that the session stored or relied on is there, and no prune that is known condemned it.
+    fn is_valid(&self, packs: &[PackRef]) -> Result<bool> {
+        let connection = self.repository.connection();
+        let borrowed = self.shared.borrowed.lock().expect("no code panics while it holds this lock");
+        let same_cache = cache::index::incarnation(&connection)? == self.incarnation;
+        let unchanged = same_cache && cache::index::epoch(&connection)? == self.epoch;
+        if (borrowed.everything && !unchanged) || (!borrowed.packs.is_empty() && !same_cache) {
+            return Ok(false);
+        }
+        let barred = cache::index::unborrowable(&connection, &self.trusting)?;
+        let numbers: Vec<u32> = borrowed.packs.iter().copied().collect();
+        let trusted = numbers.iter().all(|number| !barred.contains(number));
+        Ok(trusted && cache::index::all_borrowable(&connection, &numbers, packs)?)
+    }
+
+    /// Appends a claim: what the session stored so far, and `snapshot` as a checkpoint of it. Other writers must have been
+    /// flushed since what it names was put. False if a prune condemned something of it: then there is no claim.
+    ///
+    /// # Errors
+    /// Whatever kept data from being stored; the session may go on.
+    pub fn claim(&self, mut writer: ChunkWriter, snapshot: &Snapshot) -> Result<bool> {
+        let bytes = snapshot.encode();
+        let id = self.shared.keys.name(ChunkType::Snapshot, &bytes)?;
+        writer.flush()?;
+        let sealed = writer.seal_snapshot(&id, &bytes)?;
+        let (reply, answer) = bounded(1);
+        self.blocks.as_ref().ok_or_else(over)?.send(ToPack::Barrier(reply)).map_err(|_| over())?;
+        let mut packs = answer.recv().map_err(|_| over())?;
+        packs.extend(self.adopted(&packs)?);
+        packs.sort_unstable();
+        let all = packs.clone();
+        let mut claimed = self.claimed.lock().expect("no code panics while it holds this lock");
+        packs.retain(|pack| !claimed.contains(&pack.id));
+        let new: Vec<PackId> = packs.iter().map(|pack| pack.id).collect();
+        let body = RecordBody::Claim { packs, checkpoint: Some((SnapshotId::from(id), sealed)) };
+        let appended = self.append_unless_outrun(body, &all)?;
+        if appended {
+            claimed.extend(new);
+        }
+        Ok(appended)
+    }
+
+    /// Appends a record that relies on what the session stored and borrowed; false if a prune outran it.
+    fn append_unless_outrun(&self, body: RecordBody, packs: &[PackRef]) -> Result<bool> {
+        let outrun = Cell::new(false);
+        let still_valid = || {
+            outrun.set(!self.is_valid(packs)?);
+            if outrun.get() { Err(Error::new(ErrorKind::InUse, "append a record: a prune was faster")) } else { Ok(()) }
+        };
+        match self.repository.append_if(body, &still_valid) {
+            Ok(_) => Ok(true),
+            Err(_) if outrun.get() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Packs that an earlier, interrupted session left: their chunks may have been taken as known.
+    fn adopted(&self, own: &[PackRef]) -> Result<Vec<PackRef>> {
+        let connection = self.repository.connection();
+        let unlogged = cache::index::unlogged_packs(&connection)?;
+        Ok(unlogged.into_iter().filter(|pack| !own.contains(pack)).collect())
+    }
+}
