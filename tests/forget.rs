@@ -237,6 +237,23 @@ fn snapshots_from_the_future_push_no_good_ones_out() {
 }
 
 #[test]
+fn a_record_that_is_gone_cannot_be_newer_than_all_others() {
+    let (home, ids) = may(4);
+    let repository = home.open();
+    let late = claim(&repository, "2100-01-01T00:00:00Z", |_| ());
+    let entries = repository.snapshots().unwrap();
+    plant(&repository, &home.repository_dir(), "2024-06-01T12:00:00Z", |_| ());
+    let removed = entries.iter().filter(|entry| entry.id == late || entry.id.to_string() == ids[0]);
+    for entry in removed {
+        std::fs::remove_file(home.repository_dir().join(format!("log/{}/{:016x}", entry.client, entry.seq))).unwrap();
+    }
+    let said = fails(&home, &["forget", "--keep-last", "3"], 11);
+    assert!(said.contains("2100-01-01") && said.contains("since before"), "{said}");
+    home.ok(&["forget", &late.to_string()]);
+    home.ok(&["forget", "--keep-last", "3", "--allow-most", "--json"]);
+}
+
+#[test]
 fn a_wrong_time_matters_only_where_something_goes() {
     let (home, _) = may(3);
     let repository = home.open();

@@ -10,7 +10,7 @@ use crate::ops::select::{self, SnapshotFilter};
 use crate::ops::{hold, unforget};
 use crate::plan::age::Age;
 use crate::plan::retention::{Every, GroupBy, Retention, Rule, parse_number};
-use crate::repo::{Repository, SnapshotEntry};
+use crate::repo::{Repository, SnapshotEntry, StoredTime};
 use clap::Args;
 use std::io::{BufRead, IsTerminal, Write};
 use std::num::NonZeroU32;
@@ -293,7 +293,8 @@ fn json(plan: &ForgetPlan, forgotten: bool, refusal: Option<&Error>) -> serde_js
             let entry = &candidate.entry;
             let mut object = show::snapshot_json(Some(&entry.id), &entry.snapshot);
             object.insert("client".into(), entry.client.to_string().into());
-            object.insert("stored".into(), candidate.stored.map(text::json_time).into());
+            let stored = candidate.stored.and_then(|stored| if let StoredTime::At(time) = stored { Some(time) } else { None });
+            object.insert("stored".into(), stored.map(text::json_time).into());
             object.insert("group".into(), decision.group.into());
             object.insert("kept_by".into(), decision.kept_by.clone().into());
             object.insert("goes".into(), decision.kept_by.is_empty().into());

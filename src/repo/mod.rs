@@ -24,7 +24,7 @@ mod view;
 pub use cache::StatRow;
 pub use chunker::Chunker;
 pub use gc::{Decision, PackDecision, PruneOptions, PruneReport};
-pub use log::{LostRecords, Member, Rollback, SnapshotEntry, Standing};
+pub use log::{LostRecords, Member, Rollback, SnapshotEntry, Standing, StoredTime};
 pub use reader::{BlockPlace, Reader};
 pub use session::{ChunkWriter, Session, SessionCounts};
 pub use slots::{Access, NewSlot, OpenOptions, SlotInfo, default_sizes, generate_identity, recipients_of};

@@ -10,7 +10,7 @@ pub use objection::{Allow, Objection};
 use super::select::{self, SnapshotFilter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SnapshotId;
-use crate::repo::{Repository, SnapshotEntry};
+use crate::repo::{Repository, SnapshotEntry, StoredTime};
 
 /// Which of the two times of a snapshot rules go by.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,8 +29,8 @@ pub enum Times {
 pub struct Candidate {
     /// The snapshot.
     pub entry: SnapshotEntry,
-    /// When the store says that its record was written, nanoseconds since 1970, if it still has the record.
-    pub stored: Option<i64>,
+    /// When the store says that its record was written.
+    pub stored: Option<StoredTime>,
 }
 
 impl Candidate {
@@ -38,7 +38,11 @@ impl Candidate {
     #[must_use]
     pub fn time(&self, times: Times) -> i64 {
         match times {
-            Times::Stored => self.stored.unwrap_or(self.entry.snapshot.end),
+            Times::Stored => match self.stored {
+                Some(StoredTime::At(time)) => time,
+                Some(StoredTime::NotAfter(time)) => time.min(self.entry.snapshot.end),
+                None => self.entry.snapshot.end,
+            },
             Times::Checked | Times::Claimed => self.entry.snapshot.end,
         }
     }

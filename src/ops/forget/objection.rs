@@ -3,7 +3,7 @@
 use super::{Candidate, Decision, Times};
 use crate::error::{Error, ErrorKind};
 use crate::id::{ClientId, SnapshotId};
-use crate::repo::SnapshotEntry;
+use crate::repo::{SnapshotEntry, StoredTime};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How far a claimed time may be from the store's: a day in nanoseconds.
@@ -32,8 +32,8 @@ pub enum Objection {
         id: SnapshotId,
         /// When its client says that it ended, nanoseconds since 1970.
         claimed: i64,
-        /// When the store says that its record was written.
-        stored: i64,
+        /// When the store says that its record was written, or before which it was.
+        stored: StoredTime,
         /// How many there are like it, itself included.
         count: usize,
     },
@@ -95,7 +95,12 @@ pub(super) fn to_rules(fates: &Fates, times: Times) -> Vec<Objection> {
 
 /// True if what the client claims is more than a day from what the store says.
 fn is_doubtful(candidate: &Candidate) -> bool {
-    candidate.stored.is_some_and(|stored| stored.abs_diff(candidate.entry.snapshot.end) > DAY)
+    let claimed = candidate.entry.snapshot.end;
+    match candidate.stored {
+        Some(StoredTime::At(stored)) => stored.abs_diff(claimed) > DAY,
+        Some(StoredTime::NotAfter(stored)) => claimed > stored && stored.abs_diff(claimed) > DAY,
+        None => false,
+    }
 }
 
 fn group_name(entry: &SnapshotEntry) -> String {
@@ -148,9 +153,11 @@ impl Objection {
             }
             Self::Times { id, claimed, stored, count } => {
                 let more = if *count > 1 { format!(", and {} more like it", count - 1) } else { String::new() };
-                let (claimed, stored) = (time(*claimed), time(*stored));
-                let why =
-                    format!("snapshot {} claims to be of {claimed}, the store has it since {stored} (UTC){more}", id.short());
+                let (claimed, since) = match stored {
+                    StoredTime::At(stored) => (time(*claimed), format!("since {}", time(*stored))),
+                    StoredTime::NotAfter(stored) => (time(*claimed), format!("since before {}", time(*stored))),
+                };
+                let why = format!("snapshot {} claims to be of {claimed}, the store has it {since} (UTC){more}", id.short());
                 (why, "--times stored goes by the store's times, --times claimed believes the clients' clocks")
             }
             Self::Group { name } => (format!("nothing would be left of {name}"), "add --allow-all if that is meant"),

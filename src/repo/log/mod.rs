@@ -20,6 +20,7 @@ pub use members::Member;
 pub use rollback::{LostRecords, Rollback};
 pub use snapshots::SnapshotEntry;
 pub(super) use snapshots::open_snapshot;
+pub use stored::StoredTime;
 
 /// This machine's clock, nanoseconds since 1970: told to people, and never relied on.
 pub(super) fn now() -> i64 {
