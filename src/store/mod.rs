@@ -5,10 +5,12 @@
 
 mod local;
 mod location;
+mod measured;
 mod memory;
 
 pub use local::Local;
 pub use location::Location;
+pub use measured::{Count, Counts, Measured, ObjectClass, Operation};
 pub use memory::Memory;
 
 use crate::error::{Error, Result};
