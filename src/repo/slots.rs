@@ -11,7 +11,7 @@ use crate::format::log::RecordBody;
 use crate::format::repository::{ChunkSizes, RepositoryFormat};
 use crate::id::{Fingerprint, ObjectHash, RepositoryId, SlotId};
 use crate::repo::{Repository, cache};
-use crate::store::{AnyStore, Created, Key, Location};
+use crate::store::{AnyStore, Key, Location};
 use std::path::PathBuf;
 use zeroize::Zeroizing;
 
@@ -188,8 +188,8 @@ fn owner_bundle(repository: RepositoryId, fingerprint: Fingerprint, seed: &Secre
 }
 
 impl Repository {
-    /// Makes a repository: format, owner's slot, and the first record, in an order that leaves nothing that opens
-    /// before it is whole.
+    /// Makes a repository: owner's slot, the first records, and the format last, so that there is either a whole
+    /// repository or none.
     ///
     /// # Errors
     /// `Refused` if something is there, `Usage` for a recipient that cannot be read.
@@ -225,19 +225,41 @@ impl Repository {
         let wrapped = seal_bundle(&bundle, slot)?;
         let store = create()?;
         let id = SlotId(random()?);
-        store.put(&Key::slot(&id), &wrapped)?;
-        if store.create(&Key::format(), &encoded)? == Created::Exists {
-            return Err(Error::new(
-                ErrorKind::InUse,
-                format!("make the repository {}: another init was faster", store.describe()),
-            ));
+        let begun = Self::begin(&store, (&id, &wrapped, slot), format, &bundle, options);
+        let taken_back = |error| {
+            // Nobody refers to these; what stays where this fails too is no obstacle.
+            let _ = store.delete(&Key::slot(&id));
+            let owner = client_id(&ClientKey::from_seed(&seed.0).public());
+            (0..2).for_each(|seq| drop(store.delete(&Key::log(&owner, seq))));
+            Err(error)
+        };
+        let repository = match begun {
+            Ok(repository) => repository,
+            Err(error) => return taken_back(error),
+        };
+        // Only this makes a repository of it, and all else is there already.
+        if !repository.created(&Key::format(), &encoded)? {
+            let place = store.describe();
+            return taken_back(Error::new(ErrorKind::InUse, format!("make the repository {place}: another init was faster")));
         }
-        let repository = Self::genesis(store, format, fingerprint, &bundle, options)?;
+        Ok(repository)
+    }
+
+    /// Puts everything but the format: slot, first record, and the record of the slot.
+    fn begin(
+        store: &AnyStore,
+        (id, wrapped, slot): (&SlotId, &[u8], &NewSlot),
+        format: RepositoryFormat,
+        bundle: &Bundle,
+        options: &OpenOptions,
+    ) -> Result<Self> {
+        store.put(&Key::slot(id), wrapped)?;
+        let repository = Self::genesis(store.clone(), format, bundle.fingerprint, bundle, options)?;
         let recipient = match slot {
             NewSlot::Recipient(recipient) => recipient.clone(),
             NewSlot::Passphrase(_) => String::new(),
         };
-        repository.append(RecordBody::Slot { id, added: true, label: String::new(), recipient })?;
+        repository.append(RecordBody::Slot { id: *id, added: true, label: String::new(), recipient })?;
         Ok(repository)
     }
 

@@ -3,6 +3,7 @@
 //! An object is written to `tmp/`, synced, and linked to its name, so that whatever is visible is whole and durable.
 //! A failed sync is final: the file is thrown away, never synced again, because the kernel may have dropped its pages.
 
+use super::temporary::{Temporary, remove_dead};
 use super::{Created, Entry, Key, Staged, Store};
 use crate::error::{Error, ErrorKind, Result};
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -11,21 +12,23 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
 /// Descriptors of packs that are kept open for ranged reads.
 const OPEN_FILES: usize = 32;
 /// Bytes after which writing back is started, so that the last sync is short.
 const WRITE_BACK_STEP: u64 = 4 << 20;
 
+const FOLDERS: [&str; 7] = ["tmp", "format", "keys", "packs", "log", "index", "gc"];
+/// Folders in which an `init` leaves nothing before it comes to its end.
+const EMPTY_FOLDERS: [&str; 4] = ["format", "packs", "index", "gc"];
+
 /// A store in a directory.
 pub struct Local {
     root: PathBuf,
     open: Mutex<VecDeque<(Key, Arc<File>)>>,
+    cleaned: Once,
 }
-
-static STAGED: AtomicU64 = AtomicU64::new(0);
 
 impl Local {
     /// Opens the store in `root`.
@@ -33,7 +36,7 @@ impl Local {
     /// # Errors
     /// `NoRepository` if there is no directory or no repository in it.
     pub fn open(root: &Path) -> Result<Self> {
-        let store = Self { root: root.to_owned(), open: Mutex::default() };
+        let store = Self { root: root.to_owned(), open: Mutex::default(), cleaned: Once::new() };
         match fs::symlink_metadata(root.join("format/1")) {
             Ok(_) => Ok(store),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
@@ -45,7 +48,7 @@ impl Local {
         }
     }
 
-    /// Makes the directory and the folders of a store.
+    /// Makes the directory and the folders of a store. What an `init` left that did not come to its end is no obstacle.
     ///
     /// # Errors
     /// `Refused` if something is there.
@@ -53,17 +56,16 @@ impl Local {
         let failed = |error| Error::io("make the repository", root.display(), error);
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700).create(root).map_err(failed)?;
-        let other = |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.file_name() != "tmp");
-        if fs::read_dir(root).map_err(failed)?.any(other) {
+        if !is_vacant(root).map_err(failed)? {
             let message = format!("make the repository {}: the directory is not empty", root.display());
             let hint = "choose an empty directory; if a repository is there already, use it without init";
             return Err(Error::new(ErrorKind::Refused, message).with_hint(hint));
         }
-        for folder in ["tmp", "format", "keys", "packs", "log", "index", "gc"] {
+        for folder in FOLDERS {
             builder.create(root.join(folder)).map_err(failed)?;
         }
         sync_directory(root)?;
-        Ok(Self { root: root.to_owned(), open: Mutex::default() })
+        Ok(Self { root: root.to_owned(), open: Mutex::default(), cleaned: Once::new() })
     }
 
     fn path(&self, key: &Key) -> PathBuf {
@@ -89,47 +91,49 @@ impl Local {
         let path = self.path(key);
         let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).expect("flags fit");
         let opened = fs::OpenOptions::new().read(true).custom_flags(flags).open(&path);
-        let file = opened.map_err(|error| Error::io("read the object", key, error))?;
-        let regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
-        if regular { Ok(file) } else { Err(Error::damaged(format!("read the object {key}: it is no file"))) }
+        let is_link = |error: &io::Error| error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+        let file = opened.map_err(|error| match is_link(&error) {
+            true => no_file(key),
+            false => Error::io("read the object", key, error),
+        })?;
+        if file.metadata().is_ok_and(|metadata| metadata.is_file()) { Ok(file) } else { Err(no_file(key)) }
     }
 
+    /// What the object is like, `None` if there is none.
+    fn look_at(&self, key: &Key) -> Result<Option<fs::Metadata>> {
+        match fs::symlink_metadata(self.path(key)) {
+            Ok(metadata) if metadata.is_file() => Ok(Some(metadata)),
+            Ok(_) => Err(no_file(key)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("look at the object", key, error)),
+        }
+    }
+
+    /// A new temporary file. Before the first one, so that there is room for it, what dead writers left is removed.
     fn temporary(&self) -> Result<StagedFile> {
-        let number = STAGED.fetch_add(1, Ordering::Relaxed);
-        let folder = self.root.join("tmp");
-        let mut random = [0; 4];
-        getrandom::fill(&mut random).map_err(|error| Error::failed(format!("draw a random name: {error}")))?;
-        let path = folder.join(format!("{}.{number}.{:08x}", std::process::id(), u32::from_le_bytes(random)));
-        let make = || fs::OpenOptions::new().write(true).create_new(true).mode(0o400).open(&path);
-        let file = match make() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).and_then(|()| make())
+        self.cleaned.call_once(|| {
+            remove_dead(&self.root, None);
+            if let Some(now) = Temporary::new(&self.root).ok().and_then(|temporary| temporary.made_at()) {
+                remove_dead(&self.root, Some(now));
             }
-            other => other,
-        };
-        let file = file.map_err(|error| Error::io("write to the repository", self.root.display(), error))?;
-        Ok(StagedFile { file, path, root: self.root.clone(), written: 0, started: 0 })
+        });
+        let temporary = Temporary::new(&self.root)?;
+        Ok(StagedFile { temporary, root: self.root.clone(), written: 0, started: 0 })
     }
 }
 
 /// A file in `tmp/`; removed when dropped.
 struct StagedFile {
-    file: File,
-    path: PathBuf,
+    temporary: Temporary,
     root: PathBuf,
     written: u64,
     started: u64,
 }
 
-impl Drop for StagedFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
 impl StagedFile {
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|error| Error::io("write to the repository", self.root.display(), error))?;
+        let mut file = &self.temporary.file;
+        file.write_all(bytes).map_err(|error| Error::io("write to the repository", self.root.display(), error))?;
         self.written += bytes.len() as u64;
         if self.written - self.started >= WRITE_BACK_STEP {
             self.start_write_back();
@@ -142,7 +146,7 @@ impl StagedFile {
     fn start_write_back(&mut self) {
         use rustix::fs::{Advice, fadvise};
         let length = std::num::NonZeroU64::new(self.written - self.started);
-        let _ = fadvise(&self.file, self.started, length, Advice::DontNeed);
+        let _ = fadvise(&self.temporary.file, self.started, length, Advice::DontNeed);
         self.started = self.written;
     }
 
@@ -154,13 +158,13 @@ impl StagedFile {
     /// Syncs and links to the name; false if the name was taken.
     fn publish(self, key: &Key) -> Result<bool> {
         let failed = |error| Error::io("store the object", key, error);
-        self.file.sync_data().map_err(failed)?;
+        self.temporary.file.sync_data().map_err(failed)?;
         let target = self.root.join(key.as_str());
         let folder = target.parent().expect("keys have a folder");
-        let linked = match link(&self.path, &target) {
+        let linked = match link(&self.temporary.path, &target) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 make_folder(&self.root, folder)?;
-                link(&self.path, &target)
+                link(&self.temporary.path, &target)
             }
             other => other,
         };
@@ -183,6 +187,19 @@ impl Staged for StagedFile {
     }
 }
 
+/// The error for something else, such as a directory or a link, where an object should be.
+fn no_file(key: &Key) -> Error {
+    Error::damaged(format!("read the object {key}: it is no file"))
+        .with_hint("something else was put in its place in the directory of the repository; move that away")
+}
+
+fn cut_off(key: &Key, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => Error::damaged(format!("read the object {key}: it is cut off")),
+        _ => Error::io("read the object", key, error),
+    }
+}
+
 /// Gives the file a second name, failing if that is taken. Both operations are atomic; some file systems lack one of them.
 fn link(from: &Path, to: &Path) -> io::Result<()> {
     match rustix::fs::linkat(rustix::fs::CWD, from, rustix::fs::CWD, to, AtFlags::empty()) {
@@ -200,6 +217,23 @@ fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 fn rename_new(_: &Path, _: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "this file system has no hard links"))
+}
+
+/// True if there is nothing in the directory but what a store begins with.
+fn is_vacant(root: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == "lost+found" {
+            continue;
+        }
+        let known = FOLDERS.iter().any(|folder| name == *folder) && entry.file_type()?.is_dir();
+        let empty = EMPTY_FOLDERS.iter().any(|folder| name == *folder);
+        if !known || (empty && fs::read_dir(entry.path())?.next().is_some()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn make_folder(root: &Path, folder: &Path) -> Result<()> {
@@ -251,31 +285,20 @@ impl Store for Local {
             return Err(Error::damaged(format!("read the object {key}: {size} bytes are more than it can have")));
         }
         let mut bytes = vec![0; usize::try_from(size).expect("limits are far below the address space")];
-        file.read_exact_at(&mut bytes, 0).map_err(|error| Error::io("read the object", key, error))?;
+        file.read_exact_at(&mut bytes, 0).map_err(|error| cut_off(key, error))?;
         Ok(bytes)
     }
 
     fn read_at(&self, key: &Key, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.file(key)?.read_exact_at(buffer, offset).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => Error::damaged(format!("read the object {key}: it is cut off")),
-            _ => Error::io("read the object", key, error),
-        })
+        self.file(key)?.read_exact_at(buffer, offset).map_err(|error| cut_off(key, error))
     }
 
     fn size(&self, key: &Key) -> Result<Option<u64>> {
-        match fs::symlink_metadata(self.path(key)) {
-            Ok(metadata) => Ok(Some(metadata.len())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io("look at the object", key, error)),
-        }
+        Ok(self.look_at(key)?.map(|metadata| metadata.len()))
     }
 
     fn modified(&self, key: &Key) -> Result<Option<i64>> {
-        match fs::symlink_metadata(self.path(key)) {
-            Ok(metadata) => Ok(Some(modified(&metadata))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io("look at the object", key, error)),
-        }
+        Ok(self.look_at(key)?.map(|metadata| modified(&metadata)))
     }
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
@@ -293,11 +316,11 @@ impl Store for Local {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                     other => other.map_err(failed)?,
                 };
-                if metadata.is_dir() {
-                    if path != Path::new("tmp") {
-                        folders.push(path);
-                    }
-                } else if let Some(key) = path.to_str().and_then(|path| Key::new(path).ok()) {
+                // Below a name that no object has there is none.
+                let Some(key) = path.to_str().and_then(|path| Key::new(path).ok()) else { continue };
+                if metadata.is_dir() && path != Path::new("tmp") {
+                    folders.push(path);
+                } else if metadata.is_file() {
                     each(Entry { key, size: metadata.len(), modified: modified(&metadata) })?;
                 }
             }

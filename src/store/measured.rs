@@ -17,7 +17,7 @@ pub enum Operation {
     Get,
     /// Reading a range of an object.
     Read,
-    /// Asking for a size.
+    /// Asking for a size or for the time of writing.
     Size,
     /// Listing a folder; its bytes are the number of objects listed.
     List,
@@ -44,15 +44,8 @@ pub enum ObjectClass {
     Other,
 }
 
-const OPERATIONS: [Operation; 7] = [
-    Operation::Put,
-    Operation::Create,
-    Operation::Get,
-    Operation::Read,
-    Operation::Size,
-    Operation::List,
-    Operation::Delete,
-];
+const OPERATIONS: [Operation; 7] =
+    [Operation::Put, Operation::Create, Operation::Get, Operation::Read, Operation::Size, Operation::List, Operation::Delete];
 
 const CLASSES: [ObjectClass; 7] = [
     ObjectClass::Format,
@@ -96,11 +89,7 @@ impl std::ops::Add for Count {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        Self {
-            calls: self.calls + other.calls,
-            failures: self.failures + other.failures,
-            bytes: self.bytes + other.bytes,
-        }
+        Self { calls: self.calls + other.calls, failures: self.failures + other.failures, bytes: self.bytes + other.bytes }
     }
 }
 
@@ -253,6 +242,12 @@ impl Store for Measured {
 
     fn size(&self, key: &Key) -> Result<Option<u64>> {
         let result = self.below.size(key);
+        self.cells.note(Operation::Size, key.as_str(), &result, 0);
+        result
+    }
+
+    fn modified(&self, key: &Key) -> Result<Option<i64>> {
+        let result = self.below.modified(key);
         self.cells.note(Operation::Size, key.as_str(), &result, 0);
         result
     }

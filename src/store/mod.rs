@@ -7,6 +7,7 @@ mod local;
 mod location;
 mod measured;
 mod memory;
+mod temporary;
 
 pub use local::Local;
 pub use location::Location;
@@ -18,7 +19,7 @@ use crate::id::{ClientId, IndexId, PackId, SlotId};
 use std::fmt;
 use std::sync::Arc;
 
-/// Name of an object: `/`-separated parts of `[0-9a-z.]`, relative, never empty, never `.` or `..`.
+/// Name of an object: `/`-separated parts of `[0-9a-z.]`, relative, never empty, never with a dot first.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(String);
 
@@ -147,7 +148,7 @@ impl Key {
         let part = |part: &str| {
             !part.is_empty()
                 && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'.'))
-                && part.bytes().any(|byte| byte != b'.')
+                && !part.starts_with('.')
         };
         if text.len() > 200 || !text.split('/').all(part) {
             return Err(Error::damaged(format!("use the object name {text:?}: not a name of this format")));

@@ -93,8 +93,9 @@ impl Repository {
             let key = Key::log(&member.id, record.seq);
             if self.created(&key, &object)? {
                 let head = Head { client: member.id, seq: record.seq, hash: object_hash(&object) };
-                self.apply(&record, &head)?;
-                self.remember_heads()?;
+                // Committed is committed, even if this machine cannot note it (its disk may be full): whoever opens the
+                // repository next reads the log again from where it was known.
+                let _ = self.apply(&record, &head).and_then(|()| self.remember_heads());
                 return Ok(head);
             }
             // Somebody was faster: another process with the same keys, or a fence.
@@ -109,7 +110,11 @@ impl Repository {
     pub(in crate::repo) fn created(&self, key: &Key, object: &[u8]) -> Result<bool> {
         match self.store().create(key, object) {
             Ok(Created::New) => Ok(true),
-            Ok(Created::Exists) => Ok(self.store().get(key, object.len() as u64).is_ok_and(|bytes| bytes == object)),
+            // An answer that is lost here must not pass for another's record: this one would be appended twice.
+            Ok(Created::Exists) => match self.store().get(key, object.len() as u64) {
+                Err(error) if error.kind() == ErrorKind::Damaged => Ok(false),
+                other => Ok(other? == object),
+            },
             Err(error) => match self.store().get(key, MAX_RECORD) {
                 Ok(bytes) => Ok(bytes == object),
                 Err(_) => Err(error),

@@ -87,8 +87,9 @@ impl Repository {
             head = Some(self.take_in(member, head, &bytes, told, observer)?);
         }
         if head.is_none() && member.id == self.owner() {
-            return Err(Error::new(ErrorKind::NoRepository, "open the repository: its log has no first record")
-                .with_hint("init was interrupted; delete the directory and run init again"));
+            return Err(Error::damaged("open the repository: the first record of its log is gone").with_hint(
+                "the store is not complete; keep all that is left of it, and look for what was deleted or not copied",
+            ));
         }
         Ok(())
     }
