@@ -266,6 +266,27 @@ fn a_wrong_time_matters_only_where_something_goes() {
 }
 
 #[test]
+fn what_did_not_finish_is_marked_and_is_never_the_latest() {
+    let (home, _) = may(3);
+    let repository = home.open();
+    let unfinished = plant(&repository, &home.repository_dir(), "2030-01-01T12:00:00Z", |snapshot| {
+        snapshot.incomplete = true;
+        snapshot.kind = "state".into();
+    });
+    let short = unfinished.short();
+    assert!(home.ok(&["snapshots"]).lines().any(|line| line.contains(&short) && line.contains("unfinished")));
+    assert_eq!(home.json(&["show", "latest", "--json"])["tags"][0], "first");
+    assert!(fails(&home, &["restore", "latest", "--kind", "state", "--to", "out"], 1).contains(&short));
+    let output = home.run(&["restore", &short, "--to", "out"]);
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stderr).contains("did not finish"));
+    let result = home.json(&["forget", "--keep-last", "1", "--kind", "state", "--json"]);
+    assert_eq!(reasons(&result), ["unfinished"]);
+    plant(&repository, &home.repository_dir(), "2031-01-01T12:00:00Z", |snapshot| snapshot.kind = "state".into());
+    let result = home.json(&["forget", "--keep-last", "1", "--kind", "state", "--json"]);
+    assert_eq!(reasons(&result), ["", "last 1 of 1"]);
+}
+
+#[test]
 fn groups_can_be_made_by_other_parts_or_by_none() {
     let (home, _) = may(3);
     let repository = home.open();

@@ -56,16 +56,23 @@ pub fn list(repository: &Repository, filter: &SnapshotFilter, which: Which) -> R
     Ok(all)
 }
 
-/// The snapshot that `text` names: `latest`, an id, or the beginning of one.
+/// The snapshot that `text` names: `latest`, which is the finished one that ended last, an id, or the beginning of one.
 ///
 /// # Errors
 /// `Missing` if there is none, `Usage` if several begin like that.
 pub fn find(repository: &Repository, text: &str, filter: &SnapshotFilter) -> Result<SnapshotEntry> {
     if text == "latest" {
-        let newest = list(repository, filter, Which::Kept)?.into_iter().max_by_key(|entry| (entry.snapshot.end, entry.id));
-        return match newest {
-            Some(newest) => Ok(newest),
-            None => Err(nothing_fits(&repository.snapshots()?, filter)),
+        let fitting = list(repository, filter, Which::Kept)?;
+        // What did not finish is no state that anybody wanted; whoever wants it all the same knows its id.
+        let finished = fitting.iter().filter(|entry| !entry.snapshot.incomplete);
+        return match (finished.max_by_key(|entry| (entry.snapshot.end, entry.id)), fitting.last()) {
+            (Some(latest), _) => Ok(latest.clone()),
+            (None, Some(unfinished)) => Err(Error::missing("find the latest snapshot: no backup that fits has finished")
+                .with_hint(format!(
+                    "what there is of an unfinished one is in snapshot {}; name it by this id",
+                    unfinished.id.short()
+                ))),
+            (None, None) => Err(nothing_fits(&repository.snapshots()?, filter)),
         };
     }
     if !is_prefix(text) {

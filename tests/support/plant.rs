@@ -17,7 +17,7 @@ pub fn claim(repository: &Repository, end: &str, change: impl FnOnce(&mut Snapsh
     let last = repository.snapshots().unwrap().pop().unwrap().snapshot;
     let session = Session::start(repository, false).unwrap();
     let writer = session.writer().unwrap();
-    let mut snapshot = Snapshot { start: nanos(end), end: nanos(end), tags: Vec::new(), ..last };
+    let mut snapshot = Snapshot { start: nanos(end), end: nanos(end), tags: Vec::new(), incomplete: false, ..last };
     change(&mut snapshot);
     session.commit(writer, |_| snapshot).unwrap().unwrap().0
 }

@@ -112,6 +112,10 @@ pub fn restore(
     let top = reader.resolve(&entry.snapshot.root, &options.subpath)?;
     let marker = format!("{} {}\n", entry.id, String::from_utf8_lossy(&options.subpath));
     let (target, overwrite) = open_target(options, &marker)?;
+    if entry.snapshot.incomplete {
+        let message = format!("snapshot {} is of a backup that did not finish: it has only what was done", entry.id.short());
+        observer.observe(Event::Warning(&message));
+    }
     let tally = Tally::new(observer);
     if options.subpath.is_empty() {
         let counts = &entry.snapshot.counts;
