@@ -329,6 +329,24 @@ fn on_a_terminal_it_asks_first() {
 }
 
 #[test]
+fn several_at_once_come_to_the_same_end() {
+    let (home, ids) = may(12);
+    let rules = ["forget", "--keep-last", "4", "--allow-most", "--quiet"];
+    let mut running: Vec<_> = (0..4).map(|_| home.command(&rules).spawn().unwrap()).collect();
+    running.extend((0..2).map(|_| home.command(&["hold", &ids[0], "--quiet"]).spawn().unwrap()));
+    let codes: Vec<_> = running.into_iter().map(|mut child| child.wait().unwrap().code().unwrap()).collect();
+    // A hold that came after the forgets finds the snapshot forgotten and says so.
+    assert!(codes[..4].iter().all(|code| *code == 0) && codes[4..].iter().all(|code| matches!(code, 0 | 1)), "{codes:?}");
+    let held = codes[4..].contains(&0);
+    assert_eq!(kept(&home), 4 + usize::from(held));
+    let standing = home.json(&["snapshots", "--json"]);
+    home.ok(&["cache", "rebuild"]);
+    assert_eq!(home.json(&["snapshots", "--json"]), standing, "whoever reads the logs anew comes to the same end");
+    home.ok(&["prune"]);
+    home.ok(&["check", "--read-data"]);
+}
+
+#[test]
 fn every_command_line_of_the_reference_runs() {
     let reference = include_str!("../docs/reference/retention.md");
     let (home, ids) = may(6);

@@ -68,7 +68,47 @@ fn kept(retention: &Retention, subjects: &[Subject]) -> Vec<bool> {
     retention.judge(subjects).iter().map(|verdict| verdict.is_kept()).collect()
 }
 
+/// What a period is called, by the calendar's own names.
+fn period(every: Every, time: i64, zone: &TimeZone, number: usize) -> String {
+    let zoned = jiff::Timestamp::from_nanosecond(time.into()).unwrap().to_zoned(zone.clone());
+    match every {
+        Every::Snapshot => number.to_string(),
+        Every::Hour => zoned.strftime("%Y-%m-%d %H %::z").to_string(),
+        Every::Day => zoned.strftime("%Y-%m-%d").to_string(),
+        Every::Week => zoned.strftime("%G-W%V").to_string(),
+        Every::Month => zoned.strftime("%Y-%m").to_string(),
+        Every::Quarter => zoned.strftime("%Y-Q%q").to_string(),
+        Every::Year => zoned.strftime("%Y").to_string(),
+    }
+}
+
+/// The rule in its plainest form: a snapshot is kept if it is the newest of its period, and fewer than `number` periods
+/// have a newest one that is newer.
+fn plainly_kept(subjects: &[Subject], every: Every, number: u32, zone: &TimeZone) -> Vec<bool> {
+    let age = |at: usize| (subjects[at].time, subjects[at].id);
+    let period = |at: usize| period(every, subjects[at].time, zone, at);
+    let same = |one: usize, other: usize| subjects[one].client == subjects[other].client;
+    let newest =
+        |at: usize| (0..subjects.len()).all(|other| !same(at, other) || period(other) != period(at) || age(other) <= age(at));
+    let newer =
+        |at: usize| (0..subjects.len()).filter(|other| same(at, *other) && newest(*other) && age(*other) > age(at)).count();
+    (0..subjects.len()).map(|at| newest(at) && newer(at) < number as usize).collect()
+}
+
 proptest! {
+    #[test]
+    fn rules_of_number_are_what_they_say(
+        every in 0..EVERY.len(), number in 1u32..6, retention in retention(), subjects in subjects(),
+    ) {
+        let mut subjects = subjects;
+        subjects.truncate(15);
+        subjects.iter_mut().for_each(|subject| (subject.held, subject.incomplete) = (false, false));
+        let (every, zone) = (EVERY[every], retention.zone.clone());
+        let rules = vec![Rule::Number { every, number: NonZeroU32::new(number).unwrap() }];
+        let retention = Retention { rules, group_by: [].into(), zone: zone.clone() };
+        prop_assert_eq!(kept(&retention, &subjects), plainly_kept(&subjects, every, number, &zone));
+    }
+
     #[test]
     fn one_more_rule_never_forgets_more(retention in retention(), rule in any_rule(), subjects in subjects()) {
         let mut more = retention.clone();
