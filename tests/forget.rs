@@ -116,7 +116,7 @@ fn what_is_held_stays_until_the_hold_ends() {
     let said = fails(&home, &["forget", &ids[0]], 11);
     assert!(said.contains("audit") && said.contains("unhold"), "{said}");
     let result = home.json(&["forget", "--keep-last", "2", "--allow-most", "--json"]);
-    assert_eq!(reasons(&result), ["held", "held", "", "", "last 2 of 2", "last 1 of 2"]);
+    assert_eq!(reasons(&result), ["held (audit)", "held (audit)", "", "", "last 2 of 2", "last 1 of 2"]);
     assert!(home.ok(&["snapshots"]).lines().any(|line| line.contains(&ids[0][..8]) && line.trim_end().ends_with("held")));
     assert!(home.ok(&["show", &ids[0]]).contains("held (audit)"));
     home.ok(&["unhold", &ids[0]]);

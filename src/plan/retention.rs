@@ -145,6 +145,15 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// The verdict in words; `hold` is why the snapshot is held, empty if nobody said so.
+    fn decision(&self, hold: &str) -> Decision {
+        let word = |reason: &Reason| match reason {
+            Reason::Held if !hold.is_empty() => format!("held ({hold})"),
+            reason => reason.to_string(),
+        };
+        Decision { group: self.group, kept_by: self.kept_by.iter().map(word).collect() }
+    }
+
     /// True if it is kept.
     #[must_use]
     pub fn is_kept(&self) -> bool {
@@ -207,11 +216,8 @@ impl Retention {
             }
         }
         let subjects: Vec<Subject> = survey.candidates().iter().map(|candidate| Subject::of(candidate, times)).collect();
-        let decision = |verdict: Verdict| Decision {
-            group: verdict.group,
-            kept_by: verdict.kept_by.iter().map(ToString::to_string).collect(),
-        };
-        Ok(self.judge(&subjects).into_iter().map(decision).collect())
+        let verdicts = self.judge(&subjects).into_iter().zip(survey.candidates());
+        Ok(verdicts.map(|(verdict, candidate)| verdict.decision(&candidate.entry.reason)).collect())
     }
 
     /// What becomes of each of `subjects`, in their order. The order changes nothing but the order.
