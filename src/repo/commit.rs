@@ -1,7 +1,7 @@
 //! How a session becomes visible: what it stored is durable, what it borrowed is still there, then one record says so.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::log::{PackRef, RecordBody};
+use crate::format::log::{PackRef, RecordBody, SealedSnapshot};
 use crate::format::snapshot::Snapshot;
 use crate::format::tree::{ChunkType, Class};
 use crate::id::{PackId, SnapshotId};
@@ -25,9 +25,27 @@ impl Session {
         mut writer: ChunkWriter,
         complete: impl FnOnce(SessionCounts) -> Snapshot,
     ) -> Result<Option<(SnapshotId, Snapshot)>> {
+        let prepared = self.prepare(&mut writer, complete);
+        drop(writer);
+        // What the threads met is nearer to the cause than what the writer saw of it.
+        let mut packs = self.finish()?;
+        let (id, snapshot, sealed) = prepared?;
+        packs.extend(self.adopted(&packs)?);
+        packs.sort_unstable();
+        packs.dedup();
+        let sessions = self.shared.begun().map(|(_, session)| session).collect();
+        let body = RecordBody::Snapshot { id, snapshot: sealed, packs: packs.clone(), indexes: Vec::new(), sessions };
+        Ok(self.append_unless_outrun(body, &packs)?.then_some((id, snapshot)))
+    }
+
+    /// Seals everything that is open, and the snapshot.
+    fn prepare(
+        &self,
+        writer: &mut ChunkWriter,
+        complete: impl FnOnce(SessionCounts) -> Snapshot,
+    ) -> Result<(SnapshotId, Snapshot, SealedSnapshot)> {
         writer.flush()?;
-        let counts = self.counts();
-        let snapshot = complete(counts);
+        let snapshot = complete(self.counts());
         let bytes = snapshot.encode();
         let id = self.shared.keys.name(ChunkType::Snapshot, &bytes)?;
         if self.shared.begun().any(|(class, _)| class == Class::Meta) {
@@ -36,15 +54,7 @@ impl Session {
             writer.flush()?;
         }
         let sealed = writer.seal_snapshot(&id, &bytes)?;
-        drop(writer);
-        let mut packs = self.finish()?;
-        packs.extend(self.adopted(&packs)?);
-        packs.sort_unstable();
-        packs.dedup();
-        let sessions = self.shared.begun().map(|(_, session)| session).collect();
-        let id = SnapshotId::from(id);
-        let body = RecordBody::Snapshot { id, snapshot: sealed, packs: packs.clone(), indexes: Vec::new(), sessions };
-        Ok(self.append_unless_outrun(body, &packs)?.then_some((id, snapshot)))
+        Ok((SnapshotId::from(id), snapshot, sealed))
     }
 
     /// True if everything that the session stored or relied on is there, and no prune that is known condemned it.

@@ -81,7 +81,13 @@ impl Repository {
 
     /// Finds a slot and opens the cache, which may be behind the log.
     fn assemble(store: AnyStore, access: &Access, options: &OpenOptions) -> Result<Self> {
-        let encoded = store.get(&Key::format(), MAX_FORMAT).map_err(|error| error.while_doing("open the repository"))?;
+        let encoded = store.get(&Key::format(), MAX_FORMAT).map_err(|error| match error.kind() {
+            ErrorKind::Missing => {
+                Error::new(ErrorKind::NoRepository, format!("open the repository {}: there is none", store.describe()))
+                    .with_hint("make one with `lifeboat init`, or check --repo")
+            }
+            _ => error.while_doing("open the repository"),
+        })?;
         let format = RepositoryFormat::decode(&encoded)?;
         let fingerprint = format.fingerprint(&encoded);
         if options.fingerprint.is_some_and(|expected| expected != fingerprint) {

@@ -121,6 +121,11 @@ fn find_slot(store: &AnyStore, access: &Access, fingerprint: Fingerprint) -> Res
         slots.extend(entry.key.slot_id());
         Ok(())
     })?;
+    if slots.is_empty() {
+        return Err(Error::damaged("open the repository: all its key slots are gone").with_hint(
+            "the store is not complete: put back the files of `keys/`, any copy of one of them opens the repository",
+        ));
+    }
     let mut damaged = None;
     for slot in &slots {
         let opened = store.get(&Key::slot(slot), MAX_SLOT).and_then(|wrapped| open_slot(&wrapped, &credentials));

@@ -235,7 +235,10 @@ fn attempt(
     if let (Some(id), false) = (&committed.0, options.dry_run) {
         for (origin, mut seen) in origins.into_iter().zip(seen) {
             seen.sort_unstable();
-            origin.confirm(id, &seen)?;
+            // The snapshot is committed; without this the next backup looks every chunk up.
+            if let Err(error) = origin.confirm(id, &seen) {
+                observer.observe(Event::Warning(&format!("remember the files that were backed up: {error}")));
+            }
         }
     }
     Ok(Some(committed))
