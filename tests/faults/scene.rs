@@ -126,7 +126,9 @@ impl Scene {
     }
 
     pub fn backup(&self, store: AnyStore, machine: &str) -> Result<BackupReport> {
-        backup(&self.open(store, machine)?, self.bench.backup_options(), &Silent)
+        // One worker, so that every run makes the same calls in the same order.
+        let options = lifeboat::ops::backup::BackupOptions { threads: 1, ..self.bench.backup_options() };
+        backup(&self.open(store, machine)?, options, &Silent)
     }
 
     pub fn restore(&self, repository: &Repository, entry: &SnapshotEntry, target: &Path) -> Result<RestoreReport> {
