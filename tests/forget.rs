@@ -3,7 +3,9 @@
 
 mod support;
 
+use lifeboat::event::Silent;
 use lifeboat::id::SnapshotId;
+use lifeboat::ops::forget::{Allow, Survey, forget};
 use serde_json::Value;
 use std::process::{Command, Stdio};
 use support::home::Home;
@@ -344,6 +346,21 @@ fn several_at_once_come_to_the_same_end() {
     assert_eq!(home.json(&["snapshots", "--json"]), standing, "whoever reads the logs anew comes to the same end");
     home.ok(&["prune"]);
     home.ok(&["check", "--read-data"]);
+}
+
+#[test]
+fn what_others_forget_while_somebody_looks_at_the_plan_counts_too() {
+    let (home, ids) = may(7);
+    let repository = home.open();
+    let plan = |names: &[String]| Survey::of_names(&repository, names).unwrap().plan_all();
+    let (first, second) = (plan(&ids[..4]), plan(&ids[3..7]));
+    assert!(first.refusal(Allow::Half).is_none() && second.refusal(Allow::Half).is_none());
+    home.ok(&["forget", &ids[0], &ids[1], &ids[2], &ids[3]]);
+    let error = forget(&repository, &second, Allow::Half, &Silent).unwrap_err();
+    assert!(error.exit_code() == 11 && error.to_string().contains("in the meantime"), "{error}");
+    let report = forget(&repository, &second, Allow::Most, &Silent).unwrap();
+    assert_eq!((report.forgotten.len(), report.kept), (3, 1), "one was forgotten already");
+    assert_eq!(forget(&repository, &first, Allow::Half, &Silent).unwrap().forgotten.len(), 0);
 }
 
 #[test]

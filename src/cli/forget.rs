@@ -195,14 +195,14 @@ pub(super) fn run(context: &Context, arguments: &ForgetArguments) -> Result<u8> 
     let act = refusal.is_none() && !arguments.dry_run;
     if act {
         confirm(context, arguments, &plan)?;
-        forget::forget(&repository, &plan, allow)?;
+        let report = forget::forget(&repository, &plan, allow, &context.watcher)?;
+        let (gone, left) = (report.forgotten.len(), report.kept);
+        context.say(&format!("forgot {gone} snapshots, {left} are left; until a prune, `lifeboat unforget` brings them back"));
     }
     let (going, all) = (plan.going().count(), plan.fates.len());
     if context.globals.json {
         println!("{}", json(&plan, act, refusal.as_ref()));
-    } else if act {
-        context.say(&format!("forgot {going} of {all} snapshots; `lifeboat unforget` brings them back, until a prune has run"));
-    } else if refusal.is_none() {
+    } else if refusal.is_none() && !act {
         context.say(&format!("would forget {going} of {all} snapshots"));
     }
     refusal.map_or(Ok(0), Err)

@@ -9,8 +9,11 @@ pub use objection::{Allow, Objection};
 
 use super::select::{self, SnapshotFilter};
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::Observer;
+use crate::format::log::RecordRef;
 use crate::id::SnapshotId;
 use crate::repo::{Repository, SnapshotEntry, StoredTime};
+use std::collections::HashSet;
 
 /// Which of the two times of a snapshot rules go by.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -79,7 +82,7 @@ pub struct ForgetPlan {
 pub struct ForgetReport {
     /// The snapshots.
     pub forgotten: Vec<SnapshotId>,
-    /// How many of the candidates are kept.
+    /// How many there are left in the repository.
     pub kept: usize,
 }
 
@@ -164,16 +167,25 @@ impl ForgetPlan {
     }
 }
 
-/// Forgets what the plan says.
+/// Forgets what the plan says, as far as nobody else has forgotten it since.
 ///
 /// # Errors
-/// `Refused` if the plan does more than `allow` permits, a hold began in the meantime, or the keys at hand may not forget.
-pub fn forget(repository: &Repository, plan: &ForgetPlan, allow: Allow) -> Result<ForgetReport> {
+/// `Refused` if the plan does more than `allow` permits, also together with what others have forgotten since it was made, if
+/// a hold began since, or the keys at hand may not forget.
+pub fn forget(repository: &Repository, plan: &ForgetPlan, allow: Allow, observer: &dyn Observer) -> Result<ForgetReport> {
     if let Some(refusal) = plan.refusal(allow) {
         return Err(refusal);
     }
-    let records: Vec<_> = plan.going().map(|candidate| candidate.entry.record()).collect();
-    repository.forget(&records)?;
-    let forgotten: Vec<SnapshotId> = plan.going().map(|candidate| candidate.entry.id).collect();
-    Ok(ForgetReport { kept: plan.fates.len() - forgotten.len(), forgotten })
+    // Somebody may have looked at the plan for hours.
+    repository.refresh(observer)?;
+    let kept = repository.snapshots()?;
+    if let Some(objection) = objection::to_loss(&plan.fates, &kept).iter().find(|objection| !objection.is_met_by(allow)) {
+        return Err(objection.to_error().while_doing("others have forgotten snapshots in the meantime"));
+    }
+    let left: HashSet<RecordRef> = kept.iter().map(SnapshotEntry::record).collect();
+    let going: Vec<&SnapshotEntry> =
+        plan.going().map(|candidate| &candidate.entry).filter(|entry| left.contains(&entry.record())).collect();
+    repository.forget(&going.iter().map(|entry| entry.record()).collect::<Vec<_>>())?;
+    let forgotten: Vec<SnapshotId> = going.iter().map(|entry| entry.id).collect();
+    Ok(ForgetReport { kept: kept.len() - forgotten.len(), forgotten })
 }
