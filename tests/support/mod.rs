@@ -4,6 +4,7 @@
 
 pub mod home;
 pub mod interposed;
+pub mod journal;
 pub mod plant;
 
 use lifeboat::event::{Event, Observer, Silent};
