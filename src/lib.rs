@@ -19,5 +19,4 @@ pub mod ops;
 
 pub mod plan;
 
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a face prints, and nobody else does")]
 pub mod cli;

@@ -132,6 +132,25 @@ fn the_output_of_a_command_is_kept_only_if_it_succeeds() {
 }
 
 #[test]
+fn a_reader_that_has_seen_enough_is_no_failure_and_a_full_disk_is() {
+    let home = Home::filled();
+    for arguments in [&["snapshots"][..], &["show", "latest"], &["ls", "-lR", "latest"], &["snapshots", "--json"], &["man"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = home.command(arguments).stdout(writer).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let output = output.wait_with_output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {output:?}");
+    }
+    let Ok(full) = std::fs::File::options().write(true).open("/dev/full") else {
+        return println!("skipped: there is no /dev/full");
+    };
+    for arguments in [&["snapshots"][..], &["ls", "latest"], &["cat", "latest:documents/note"], &["snapshots", "--json"]] {
+        let output = home.command(arguments).stdout(full.try_clone().unwrap()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+    }
+}
+
+#[test]
 fn exclusions_and_dry_runs_do_what_they_say() {
     let home = Home::filled();
     let dry = home.json(&["backup", "documents", "-n", "--json"]);

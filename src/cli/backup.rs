@@ -167,7 +167,7 @@ fn open_or_make(context: &Context) -> Result<Repository> {
             if said {
                 return Err(error);
             }
-            let slot = match (context.access()?.passphrase, identity.exists()) {
+            let slot = match (context.passphrase()?, identity.exists()) {
                 (Some(passphrase), false) if !identity_said => NewSlot::Passphrase(passphrase),
                 (_, true) => NewSlot::Recipient(keys::recipient_of(&identity)?),
                 _ => NewSlot::Recipient(make_identity(&identity)?),

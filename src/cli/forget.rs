@@ -2,7 +2,7 @@
 
 use super::arguments::FilterArguments;
 use super::globals::Context;
-use super::{show, text};
+use super::{prompt, show, text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SnapshotId;
 use crate::ops::forget::{self, Allow, Candidate, Decision, ForgetPlan, Survey, Times};
@@ -12,7 +12,6 @@ use crate::plan::age::Age;
 use crate::plan::retention::{Every, GroupBy, Retention, Rule, parse_number};
 use crate::repo::{Repository, SnapshotEntry, StoredTime};
 use clap::Args;
-use std::io::{BufRead, IsTerminal, Write};
 use std::num::NonZeroU32;
 
 #[derive(Args)]
@@ -231,16 +230,10 @@ fn plan(repository: &Repository, arguments: &ForgetArguments) -> Result<ForgetPl
 /// Asks, where there is somebody to ask.
 fn confirm(context: &Context, arguments: &ForgetArguments, plan: &ForgetPlan) -> Result<()> {
     let going = plan.going().count();
-    let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-    if going == 0 || arguments.yes || context.globals.json || !terminal {
+    if going == 0 || arguments.yes || context.globals.json || !prompt::can_ask() {
         return Ok(());
     }
-    eprint!("forget {going} snapshots? [y/N] ");
-    let _ = std::io::stderr().flush();
-    let mut answer = String::new();
-    let read = std::io::stdin().lock().read_line(&mut answer);
-    read.map_err(|error| Error::io("read", "the answer", error))?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
+    if prompt::confirm(&format!("forget {going} snapshots?"), &context.watcher)? {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Refused, "forget: not confirmed; nothing was forgotten").with_hint("--yes does not ask"))

@@ -2,18 +2,20 @@
 
 use super::arguments::Globals;
 use super::observer::Watcher;
-use super::rollback;
+use super::{prompt, rollback};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Fingerprint;
 use crate::repo::{Access, OpenOptions, Repository, Rollback};
 use crate::store::Location;
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// Longest identity file.
 const MAX_IDENTITY: u64 = 64 << 10;
+/// How often a new passphrase is asked for.
+const TRIES: u32 = 3;
 
 /// Defaults from lifeboat.toml.
 #[derive(serde::Deserialize, Default)]
@@ -83,7 +85,7 @@ impl Context {
     }
 
     /// Identity and passphrase, as far as they were given.
-    pub(super) fn access(&self) -> Result<Access> {
+    fn access(&self) -> Result<Access> {
         let passphrase = self.passphrase()?;
         let (path, said) = self.identity_path()?;
         let identity = match read_limited(&path) {
@@ -92,13 +94,14 @@ impl Context {
             Err(error) => return Err(error.while_doing("read the identity").as_kind(ErrorKind::WrongKey)),
         };
         let passphrase = match passphrase {
-            None if identity.is_none() && can_ask() => Some(ask("Passphrase: ")?),
+            None if identity.is_none() && prompt::can_ask() => Some(prompt::secret("Passphrase: ", &self.watcher)?),
             other => other,
         };
         Ok(Access { identity, passphrase })
     }
 
-    fn passphrase(&self) -> Result<Option<Zeroizing<String>>> {
+    /// The passphrase, if one was given; nobody is asked for it.
+    pub(super) fn passphrase(&self) -> Result<Option<Zeroizing<String>>> {
         if let Some(path) = &self.globals.passphrase_file {
             return first_line(&read_limited(path)?).map(Some);
         }
@@ -126,18 +129,27 @@ impl Context {
         if let (None, Some(passphrase)) = (file, self.passphrase()?) {
             return Ok(passphrase);
         }
-        let first = ask("New passphrase: ")?;
-        if ask("The same again: ")? != first {
-            return Err(Error::usage("read the new passphrase: the two are not the same"));
+        for _ in 0..TRIES {
+            let first = prompt::secret("New passphrase: ", &self.watcher)?;
+            if first.is_empty() {
+                eprintln!("An empty passphrase protects nothing. Once more:");
+            } else if prompt::secret("The same again: ", &self.watcher)? == first {
+                return Ok(first);
+            } else {
+                eprintln!("The two were not the same. Once more:");
+            }
         }
-        if first.is_empty() {
-            return Err(Error::usage("read the new passphrase: it is empty"));
-        }
-        Ok(first)
+        Err(Error::usage(format!("read the new passphrase: {TRIES} times it was empty, or not the same twice"))
+            .with_hint("nothing was made; run the command again"))
     }
 
     /// Opens the repository.
     pub(super) fn open(&self) -> Result<Repository> {
+        self.open_with_access().map(|(repository, _)| repository)
+    }
+
+    /// Opens the repository, and says with what.
+    pub(super) fn open_with_access(&self) -> Result<(Repository, Access)> {
         let (location, said) = self.location()?;
         // Asking for a passphrase makes no sense before the repository is known to be there.
         location.open().map_err(|error| {
@@ -148,11 +160,13 @@ impl Context {
             }
         })?;
         let (access, options) = (self.access()?, self.open_options()?);
-        if self.globals.accept_rollback {
+        let repository = if self.globals.accept_rollback {
             let mut tell = |rollback: &Rollback| rollback::tell(self.globals.json, rollback);
-            return Repository::open_rolled_back(&location, &access, &options, &self.watcher, &mut tell);
-        }
-        Repository::open(&location, &access, &options, &self.watcher)
+            Repository::open_rolled_back(&location, &access, &options, &self.watcher, &mut tell)?
+        } else {
+            Repository::open(&location, &access, &options, &self.watcher)?
+        };
+        Ok((repository, access))
     }
 
     pub(super) fn say(&self, text: &str) {
@@ -178,18 +192,6 @@ fn configuration(path: Option<&Path>) -> Result<Configuration> {
             Error::usage(format!("read the configuration {}: {line}", path.display()))
         }),
     }
-}
-
-fn can_ask() -> bool {
-    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
-}
-
-fn ask(prompt: &str) -> Result<Zeroizing<String>> {
-    if !can_ask() {
-        return Err(Error::usage("ask for a passphrase: this is no terminal")
-            .with_hint("use --passphrase-file, --passphrase-command, or LIFEBOAT_PASSPHRASE"));
-    }
-    rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|error| Error::io("read", "the passphrase", error))
 }
 
 fn read_limited(path: &Path) -> Result<Zeroizing<Vec<u8>>> {

@@ -69,8 +69,7 @@ pub(super) fn explain(location: &Location, slot: &NewSlot, identity: &Path, repo
 }
 
 pub(super) fn run(context: &Context, verb: &KeyVerb) -> Result<u8> {
-    let repository = context.open()?;
-    let access = context.access()?;
+    let (repository, access) = context.open_with_access()?;
     match verb {
         KeyVerb::List => {
             let slots = repository.slots(&access)?;

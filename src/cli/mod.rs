@@ -1,5 +1,16 @@
 //! The command line: parses, calls one operation, prints what it reports. Nobody else prints or reads the environment.
 
+/// As that of the standard library, but a reader that has gone, such as `head`, is no reason to panic.
+macro_rules! println {
+    () => { $crate::cli::text::print(format_args!("")) };
+    ($($text:tt)*) => { $crate::cli::text::print(format_args!($($text)*)) };
+}
+
+/// The same for standard error.
+macro_rules! eprintln {
+    ($($text:tt)*) => { $crate::cli::text::complain(format_args!("{}\n", format_args!($($text)*))) };
+}
+
 mod arguments;
 mod backup;
 mod check;
@@ -7,6 +18,7 @@ mod forget;
 mod globals;
 mod keys;
 mod observer;
+mod prompt;
 mod prune;
 mod restore;
 mod rollback;
@@ -81,7 +93,7 @@ fn run(context: &Context, verb: Verb) -> Result<u8> {
         Verb::Unforget(arguments) => forget::run_unforget(context, &arguments),
         Verb::Hold(arguments) => forget::run_hold(context, &arguments),
         Verb::Unhold(arguments) => forget::run_unhold(context, &arguments),
-        Verb::Stats => show::stats(context),
+        Verb::Stats => show::run_stats(context),
         Verb::Check(arguments) => check::run(context, &arguments),
         Verb::Prune(arguments) => prune::run(context, &arguments),
         Verb::Key { verb } => keys::run(context, &verb),

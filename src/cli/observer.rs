@@ -4,12 +4,12 @@ use super::arguments::Globals;
 use super::text;
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer, Progress, Stage};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use unicode_width::UnicodeWidthChar;
 
 /// Time between two looks at the counters.
 const REDRAW: Duration = Duration::from_millis(100);
@@ -17,6 +17,16 @@ const REDRAW: Duration = Duration::from_millis(100);
 const LINE: Duration = Duration::from_secs(10);
 /// Failures that are printed one by one; the rest are counted.
 const PRINTED_FAILURES: u64 = 100;
+
+/// Columns without which a path says nothing.
+const LEAST_PATH: usize = 10;
+/// Columns that a path may take.
+const MOST_PATH: usize = 60;
+
+/// Clears the line that the cursor is in, and goes to its beginning.
+const CLEAR: &str = "\r\x1b[K";
+/// Clears what is behind the cursor.
+const CLEAR_REST: &str = "\x1b[K";
 
 /// How progress is shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,13 +50,12 @@ pub(super) struct Watcher {
 
 struct Shown {
     stop: Arc<(Mutex<bool>, Condvar)>,
-    bar: Option<ProgressBar>,
     thread: JoinHandle<()>,
 }
 
 impl Watcher {
     pub(super) fn new(globals: &Globals) -> Result<Self> {
-        let terminal = std::io::stderr().is_terminal();
+        let terminal = std::io::stderr().is_terminal() && text::can_move_cursor();
         let manner = match () {
             () if globals.no_progress || globals.quiet => Manner::Nothing,
             () if globals.json => Manner::Json,
@@ -73,10 +82,9 @@ impl Watcher {
 
     fn print(&self, line: &str) {
         let shown = self.shown.lock().expect("no code panics while it holds this lock");
-        match shown.as_ref().and_then(|shown| shown.bar.as_ref()) {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
-        }
+        let clear = if self.manner == Manner::Bar && shown.is_some() { CLEAR } else { "" };
+        // In one piece, so that the line that is drawn meanwhile is before or after it.
+        text::complain(format_args!("{clear}{line}\n"));
     }
 
     fn start(&self, stage: Stage, progress: &Arc<Progress>) {
@@ -84,31 +92,25 @@ impl Watcher {
             return;
         }
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
-        let bar = (self.manner == Manner::Bar).then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template("{spinner} {msg}").expect("the template is a constant");
-            bar.set_style(style);
-            bar
-        });
-        let (progress, for_thread, for_bar, manner) = (progress.clone(), stop.clone(), bar.clone(), self.manner);
-        let thread = std::thread::spawn(move || watch(stage, &progress, &for_thread, for_bar.as_ref(), manner));
-        *self.shown.lock().expect("no code panics while it holds this lock") = Some(Shown { stop, bar, thread });
+        let (progress, for_thread, manner) = (progress.clone(), stop.clone(), self.manner);
+        let thread = std::thread::spawn(move || watch(stage, &progress, &for_thread, manner));
+        *self.shown.lock().expect("no code panics while it holds this lock") = Some(Shown { stop, thread });
     }
 
     fn stop(&self) {
         let shown = self.shown.lock().expect("no code panics while it holds this lock").take();
-        if let Some(Shown { stop, bar, thread }) = shown {
+        if let Some(Shown { stop, thread }) = shown {
             *stop.0.lock().expect("no code panics while it holds this lock") = true;
             stop.1.notify_all();
             let _ = thread.join();
-            if let Some(bar) = bar {
-                bar.finish_and_clear();
+            if self.manner == Manner::Bar {
+                text::complain(format_args!("{CLEAR}"));
             }
         }
     }
 }
 
-fn watch(stage: Stage, progress: &Progress, stop: &(Mutex<bool>, Condvar), bar: Option<&ProgressBar>, manner: Manner) {
+fn watch(stage: Stage, progress: &Progress, stop: &(Mutex<bool>, Condvar), manner: Manner) {
     let began = Instant::now();
     let mut last = Duration::ZERO;
     let mut stopped = stop.0.lock().expect("no code panics while it holds this lock");
@@ -119,16 +121,16 @@ fn watch(stage: Stage, progress: &Progress, stop: &(Mutex<bool>, Condvar), bar: 
             return;
         }
         let elapsed = began.elapsed();
-        match (manner, bar) {
-            (Manner::Bar, Some(bar)) => {
-                bar.set_message(line(stage, progress, elapsed, true));
-                bar.tick();
+        match manner {
+            Manner::Bar => {
+                let line = line(stage, progress, elapsed, Some(width()));
+                text::complain(format_args!("\r{line}{CLEAR_REST}"));
             }
-            (Manner::Lines, _) if elapsed - last >= LINE => {
+            Manner::Lines if elapsed - last >= LINE => {
                 last = elapsed;
-                eprintln!("{}", line(stage, progress, elapsed, false));
+                eprintln!("{}", line(stage, progress, elapsed, None));
             }
-            (Manner::Json, _) if elapsed - last >= Duration::from_secs(1) => {
+            Manner::Json if elapsed - last >= Duration::from_secs(1) => {
                 last = elapsed;
                 eprintln!("{}", json(stage, progress, elapsed));
             }
@@ -159,28 +161,57 @@ fn remaining(done: u64, total: u64, elapsed: Duration) -> Option<Duration> {
     Duration::try_from_secs_f64(elapsed.as_secs_f64() * left as f64 / done as f64).ok()
 }
 
-fn line(stage: Stage, progress: &Progress, elapsed: Duration, current: bool) -> String {
+/// Columns of the terminal that the line may fill: all but those of a `^C` that the terminal writes behind it, which
+/// must not begin a new line.
+fn width() -> usize {
+    let size = rustix::termios::tcgetwinsize(std::io::stderr());
+    let columns = size.map(|size| size.ws_col).ok().filter(|columns| *columns > 0).unwrap_or(80);
+    usize::from(columns).saturating_sub(3)
+}
+
+/// The counters in words. Given a width, as many of them as fit, the most telling first, and the current path.
+fn line(stage: Stage, progress: &Progress, elapsed: Duration, width: Option<usize>) -> String {
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let (files, bytes) = (load(&progress.files), load(&progress.bytes));
     let (files_total, bytes_total) = (load(&progress.files_total), load(&progress.bytes_total));
-    let mut line = format!("{}: {}", name(stage), text::count(files));
-    if files_total >= files && files_total > 0 {
-        line += &format!(" of {}", text::count(files_total));
+    let known = |done: u64, total: u64| total >= done && total > 0;
+    let mut parts = vec![text::size(bytes)];
+    if known(bytes, bytes_total) {
+        parts[0] += &format!(" of {}", text::size(bytes_total));
     }
-    line += &format!(" files, {}", text::size(bytes));
-    if bytes_total >= bytes && bytes_total > 0 {
-        line += &format!(" of {}", text::size(bytes_total));
+    parts.push(match known(files, files_total) {
+        true => format!("{} of {}", text::count(files), text::number(files_total, "file", "files")),
+        false => text::number(files, "file", "files"),
+    });
+    parts.push(text::rate(bytes, elapsed));
+    parts.extend(remaining(bytes, bytes_total, elapsed).map(|left| format!("{} left", text::duration(left))));
+    let mut line = format!("{}: ", name(stage));
+    for (position, part) in parts.iter().enumerate() {
+        let part = if position == 0 { part.clone() } else { format!(", {part}") };
+        // All of these are plain letters and digits, one column each.
+        if position == 0 || width.is_none_or(|width| line.len() + part.len() <= width) {
+            line += &part;
+        }
     }
-    line += &format!(", {}", text::rate(bytes, elapsed));
-    if let Some(left) = remaining(bytes, bytes_total, elapsed) {
-        line += &format!(", {} left", text::duration(left));
-    }
-    if current {
-        let path = text::printable(&progress.current());
-        let tail: Vec<char> = path.chars().rev().take(40).collect();
-        line += &format!("  {}", tail.into_iter().rev().collect::<String>());
+    let Some(width) = width else { return line };
+    line.truncate(width);
+    if let Some(room) = width.checked_sub(line.len() + 2).filter(|room| *room >= LEAST_PATH) {
+        line += "  ";
+        line += tail(&text::printable(&progress.current()), room.min(MOST_PATH));
     }
     line
+}
+
+/// As much of the end of `text` as fits into so many columns.
+fn tail(text: &str, columns: usize) -> &str {
+    let mut left = columns;
+    let fits = |character: &char| {
+        let rest = left.checked_sub(character.width().unwrap_or(0));
+        left = rest.unwrap_or(left);
+        rest.is_some()
+    };
+    let taken: usize = text.chars().rev().take_while(fits).map(char::len_utf8).sum();
+    &text[text.len() - taken..]
 }
 
 fn json(stage: Stage, progress: &Progress, elapsed: Duration) -> serde_json::Value {
@@ -198,6 +229,13 @@ fn json(stage: Stage, progress: &Progress, elapsed: Duration) -> serde_json::Val
     object.insert("seconds".into(), elapsed.as_secs_f64().into());
     object.insert("seconds_left".into(), remaining(bytes, total, elapsed).map(|left| left.as_secs_f64()).into());
     object.into()
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        // Work that failed may not have said that it ended; nothing must be left on the terminal.
+        self.stop();
+    }
 }
 
 impl Observer for Watcher {
@@ -234,5 +272,53 @@ impl Observer for Watcher {
 
     fn interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress() -> Progress {
+        let progress = Progress::default();
+        for (counter, value) in
+            [(&progress.files, 3), (&progress.files_total, 12), (&progress.bytes, 25 << 20), (&progress.bytes_total, 100 << 20)]
+        {
+            counter.store(value, Ordering::Relaxed);
+        }
+        progress.at(b"documents/\x1b[31mred\n");
+        progress
+    }
+
+    #[test]
+    fn a_line_has_bytes_files_rate_and_what_is_left() {
+        let said = line(Stage::BackingUp, &progress(), Duration::from_secs(5), None);
+        assert_eq!(said, "backing up: 25.0 MiB of 100 MiB, 3 of 12 files, 5.00 MiB/s, 15.0 s left");
+    }
+
+    #[test]
+    fn on_a_terminal_the_line_ends_with_the_path_and_fits() {
+        let said = line(Stage::BackingUp, &progress(), Duration::from_secs(5), Some(110));
+        assert!(said.ends_with("15.0 s left  documents/\\u{1b}[31mred\\n"), "{said}");
+        for width in 0..110 {
+            let said = line(Stage::BackingUp, &progress(), Duration::from_secs(5), Some(width));
+            assert!(said.len() <= width, "{width}: {said}");
+            assert!(said.starts_with("backing up: 25.0 MiB of 100 MiB") || width < 31, "{said}");
+        }
+    }
+
+    #[test]
+    fn of_long_paths_the_end_is_shown_by_columns_not_characters() {
+        assert_eq!(tail("documents/letter", 7), "/letter");
+        assert_eq!(tail("文件/你好", 6), "/你好");
+        assert_eq!(tail("ab", 7), "ab");
+    }
+
+    #[test]
+    fn nothing_is_said_to_be_left_while_nobody_knows() {
+        assert_eq!(remaining(0, 100, Duration::from_secs(9)), None);
+        assert_eq!(remaining(10, 0, Duration::from_secs(9)), None);
+        assert_eq!(remaining(10, 100, Duration::from_millis(900)), None);
+        assert_eq!(remaining(10, 100, Duration::from_secs(2)), Some(Duration::from_secs(18)));
     }
 }

@@ -7,8 +7,11 @@ use crate::error::{Error, Result};
 use crate::format::snapshot::{Failure, Snapshot};
 use crate::format::tree::{Node, NodeKind};
 use crate::id::{ClientId, SnapshotId};
+use crate::ops::cat::cat as print;
+use crate::ops::ls::{LsOptions, ls as list};
 use crate::ops::select::{self, SnapshotFilter};
-use crate::repo::{Member, Reader, Repository, SnapshotEntry};
+use crate::ops::stats::{StatsReport, Sum, stats};
+use crate::repo::{Member, Repository, SnapshotEntry};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::Write;
@@ -141,7 +144,7 @@ pub(super) fn snapshots(context: &Context, arguments: &SnapshotsArguments) -> Re
         table.add_row(row);
     }
     context.say(&table.to_string());
-    context.say(&format!("{} snapshots", all.len()));
+    context.say(&snapshot_count(all.len() as u64));
     Ok(0)
 }
 
@@ -193,63 +196,28 @@ fn standing(entry: &SnapshotEntry) -> String {
 pub(super) fn ls(context: &Context, arguments: &LsArguments) -> Result<u8> {
     let repository = context.open()?;
     let (entry, path) = find(&repository, &arguments.snapshot, &arguments.filter)?;
-    let reader = repository.reader()?;
-    let top = reader.resolve(&entry.snapshot.root, &path)?;
+    let failed = |error| Error::io("write", "the list", error);
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let mut lister = Lister { reader: &reader, json: context.globals.json, arguments, out: &mut out };
-    if top.kind == NodeKind::Directory {
-        lister.directory(&top, &mut path.clone())?;
-    } else {
-        lister.entry(&top, &path)?;
-    }
-    out.flush().map_err(|error| Error::io("write", "the list", error))?;
+    list(&repository, &entry, &LsOptions { path, recursive: arguments.recursive }, &context.watcher, &mut |path, node| {
+        let line = if context.globals.json { node_json(node, path).to_string() } else { node_line(node, path, arguments.long) };
+        writeln!(out, "{line}").map_err(failed)
+    })?;
+    out.flush().map_err(failed)?;
     Ok(0)
 }
 
-struct Lister<'a> {
-    reader: &'a Reader,
-    json: bool,
-    arguments: &'a LsArguments,
-    out: &'a mut dyn Write,
-}
-
-impl Lister<'_> {
-    fn directory(&mut self, node: &Node, path: &mut Vec<u8>) -> Result<()> {
-        let Some(root) = &node.subtree else { return Ok(()) };
-        for node in self.reader.nodes(root)? {
-            let node = node?;
-            let length = path.len();
-            if length > 0 {
-                path.push(b'/');
-            }
-            path.extend_from_slice(&node.name);
-            self.entry(&node, path)?;
-            if self.arguments.recursive && node.kind == NodeKind::Directory {
-                self.directory(&node, path)?;
-            }
-            path.truncate(length);
-        }
-        Ok(())
+fn node_line(node: &Node, path: &[u8], long: bool) -> String {
+    let path = text::printable(path);
+    if !long {
+        return if node.kind == NodeKind::Directory { path + "/" } else { path };
     }
-
-    fn entry(&mut self, node: &Node, path: &[u8]) -> Result<()> {
-        let line = if self.json {
-            node_json(node, path).to_string()
-        } else if self.arguments.long {
-            let target = match node.kind {
-                NodeKind::Symlink => format!(" -> {}", text::printable(&node.target)),
-                _ => String::new(),
-            };
-            let nanos = i64::try_from(node.mtime.total_nanos()).unwrap_or_default();
-            let (user, group) = (owner(&node.user, node.uid), owner(&node.group, node.gid));
-            let size = node.size;
-            format!("{} {user:<8} {group:<8} {size:>12} {} {}{target}", mode(node), text::time(nanos), text::printable(path))
-        } else {
-            let slash = if node.kind == NodeKind::Directory { "/" } else { "" };
-            format!("{}{slash}", text::printable(path))
-        };
-        writeln!(self.out, "{line}").map_err(|error| Error::io("write", "the list", error))
-    }
+    let target = match node.kind {
+        NodeKind::Symlink => format!(" -> {}", text::printable(&node.target)),
+        _ => String::new(),
+    };
+    let nanos = i64::try_from(node.mtime.total_nanos()).unwrap_or_default();
+    let (user, group) = (owner(&node.user, node.uid), owner(&node.group, node.gid));
+    format!("{} {user:<8} {group:<8} {:>12} {} {path}{target}", mode(node), node.size, text::time(nanos))
 }
 
 fn owner(name: &[u8], id: u32) -> String {
@@ -309,63 +277,50 @@ pub(super) fn node_json(node: &Node, path: &[u8]) -> serde_json::Value {
 pub(super) fn cat(context: &Context, arguments: &OneArguments) -> Result<u8> {
     let repository = context.open()?;
     let (entry, path) = find(&repository, &arguments.snapshot, &arguments.filter)?;
-    let reader = repository.reader()?;
-    let node = reader.resolve(&entry.snapshot.root, &path)?;
-    if node.kind != NodeKind::File {
-        let message = format!("print {:?}: it is no regular file", String::from_utf8_lossy(&path));
-        return Err(Error::usage(message).with_hint("`lifeboat ls` shows what is there; `lifeboat restore` writes it back"));
-    }
     let mut out = std::io::BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
-    reader.write_file(&node, &mut out)?;
+    print(&repository, &entry, &path, &mut out)?;
     out.flush().map_err(|error| Error::io("write", "the file", error))?;
     Ok(0)
 }
 
-pub(super) fn stats(context: &Context) -> Result<u8> {
+pub(super) fn run_stats(context: &Context) -> Result<u8> {
     let repository = context.open()?;
-    let all = repository.snapshots()?;
-    let usage = repository.usage()?;
-    let (raw, added): (u64, u64) = all
-        .iter()
-        .fold((0, 0), |(raw, added), entry| (raw + entry.snapshot.counts.bytes, added + entry.snapshot.counts.bytes_added));
-    let stored: u64 = usage.values().map(|(_, bytes)| bytes).sum();
-    let mut kinds = std::collections::BTreeMap::<&str, (u64, u64, u64)>::new();
-    for entry in &all {
-        let sum = kinds.entry(&entry.snapshot.kind).or_default();
-        *sum = (sum.0 + 1, sum.1 + entry.snapshot.counts.bytes, sum.2 + entry.snapshot.counts.bytes_stored);
-    }
-    let mut days = std::collections::BTreeMap::<String, (u64, u64)>::new();
-    for entry in &all {
-        let sum = days.entry(text::time(entry.snapshot.start)[..10].to_owned()).or_default();
-        *sum = (sum.0 + 1, sum.1 + entry.snapshot.counts.bytes_stored);
-    }
+    let report = stats(&repository, &jiff::tz::TimeZone::system())?;
     if context.globals.json {
-        println!(
-            "{}",
-            serde_json::json!({
-                "snapshots": all.len(), "bytes_raw": raw, "bytes_deduplicated": added, "bytes_stored": stored,
-                "chunks": repository.chunk_count()?,
-                "by_kind": kinds.iter().map(|(kind, (count, raw, stored))| serde_json::json!({
-                    "kind": kind, "snapshots": count, "bytes_raw": raw, "bytes_stored": stored })).collect::<Vec<_>>(),
-                "by_day": days.iter().map(|(day, (count, stored))| serde_json::json!({
-                    "day": day, "snapshots": count, "bytes_stored": stored })).collect::<Vec<_>>(),
-                "objects": usage.iter().map(|(folder, (count, bytes))| serde_json::json!({
-                    "folder": folder, "objects": count, "bytes": bytes })).collect::<Vec<_>>(),
-            })
-        );
+        println!("{}", stats_json(&report));
         return Ok(0);
     }
-    context.say(&format!("snapshots      {}", all.len()));
-    context.say(&format!("raw            {} in all snapshots together", text::size(raw)));
-    context.say(&format!("deduplicated   {}", text::size(added)));
-    let ratio = if stored > 0 { raw as f64 / stored as f64 } else { 1.0 };
-    context.say(&format!("stored         {} ({ratio:.1}:1)", text::size(stored)));
-    for (kind, (count, raw, stored)) in &kinds {
-        let line = format!("  {kind:<12} {count} snapshots, {} raw, {} stored", text::size(*raw), text::size(*stored));
-        context.say(&line);
+    context.say(&format!("snapshots      {}", report.snapshots));
+    context.say(&format!("raw            {} in all snapshots together", text::size(report.bytes_raw)));
+    context.say(&format!("deduplicated   {}", text::size(report.bytes_deduplicated)));
+    let stored = text::size(report.bytes_stored);
+    match report.bytes_stored {
+        0 => context.say(&format!("stored         {stored}")),
+        some => context.say(&format!("stored         {stored} ({:.1}:1)", report.bytes_raw as f64 / some as f64)),
     }
-    for (day, (count, stored)) in days.iter().rev().take(14).rev() {
-        context.say(&format!("  {day}   {count} snapshots, {} stored", text::size(*stored)));
+    for (kind, sum) in &report.by_kind {
+        let (kind, raw, stored) = (text::printable(kind.as_bytes()), text::size(sum.bytes_raw), text::size(sum.bytes_stored));
+        context.say(&format!("  {kind:<12} {}, {raw} raw, {stored} stored", snapshot_count(sum.snapshots)));
+    }
+    for (day, sum) in report.by_day.iter().rev().take(14).rev() {
+        context.say(&format!("  {day}   {}, {} stored", snapshot_count(sum.snapshots), text::size(sum.bytes_stored)));
     }
     Ok(0)
+}
+
+fn snapshot_count(number: u64) -> String {
+    text::number(number, "snapshot", "snapshots")
+}
+
+fn stats_json(report: &StatsReport) -> serde_json::Value {
+    let kind = |(kind, sum): (&String, &Sum)| serde_json::json!({"kind": kind, "snapshots": sum.snapshots, "bytes_raw": sum.bytes_raw, "bytes_stored": sum.bytes_stored});
+    let day = |(day, sum): (&jiff::civil::Date, &Sum)| serde_json::json!({"day": day.to_string(), "snapshots": sum.snapshots, "bytes_stored": sum.bytes_stored});
+    serde_json::json!({
+        "snapshots": report.snapshots, "bytes_raw": report.bytes_raw, "bytes_deduplicated": report.bytes_deduplicated,
+        "bytes_stored": report.bytes_stored, "chunks": report.chunks,
+        "by_kind": report.by_kind.iter().map(kind).collect::<Vec<_>>(),
+        "by_day": report.by_day.iter().map(day).collect::<Vec<_>>(),
+        "objects": report.objects.iter().map(|(folder, (count, bytes))| serde_json::json!({
+            "folder": folder, "objects": count, "bytes": bytes })).collect::<Vec<_>>(),
+    })
 }

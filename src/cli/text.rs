@@ -1,7 +1,23 @@
 //! Text for people: sizes, times, rates, names of any bytes, colours.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
+
+/// Writes a line to standard output. Whoever stops reading has seen enough; a full disk is another matter.
+pub(in crate::cli) fn print(line: std::fmt::Arguments<'_>) {
+    let written = std::io::stdout().lock().write_fmt(format_args!("{line}\n"));
+    if let Err(error) = written
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        complain(format_args!("lifeboat: write to standard output: {error}\n"));
+        std::process::exit(1);
+    }
+}
+
+/// Writes to standard error, in one piece. If that fails there is nobody to tell.
+pub(in crate::cli) fn complain(text: std::fmt::Arguments<'_>) {
+    let _ = std::io::stderr().lock().write_all(text.to_string().as_bytes());
+}
 
 /// Colours, if the stream is a terminal and nobody said otherwise.
 #[derive(Clone, Copy)]
@@ -10,7 +26,7 @@ pub(super) struct Style(bool);
 impl Style {
     pub(super) fn of(stream: &impl IsTerminal) -> Self {
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        Self((stream.is_terminal() && !set("NO_COLOR")) || set("CLICOLOR_FORCE"))
+        Self(!set("NO_COLOR") && ((stream.is_terminal() && can_move_cursor()) || set("CLICOLOR_FORCE")))
     }
 
     fn code(self, code: &'static str) -> &'static str {
@@ -34,12 +50,23 @@ impl Style {
     }
 }
 
+/// True if the terminal, should there be one, understands escape sequences.
+pub(super) fn can_move_cursor() -> bool {
+    std::env::var_os("TERM").is_none_or(|name| name != "dumb")
+}
+
+/// True for characters that make a terminal do something else than show them, or show text in another order.
+fn is_unsafe(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// A name as a terminal may show it: control characters and what is not UTF-8 are escaped.
 pub(super) fn printable(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {
-            if character.is_control() {
+            if is_unsafe(character) {
                 out.extend(character.escape_default());
             } else {
                 out.push(character);
@@ -86,6 +113,11 @@ pub(super) fn count(number: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+/// `1 file`, `1,234 files`.
+pub(super) fn number(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", count(number), if number == 1 { one } else { many })
 }
 
 /// `2.4 s`, `3 min 5 s`, `1 h 2 min`.
@@ -159,5 +191,7 @@ mod tests {
     #[test]
     fn names_are_shown_without_control_characters() {
         assert_eq!(printable(b"a\nb\xff\x1b"), "a\\nb\\xff\\u{1b}");
+        assert_eq!(printable("\u{9b}31m \u{202e}fdp".as_bytes()), "\\u{9b}31m \\u{202e}fdp");
+        assert_eq!(printable("Grüße 你好 é".as_bytes()), "Grüße 你好 é");
     }
 }

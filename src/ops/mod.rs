@@ -3,6 +3,7 @@
 //! Operations decide and do; they never print, never read the environment, and never see a store or a key.
 
 pub mod backup;
+pub mod cat;
 pub mod check;
 pub mod diff;
 pub mod dump;
@@ -10,8 +11,10 @@ pub mod find;
 pub mod forget;
 pub mod hold;
 pub mod init;
+pub mod ls;
 pub mod prune;
 pub mod restore;
 pub mod select;
+pub mod stats;
 pub mod unforget;
 pub mod walk;

@@ -22,10 +22,17 @@ impl Home {
         self.dir.path().join(name)
     }
 
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    /// The program, yet without streams of its own.
+    pub fn bare_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
         command.args(arguments).env_clear().env("HOME", self.dir.path()).env("PATH", std::env::var_os("PATH").unwrap());
-        command.current_dir(self.dir.path()).stdin(Stdio::null());
+        command.current_dir(self.dir.path());
+        command
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.bare_command(arguments);
+        command.stdin(Stdio::null());
         command
     }
 
