@@ -2,7 +2,7 @@
 
 use crate::crypto::derive::{CommittedKey, object_key};
 use crate::crypto::{fill_random, seal};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::envelope::ObjectKind;
 use crate::format::log::PackRef;
 use crate::format::pack::{BlockEntry, FOOTER_LEN, Footer, SealEntry, Toc, encode_head, padded_pack_len};
@@ -153,8 +153,7 @@ impl Packer {
 
     fn hand_over(&self, pack: OpenPack) -> Result<()> {
         let finished = pack.finish(self.target)?;
-        // The indexer ends early only on an error of its own, which the session reports.
-        let _ = self.finished.send(Packed::Pack(finished));
-        Ok(())
+        // The indexer ends early only on an error of its own, which the session reports; what comes after is in vain.
+        self.finished.send(Packed::Pack(finished)).map_err(|_| Error::failed("store a pack: nobody notes what is in it"))
     }
 }

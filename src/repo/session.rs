@@ -229,9 +229,9 @@ impl Session {
         if let Some(forwarder) = self.forwarder.take() {
             let _ = forwarder.join();
         }
-        let packs = join(self.indexer.take());
-        packed?;
-        packs.map(Option::unwrap_or_default)
+        // The packer ends early when the indexer did, so that one's error comes first.
+        let packs = join(self.indexer.take())?;
+        packed.map(|_| packs.unwrap_or_default())
     }
 
     /// Ends a session that wrote chunks anew for a prune; returns its packs, which are durable.

@@ -133,7 +133,8 @@ pub fn restore(
         plan::Planner::new(&reader, options, workers, overwrite)?.run(top.clone(), target.clone())
     });
     observer.observe(Event::Finished(Stage::Restoring));
-    planned?;
+    // Work that was handed out after a stop was dropped, and nobody counted it.
+    planned.and_then(|()| tally.stop_if_needed())?;
     if options.verify && !options.dry_run {
         verify::verify(&reader, &top, options, &tally)?;
     }

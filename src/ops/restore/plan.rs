@@ -4,7 +4,6 @@
 use super::execute::{File, Job, Piece, Way, Workers};
 use super::{Overwrite, RestoreOptions};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::stop_if_asked;
 use crate::format::tree::{ChunkRef, ChunkType, DataMap, Node, NodeKind};
 use crate::id::ChunkId;
 use crate::repo::Reader;
@@ -101,7 +100,7 @@ impl<'a> Planner<'a> {
             Err(error) => return self.lost(&path, error),
         };
         for node in nodes {
-            stop_if_asked(self.workers.tally.observer)?;
+            self.workers.tally.stop_if_needed()?;
             match node {
                 Ok(node) => {
                     if let Some(kept) = &mut kept {
@@ -161,7 +160,11 @@ impl<'a> Planner<'a> {
     /// A failure of one entry is reported, and the restore goes on; a full disk or a stop ends it.
     fn go_on_after(&self, path: &[u8], result: Result<()>) -> Result<()> {
         match result {
-            Err(error) if matches!(error.kind(), ErrorKind::Full | ErrorKind::Interrupted) => Err(error),
+            Err(error) if error.kind() == ErrorKind::Interrupted => Err(error),
+            Err(error) if error.kind() == ErrorKind::Full => {
+                self.workers.tally.fail(path, &error);
+                self.workers.tally.stop_if_needed()
+            }
             Err(error) => {
                 self.workers.tally.fail(path, &error);
                 Ok(())

@@ -1,11 +1,11 @@
 //! What a restore counts while its threads work.
 
 use super::RestoreReport;
-use crate::error::{Error, ErrorKind};
-use crate::event::{Event, Observer, Progress};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Observer, Progress, stop_if_asked};
 use crate::format::snapshot::{Failure, MAX_FAILURES};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Counts and failures, shared by all threads.
 pub(super) struct Tally<'a> {
@@ -15,6 +15,8 @@ pub(super) struct Tally<'a> {
     files: AtomicU64,
     bytes: AtomicU64,
     written: AtomicU64,
+    /// The target has no room: nothing that comes after can succeed.
+    full: OnceLock<(String, Option<String>)>,
 }
 
 impl<'a> Tally<'a> {
@@ -26,11 +28,22 @@ impl<'a> Tally<'a> {
             files: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            full: OnceLock::new(),
         }
     }
 
     pub(super) fn stopped(&self) -> bool {
-        self.observer.interrupted()
+        self.observer.interrupted() || self.full.get().is_some()
+    }
+
+    /// Fails with why the restore has to stop, if it has to.
+    pub(super) fn stop_if_needed(&self) -> Result<()> {
+        if let Some((message, hint)) = self.full.get() {
+            let hint = hint.as_deref().unwrap_or("free some space there and run the command again");
+            let hint = format!("{hint}; what is restored already stays and is not written again");
+            return Err(Error::new(ErrorKind::Full, message).with_hint(hint));
+        }
+        stop_if_asked(self.observer)
     }
 
     pub(super) fn count(&self, change: impl FnOnce(&mut RestoreReport)) {
@@ -39,6 +52,11 @@ impl<'a> Tally<'a> {
 
     pub(super) fn fail(&self, path: &[u8], error: &Error) {
         if error.kind() == ErrorKind::Interrupted {
+            return;
+        }
+        if error.kind() == ErrorKind::Full {
+            let message = format!("restore {}: {error}", String::from_utf8_lossy(path));
+            let _ = self.full.set((message, error.hint().map(str::to_owned)));
             return;
         }
         self.observer.observe(Event::Failure { path, error });

@@ -53,6 +53,9 @@ const SCHEMA: &str = "
     INSERT INTO meta(key, value) VALUES('incarnation', randomblob(16));
 ";
 
+/// What can be done where the folder of the cache cannot be written.
+const ELSEWHERE: &str = "give a folder that can be written with --cache-dir; it can be deleted at any time";
+
 /// Errors of SQLite in the words of this program.
 pub(super) fn failed(error: rusqlite::Error) -> Error {
     let kind = match error.sqlite_error_code() {
@@ -60,8 +63,11 @@ pub(super) fn failed(error: rusqlite::Error) -> Error {
         Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => ErrorKind::InUse,
         _ => ErrorKind::Failed,
     };
-    Error::new(kind, format!("use the local cache: {error}"))
-        .with_hint("the cache can be thrown away without loss: `lifeboat cache clear`")
+    let hint = match kind {
+        ErrorKind::Full => "free some space where the cache is, or give another folder with --cache-dir",
+        _ => "the cache can be thrown away without loss: `lifeboat cache clear`; --cache-dir gives another folder",
+    };
+    Error::new(kind, format!("use the local cache: {error}")).with_hint(hint)
 }
 
 /// The cache of one repository; opens connections for whoever needs one.
@@ -76,7 +82,8 @@ impl Cache {
         // Names of files are in the cache, so nobody else may read it.
         let mut builder = std::fs::DirBuilder::new();
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.recursive(true).create(folder).map_err(|error| Error::io("make the cache folder", folder.display(), error))?;
+        let made = builder.recursive(true).create(folder);
+        made.map_err(|error| Error::io("make the cache folder", folder.display(), error).with_hint(ELSEWHERE))?;
         let cache = Self { path: folder.join("cache.sqlite") };
         match cache.connect().and_then(|connection| cache.prepare(connection)) {
             Ok(connection) => Ok((cache, connection)),
@@ -128,7 +135,7 @@ impl Cache {
             path.push(suffix);
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io("remove the cache", self.path.display(), error));
+                    return Err(Error::io("remove the cache", self.path.display(), error).with_hint(ELSEWHERE));
                 }
                 _ => {}
             }
