@@ -203,6 +203,113 @@ fn control_c_stops_a_backup_cleanly_and_the_next_one_goes_on() {
 }
 
 #[test]
+fn control_c_keeps_no_half_of_a_stream() {
+    let home = Home::filled();
+    // The writer at the other end of the pipe is stopped by the same key, which looks like the end of the stream.
+    let line = "(printf half; exec sleep 100) | \"$0\" backup --stdin stream";
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", line, env!("CARGO_BIN_EXE_lifeboat")]).current_dir(home.dir.path());
+    command.env_clear().env("HOME", home.dir.path()).env("PATH", std::env::var_os("PATH").unwrap());
+    let mut terminal = Terminal::start_command(command, 80);
+    terminal.expect("backing up: ");
+    terminal.enter("\x03");
+    let ended = terminal.end();
+    assert!(ended.screen.contains("stopped on request"), "{}", ended.screen);
+    assert_eq!(home.json(&["snapshots", "--json"]).as_array().unwrap().len(), 1);
+}
+
+/// Waits until a backup has begun to write a pack.
+fn wait_until_it_stores(home: &Home) {
+    let begun = || std::fs::read_dir(home.repository_dir().join("tmp")).is_ok_and(|mut files| files.next().is_some());
+    for _ in 0..6000 {
+        if begun() {
+            return;
+        }
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    panic!("it stored nothing");
+}
+
+/// The lines that are JSON, as values.
+fn json_lines(text: &str) -> Vec<serde_json::Value> {
+    text.lines().filter_map(|line| serde_json::from_str(line.trim()).ok()).collect()
+}
+
+#[test]
+fn programs_get_json_lines_also_on_a_terminal() {
+    for scale in [1, 4, 16] {
+        let home = large(scale);
+        let mut terminal = Terminal::start(&home, &["backup", "documents", "--json", "--threads", "1"], 2000);
+        wait_until_it_stores(&home);
+        terminal.pause(Duration::from_millis(1100));
+        let ended = terminal.end();
+        assert!(ended.code == Some(0) && !ended.raw.contains(ESCAPE), "{:?}", ended.raw);
+        let lines = json_lines(&ended.raw);
+        assert_eq!(lines.len(), ended.raw.lines().count(), "nothing but JSON: {}", ended.raw);
+        assert_eq!(lines.last().unwrap()["files"], 40 * scale + 2, "the last one is the result");
+        if let [first, .., _] = &lines[..] {
+            assert_eq!((&first["event"], &first["stage"]), (&"progress".into(), &"backing up".into()));
+            assert!(first["bytes"].is_u64() && first["seconds"].as_f64().unwrap() > 1.0 && first["path"].is_string(), "{first}");
+            return;
+        }
+    }
+    panic!("no progress was seen");
+}
+
+#[test]
+fn where_there_is_no_terminal_a_line_comes_now_and_then() {
+    for scale in [1, 4, 16] {
+        let home = large(scale);
+        let mut command = home.command(&["backup", "documents", "--threads", "1"]);
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+        let child = command.spawn().unwrap();
+        let id = rustix::process::Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+        wait_until_it_stores(&home);
+        // It stands still for longer than the time between two lines.
+        rustix::process::kill_process(id, rustix::process::Signal::STOP).unwrap();
+        let until = std::time::Instant::now() + Duration::from_millis(10_100);
+        while let Some(left) = until.checked_duration_since(std::time::Instant::now()) {
+            std::thread::park_timeout(left);
+        }
+        rustix::process::kill_process(id, rustix::process::Signal::CONT).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && !said.contains(ESCAPE) && !said.contains('\r'), "{said:?}");
+        if !said.is_empty() {
+            assert!(said.starts_with("backing up: ") && said.contains(" files, ") && said.ends_with('\n'), "{said:?}");
+            return;
+        }
+    }
+    panic!("no progress was seen");
+}
+
+#[test]
+fn an_error_is_one_json_line_for_programs() {
+    let home = Home::filled();
+    let output = home.run(&["restore", "ffffffff", "--to", "out", "--json"]);
+    let lines = json_lines(std::str::from_utf8(&output.stderr).unwrap());
+    assert!(output.stdout.is_empty() && lines.len() == 1, "{output:?}");
+    assert_eq!((&lines[0]["event"], &lines[0]["exit_code"]), (&"error".into(), &1.into()));
+    assert!(lines[0]["message"].is_string() && lines[0]["hint"].is_string());
+}
+
+#[test]
+fn quiet_says_nothing_but_what_went_wrong() {
+    let home = large(1);
+    for arguments in [
+        &["backup", "documents", "--quiet"][..],
+        &["restore", "latest", "--to", "out", "--quiet"],
+        &["check", "--quiet"],
+        &["prune", "--quiet"],
+    ] {
+        let ended = Terminal::start(&home, arguments, 80).end();
+        assert!(ended.code == Some(0) && ended.raw.is_empty(), "{arguments:?}: {:?}", ended.raw);
+    }
+    let ended = Terminal::start(&home, &["restore", "latest", "--to", "out", "--quiet"], 200).end();
+    assert!(ended.code == Some(11) && ended.screen.contains("not empty") && ended.screen.contains("hint: "), "{}", ended.screen);
+}
+
+#[test]
 fn names_that_would_drive_the_terminal_are_written_out() {
     let home = Home::new();
     let name = std::ffi::OsStr::from_bytes(b"bell\x07 \x1b]0;title\x07 \x1b[2J \xc2\x9b31m \xe2\x80\xaetxt\n\xff");

@@ -78,9 +78,10 @@ fn summary(context: &Context, report: &BackupReport) {
         None => context.say("dry run:   nothing was stored"),
     }
     if report.incomplete() {
-        let failures = text::count(report.snapshot.failure_count);
+        let failures = text::number(report.snapshot.failure_count, "failure", "failures");
+        let listed = report.id.map(|id| format!("; `lifeboat show {}` lists them", id.short())).unwrap_or_default();
         let style = text::Style::of(&std::io::stderr());
-        eprintln!("{}incomplete: {failures} failures; `lifeboat show` lists them{}", style.bad(), style.reset());
+        eprintln!("{}incomplete: {failures}{listed}{}", style.bad(), style.reset());
     }
 }
 

@@ -4,7 +4,9 @@ use super::noise;
 use lifeboat::event::Silent;
 use lifeboat::repo::{Access, OpenOptions, Repository};
 use lifeboat::store::Location;
-use std::path::PathBuf;
+use std::os::fd::IntoRawFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use zeroize::Zeroizing;
 
@@ -24,7 +26,11 @@ impl Home {
 
     /// The program, yet without streams of its own.
     pub fn bare_command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_lifeboat")), arguments)
+    }
+
+    fn command_of(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(arguments).env_clear().env("HOME", self.dir.path()).env("PATH", std::env::var_os("PATH").unwrap());
         command.current_dir(self.dir.path());
         command
@@ -33,6 +39,19 @@ impl Home {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.bare_command(arguments);
         command.stdin(Stdio::null());
+        command
+    }
+
+    /// The program run by the user nobody, who owns this home from now on. Only root, on Linux, can do this.
+    pub fn as_nobody(&self, arguments: &[&str]) -> Command {
+        const NOBODY: u32 = 65_534;
+        let given = Command::new("chown").args(["-R", "-h", "65534:65534"]).arg(self.dir.path()).status().unwrap();
+        assert!(given.success());
+        // The folders above the program may be closed to others; what is open already can be run all the same. It stays
+        // open until the test ends.
+        let program = std::fs::File::open(env!("CARGO_BIN_EXE_lifeboat")).unwrap().into_raw_fd();
+        let mut command = self.command_of(Path::new(&format!("/proc/self/fd/{program}")), arguments);
+        command.stdin(Stdio::null()).uid(NOBODY).gid(NOBODY);
         command
     }
 

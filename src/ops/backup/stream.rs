@@ -37,6 +37,8 @@ pub(super) fn back_up(
     progress.at(&name);
     observer.observe(Event::Started(Stage::BackingUp, &progress));
     let stored = store(repository, &mut writer, &mut *reader, &progress, observer).and_then(|stored| end().map(|()| stored));
+    // Ctrl-C ends the writer at the other end of a pipe as well: what looks like the end of the stream then is none.
+    let stored = stored.and_then(|stored| stop_if_asked(observer).map(|()| stored));
     observer.observe(Event::Finished(Stage::BackingUp));
     let (content, size) = match stored {
         Ok(stored) => stored,
