@@ -4,6 +4,7 @@ mod support;
 
 use lifeboat::error::ErrorKind;
 use lifeboat::event::Silent;
+use lifeboat::format::log::RecordRef;
 use lifeboat::ops::backup::backup;
 use lifeboat::ops::check::{CheckOptions, check};
 use lifeboat::ops::prune::{PruneOptions, prune};
@@ -119,6 +120,61 @@ fn a_prune_that_stops_at_any_call_is_gone_on_with_and_loses_nothing() {
             break;
         }
     }
+}
+
+/// What brings a snapshot back, the moment before a plan is published that was made without it.
+fn at_the_last_moment(deed: impl Fn(&Repository, RecordRef) + Send + Sync + 'static) {
+    let bench = Bench::new();
+    let first = fill(&bench, 1);
+    bench.backup();
+    let second = fill(&bench, 2);
+    bench.backup();
+    let record = bench.open().snapshots().unwrap()[0].record();
+    bench.open().forget(&[record]).unwrap();
+    let (done, other) = (AtomicBool::new(false), bench.open());
+    let store = Interposed::new(local(&bench), move |_, verb, key| {
+        if verb == Verb::Create && key.ends_with(".plan") && !done.swap(true, Ordering::SeqCst) {
+            deed(&other, record);
+        }
+        Fate::Pass
+    });
+    prune(&bench.open_over(store.store(), "pruner").unwrap(), &options(), &Silent).unwrap();
+    healthy(&bench, &[&first, &second]);
+}
+
+#[test]
+fn an_unforget_that_succeeds_is_not_overlooked_by_the_prune_that_runs() {
+    at_the_last_moment(|repository, record| repository.unforget(&[record]).unwrap());
+}
+
+#[test]
+fn a_hold_that_succeeds_is_not_overlooked_by_the_prune_that_runs() {
+    at_the_last_moment(|repository, record| repository.hold(&[record], "").unwrap());
+}
+
+#[test]
+fn a_prune_waits_with_a_generation_until_the_one_before_is_closed() {
+    let bench = Bench::new();
+    let kept = two_versions(&bench);
+    // Another runner condemns the same at the last moment, and stops before its plan.
+    let stopped = Interposed::new(local(&bench), |_, verb, key| match verb == Verb::Create && key.ends_with(".plan") {
+        true => Fate::Fail(ErrorKind::Failed),
+        false => Fate::Pass,
+    });
+    let other = bench.open_over(stopped.store(), "stopped").unwrap();
+    let done = AtomicBool::new(false);
+    let store = Interposed::new(local(&bench), move |_, verb, key| {
+        if verb == Verb::Create && key.ends_with(".condemn") && !done.swap(true, Ordering::SeqCst) {
+            prune(&other, &options(), &Silent).unwrap_err();
+        }
+        Fate::Pass
+    });
+    prune(&bench.open_over(store.store(), "pruner").unwrap(), &options(), &Silent).unwrap();
+    let mut names: Vec<String> = bench.objects("gc").iter().map(|path| path.file_name().unwrap().display().to_string()).collect();
+    names.sort();
+    let (condemned, planned): (Vec<_>, Vec<_>) = names.iter().partition(|name| name.ends_with(".condemn"));
+    assert_eq!(condemned.len(), planned.len(), "{names:?}");
+    healthy(&bench, &[&kept]);
 }
 
 #[test]

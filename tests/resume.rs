@@ -6,8 +6,8 @@ use lifeboat::error::ErrorKind;
 use lifeboat::event::Silent;
 use lifeboat::ops::backup::{BackupOptions, CheckpointOptions, backup};
 use lifeboat::ops::check::{CheckOptions, check};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use support::interposed::{Fate, Interposed, Verb};
 use support::{Bench, contents, noise};
@@ -32,73 +32,80 @@ fn eager(bench: &Bench) -> BackupOptions {
 }
 
 fn stored(bench: &Bench) -> u64 {
-    bench.objects("packs").iter().map(|path| path.metadata().unwrap().len()).sum()
+    stored_in(&bench.repository_dir())
+}
+
+fn stored_in(repository: &Path) -> u64 {
+    let folders = std::fs::read_dir(repository.join("packs")).unwrap().flatten();
+    let packs = folders.flat_map(|folder| folder.path().read_dir().unwrap().flatten());
+    packs.map(|pack| pack.metadata().map_or(0, |metadata| metadata.len())).sum()
 }
 
 fn local(bench: &Bench) -> lifeboat::store::AnyStore {
     bench.location().open().unwrap()
 }
 
-/// A backup over a store that dies when about half of the content is stored, and after at least one claim.
-fn cut_off(bench: &Bench) {
-    let (claims, dead) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-    let half = FILES * LENGTH as u64 / 2;
-    let (repository_dir, counted) = (bench.repository_dir(), claims.clone());
-    let store = Interposed::new(local(bench), move |_, verb, key| {
-        if verb == Verb::Create && key.starts_with("log/") {
-            counted.fetch_add(1, Ordering::SeqCst);
-            let mut sum = 0;
-            for folder in std::fs::read_dir(repository_dir.join("packs")).unwrap().flatten() {
-                for pack in folder.path().read_dir().unwrap().flatten() {
-                    sum += pack.metadata().unwrap().len();
-                }
+/// A backup over a store that dies at a claim, the first one that began when half of the content was stored. On a busy
+/// machine a backup may be done before that: then it is tried again.
+fn cut_off() -> Bench {
+    for _ in 0..10 {
+        let bench = Bench::new();
+        fill(&bench);
+        let (half_stored, dead) = (AtomicBool::new(false), AtomicBool::new(false));
+        let half = FILES * LENGTH as u64 / 2;
+        let repository_dir = bench.repository_dir();
+        let store = Interposed::new(local(&bench), move |_, verb, key| {
+            if dead.load(Ordering::SeqCst) {
+                return Fate::Fail(ErrorKind::Failed);
             }
-            if sum > half {
+            if verb == Verb::Write && half_stored.load(Ordering::SeqCst) {
+                // Time for the thread that writes claims.
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let appends = verb == Verb::Create && key.starts_with("log/");
+            if appends && stored_in(&repository_dir) > half && half_stored.swap(true, Ordering::SeqCst) {
                 dead.store(true, Ordering::SeqCst);
                 return Fate::FailAfter(ErrorKind::Failed);
             }
+            Fate::Pass
+        });
+        let writer = bench.open_over(store.store(), "writer").unwrap();
+        let ended = backup(&writer, eager(&bench), &Silent);
+        if ended.is_err() && bench.latest().snapshot.incomplete {
+            return bench;
         }
-        if dead.load(Ordering::SeqCst) { Fate::Fail(ErrorKind::Failed) } else { Fate::Pass }
-    });
-    let writer = bench.open_over(store.store(), "writer").unwrap();
-    backup(&writer, eager(bench), &Silent).unwrap_err();
-    assert!(claims.load(Ordering::SeqCst) > 0);
+    }
+    panic!("no backup was cut off at a claim");
 }
 
 #[test]
 fn a_backup_that_was_cut_off_goes_on_without_reading_or_storing_again_what_was_done() {
-    let bench = Bench::new();
-    fill(&bench);
-    cut_off(&bench);
+    let bench = cut_off();
     let before = stored(&bench);
     let all = FILES * LENGTH as u64 + 20_000_000;
     assert!(before > FILES * LENGTH as u64 / 2);
     let writer = bench.open_over(local(&bench), "writer").unwrap();
     let report = backup(&writer, bench.backup_options(), &Silent).unwrap();
     assert!(stored(&bench) < all + all / 20, "{} bytes are stored for {all}", stored(&bench));
-    assert!(report.snapshot.counts.bytes_read < all * 7 / 10, "{} bytes were read", report.snapshot.counts.bytes_read);
+    assert!(report.snapshot.counts.bytes_read < all * 3 / 4, "{} bytes were read", report.snapshot.counts.bytes_read);
     assert!(report.snapshot.counts.unmodified > 0);
     healthy(&bench);
 }
 
 #[test]
 fn another_machine_finds_in_the_log_what_was_stored() {
-    let bench = Bench::new();
-    fill(&bench);
-    cut_off(&bench);
+    let bench = cut_off();
     let all = FILES * LENGTH as u64 + 20_000_000;
     let other = bench.open_over(local(&bench), "other").unwrap();
     let before = stored(&bench);
     backup(&other, bench.backup_options(), &Silent).unwrap();
-    assert!(stored(&bench) - before < all * 7 / 10, "{} bytes were stored again", stored(&bench) - before);
+    assert!(stored(&bench) - before < all * 3 / 4, "{} bytes were stored again", stored(&bench) - before);
     healthy(&bench);
 }
 
 #[test]
 fn a_checkpoint_can_be_restored_and_gives_way_to_the_finished_snapshot() {
-    let bench = Bench::new();
-    fill(&bench);
-    cut_off(&bench);
+    let bench = cut_off();
     let entry = bench.latest();
     assert!(entry.snapshot.incomplete);
     let target = bench.path("out");

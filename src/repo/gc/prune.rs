@@ -9,13 +9,14 @@ use crate::event::{Event, Observer, Progress, Stage, stop_if_asked};
 use crate::format::envelope::ObjectKind;
 use crate::format::gc::PruneObject;
 use crate::format::key::Role;
-use crate::format::log::{PackRef, RecordBody};
+use crate::format::log::{Head, PackRef, RecordBody};
 use crate::id::PackId;
 use crate::repo::cache::marks::Usage;
 use crate::repo::log::now;
 use crate::repo::sealed::{not_allowed, seal_object};
 use crate::repo::{Repository, cache};
 use crate::store::Key;
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -63,20 +64,40 @@ impl Repository {
         if !matches!(self.role(), Role::Owner | Role::Maintainer) {
             return Err(not_allowed("prune", self.role().name()));
         }
-        let marker = Marker::new(self)?;
-        Prune { repository: self, options, observer, marker, report: PruneReport::default() }.run()
+        Prune::new(self, options, observer)?.run()
+    }
+
+    /// Makes sure that no prune overlooks what this client has just said of a snapshot: a generation that is open is
+    /// brought to its end. Only then is it known whether the snapshot stands.
+    pub(in crate::repo) fn settle(&self, observer: &dyn Observer) -> Result<()> {
+        self.follow_prunes()?;
+        let newest = cache::prune::newest(&self.connection())?;
+        if newest.is_none_or(|row| row.plan.is_some() || row.condemn.is_none()) {
+            return Ok(());
+        }
+        if !matches!(self.role(), Role::Owner | Role::Maintainer) {
+            return Err(Error::new(
+                ErrorKind::InUse,
+                "make sure of the snapshot: a prune is under way and may not have seen this",
+            )
+            .with_hint("it is recorded; once `lifeboat prune` has come to its end, run the same command again"));
+        }
+        Prune::new(self, &PruneOptions::default(), observer)?.settle()
     }
 }
 
-impl Prune<'_> {
+impl<'a> Prune<'a> {
+    fn new(repository: &'a Repository, options: &'a PruneOptions, observer: &'a dyn Observer) -> Result<Self> {
+        let marker = Marker::new(repository)?;
+        Ok(Self { repository, options, observer, marker, report: PruneReport::default() })
+    }
+
     fn run(mut self) -> Result<PruneReport> {
         let began = Instant::now();
         self.repository.refresh(self.observer)?;
         if !self.options.dry_run {
             // Whatever an earlier runner left: its generation is brought to an end, and its plan carried out.
-            if let Some(generation) = self.open_generation()? {
-                self.finish_generation(generation)?;
-            }
+            self.settle()?;
             self.delete()?;
         }
         let view = self.mark()?;
@@ -106,11 +127,17 @@ impl Prune<'_> {
             Decision::Repack => candidate.number.is_some_and(|number| repacked.contains(&number)),
             _ => false,
         });
-        let condemned: BTreeSet<PackId> = condemned.map(|(candidate, _)| candidate.id).collect();
-        if !condemned.is_empty() {
-            let generation = self.condemn(condemned.into_iter().collect())?;
+        let mut condemned: BTreeSet<PackId> = condemned.map(|(candidate, _)| candidate.id).collect();
+        while !condemned.is_empty() {
+            let (generation, is_ours) = self.condemn(&condemned)?;
             self.finish_generation(generation)?;
             self.delete()?;
+            if is_ours {
+                break;
+            }
+            // Somebody else was faster with this generation: what it left goes in the next one.
+            let gone = cache::prune::gone(&self.repository.connection())?;
+            condemned.retain(|pack| !gone.contains(pack));
         }
         Ok(self.report)
     }
@@ -216,11 +243,25 @@ impl Prune<'_> {
         })?;
         self.report.written = repacked.packs.len() as u64;
         self.report.bytes_written = repacked.packs.iter().map(|pack| pack.size).sum();
-        if !repacked.packs.is_empty() {
-            // Only once the log lists them does everybody find the chunks there.
-            self.repository.append(RecordBody::Claim { packs: repacked.packs, checkpoint: None })?;
+        // Only once the log lists them does everybody find the chunks there.
+        let listed = repacked.packs.is_empty() || self.claim(repacked.packs)?;
+        Ok(if listed { repacked.done } else { HashSet::new() })
+    }
+
+    /// Lists new packs in the log; false if somebody else's prune took them for orphans meanwhile. Then what they were
+    /// made from stays.
+    fn claim(&self, packs: Vec<PackRef>) -> Result<bool> {
+        let repository = self.repository;
+        let outrun = Cell::new(false);
+        let still_valid = || {
+            outrun.set(!cache::index::all_borrowable(&repository.connection(), &[], &packs)?);
+            if outrun.get() { Err(Error::new(ErrorKind::InUse, "list new packs: a prune was faster")) } else { Ok(()) }
+        };
+        match repository.append_if(RecordBody::Claim { packs: packs.clone(), checkpoint: None }, &still_valid) {
+            Ok(_) => Ok(true),
+            Err(_) if outrun.get() => Ok(false),
+            Err(error) => Err(error),
         }
-        Ok(repacked.done)
     }
 
     /// The newest generation, if its plan is not there yet.
@@ -229,16 +270,28 @@ impl Prune<'_> {
         Ok(newest.filter(|row| row.plan.is_none() && row.condemn.is_some()).map(|row| row.generation))
     }
 
-    /// Publishes what may go. Whoever was faster with this generation is helped instead.
-    fn condemn(&self, packs: Vec<PackId>) -> Result<u64> {
+    /// Publishes what may go, once the generation before is closed; returns the generation, and whether it is this list
+    /// that counts and not somebody else's.
+    fn condemn(&mut self, packs: &BTreeSet<PackId>) -> Result<(u64, bool)> {
+        self.settle()?;
         let generation = self.repository.known_prune()? + 1;
-        self.publish(&Key::condemn(generation), ObjectKind::Condemn, (generation, packs, Vec::new()))?;
+        let content = (generation, packs.iter().copied().collect(), Vec::new());
+        let is_ours = self.publish(&Key::condemn(generation), ObjectKind::Condemn, content)?;
         self.repository.follow_prunes()?;
-        Ok(generation)
+        Ok((generation, is_ours))
     }
 
-    /// Creates a prune object; somebody else's in its place is as good.
-    fn publish(&self, key: &Key, kind: ObjectKind, content: (u64, Vec<PackId>, Vec<crate::format::log::Head>)) -> Result<()> {
+    /// Brings whatever generation is open to its end.
+    fn settle(&mut self) -> Result<()> {
+        loop {
+            self.repository.follow_prunes()?;
+            let Some(generation) = self.open_generation()? else { return Ok(()) };
+            self.finish_generation(generation)?;
+        }
+    }
+
+    /// Creates a prune object; true if it is there, false if somebody else's took its place, which is as good.
+    fn publish(&self, key: &Key, kind: ObjectKind, content: (u64, Vec<PackId>, Vec<Head>)) -> Result<bool> {
         let repository = self.repository;
         let (generation, packs, heads) = content;
         let previous = match kind {
@@ -251,7 +304,7 @@ impl Prune<'_> {
         let mut body = repository.keys().signer()?.sign(PRUNE_OBJECT, &repository.inner.format.id, &map).to_vec();
         body.extend_from_slice(&map);
         let sealed = seal_object(repository.keys(), kind, &body)?;
-        repository.created(key, &sealed).map(drop)
+        repository.created(key, &sealed)
     }
 
     /// From the condemn object to the plan: fences, a second look, and the plan.
@@ -301,7 +354,11 @@ impl Prune<'_> {
         let usage = self.marker.marks.usage(&trust, &avoided)?;
         let is_used = |number: &u32| usage.get(number).is_some_and(|usage| usage.used_chunks > 0);
         let needed = states.iter().filter(|state| condemned.contains(&state.pack.id) && is_used(&state.number));
-        Ok(needed.map(|state| state.pack.id).collect())
+        let mut needed: HashSet<PackId> = needed.map(|state| state.pack.id).collect();
+        // Who cannot look into a pack that a record lists must not delete it.
+        let unread = cache::index::unread(&self.repository.connection())?;
+        needed.extend(unread.into_iter().map(|(pack, _)| pack.id).filter(|id| condemned.contains(id)));
+        Ok(needed)
     }
 
     /// Deletes what published plans list, as far as it is still there.

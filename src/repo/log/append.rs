@@ -84,7 +84,12 @@ impl Repository {
         loop {
             record.base = self.known_prune()?;
             still_valid()?;
-            let head = cache::log::head(&self.connection(), &member.id)?.map(|(head, _)| head);
+            let known = cache::log::head(&self.connection(), &member.id)?;
+            let (head, fence) = known.map_or((None, member.base), |(head, fence)| (Some(head), fence));
+            if record.base < fence && !matches!(record.body, RecordBody::Fence { .. }) {
+                return Err(Error::new(ErrorKind::Failed, format!("write to the log: it names prune {fence}, which the store does not show"))
+                    .with_hint("nothing was committed; run the same command again, and if this stays, `lifeboat check` tells what is missing"));
+            }
             record.seq = head.map_or(0, |head| head.seq + 1);
             record.previous = head.map(|head| head.hash);
             record.heads = cache::log::heads(&self.connection())?;
@@ -101,6 +106,7 @@ impl Repository {
             // Somebody was faster: another process with the same keys, or a fence.
             let bytes = self.store().get(&key, MAX_RECORD)?;
             self.take_in(member, head, &bytes, &mut Vec::new(), &Silent)?;
+            // What `still_valid` looks at: generations first, then the decision.
             self.follow_prunes()?;
         }
     }

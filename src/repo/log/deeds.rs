@@ -2,6 +2,7 @@
 
 use super::judge::Standing;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::Silent;
 use crate::format::log::{RecordBody, RecordRef};
 use crate::repo::Repository;
 use std::collections::HashMap;
@@ -30,23 +31,30 @@ impl Repository {
     pub fn unforget(&self, records: &[RecordRef]) -> Result<()> {
         let Some(records) = self.sorted(records, |_| Ok(()))? else { return Ok(()) };
         self.append(RecordBody::Unforget { records: records.clone() })?;
-        // A plan that was published without having seen this record outweighs it.
-        self.follow_prunes()?;
-        let standings = self.standings_of(&records)?;
-        if standings.iter().any(|standing| !matches!(standing, Some(Standing::Live | Standing::Held))) {
-            return Err(Error::missing("bring a snapshot back: a prune was faster, its content may be gone")
-                .with_hint("`lifeboat snapshots` shows what is there"));
-        }
-        Ok(())
+        self.settled(&records, "bring a snapshot back")
     }
 
     /// Holds snapshots: nobody forgets them until the hold ends.
     ///
     /// # Errors
-    /// `Missing` if one is not there or was forgotten and pruned.
+    /// `Missing` if one is not there or was forgotten and pruned, `InUse` if a prune is under way that this client may not
+    /// bring to its end.
     pub fn hold(&self, records: &[RecordRef], reason: &str) -> Result<()> {
         let Some(records) = self.sorted(records, |_| Ok(()))? else { return Ok(()) };
-        self.append(RecordBody::Hold { records, reason: reason.to_owned() }).map(drop)
+        self.append(RecordBody::Hold { records: records.clone(), reason: reason.to_owned() })?;
+        self.settled(&records, "hold a snapshot")
+    }
+
+    /// Makes sure that the snapshots stand, whatever a prune that was under way had seen: a plan that was made without
+    /// the record that brings them back outweighs it.
+    fn settled(&self, records: &[RecordRef], doing: &str) -> Result<()> {
+        self.settle(&Silent)?;
+        let standings = self.standings_of(records)?;
+        if standings.iter().any(|standing| !matches!(standing, Some(Standing::Live | Standing::Held))) {
+            return Err(Error::missing(format!("{doing}: a prune was faster, its content may be gone"))
+                .with_hint("`lifeboat snapshots` shows what is there"));
+        }
+        Ok(())
     }
 
     /// Ends the holds of snapshots.

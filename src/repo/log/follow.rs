@@ -162,7 +162,13 @@ impl Repository {
     ) -> Result<Head> {
         let seq = head.map_or(0, |head| head.seq + 1);
         let next = Head { client: member.id, seq, hash: object_hash(bytes) };
-        let record = self.open_record(bytes).and_then(|record| self.judge_record(member, head, seq, record));
+        let judged = || self.open_record(bytes).and_then(|record| self.judge_record(member, head, seq, record));
+        let mut record = judged();
+        if record.is_err() && member.id != self.owner() {
+            // Its signer may have been enrolled a moment ago; the owner's log says, read to its end.
+            self.follow_owner()?;
+            record = judged();
+        }
         match record {
             Ok(record) => {
                 let believed = matches!(member.role, Role::Owner | Role::Maintainer);
