@@ -1,4 +1,5 @@
 //! A fault at every call that a run makes of its store, one after the other, until the run has no more calls.
+#![expect(unreachable_pub, reason = "it is a module of a test program")]
 
 use crate::scene::{Fault, Faulty, Machine, Scene, Tree, is_proper};
 use crate::support::contents;
@@ -10,16 +11,16 @@ use lifeboat::repo::{NewSlot, Repository, default_sizes, generate_identity};
 use lifeboat::store::{AnyStore, Memory};
 use std::sync::Arc;
 
-const FAILS: Fault = Fault::Once(Fate::Fail(ErrorKind::Failed));
-const FULL: Fault = Fault::Once(Fate::Fail(ErrorKind::Full));
-const LATE: Fault = Fault::Once(Fate::FailAfter(ErrorKind::Failed));
-const TORN: Fault = Fault::Once(Fate::Tear);
-const STALE: Fault = Fault::Once(Fate::Hide);
-const TWICE: Fault = Fault::Once(Fate::Repeat);
+pub const FAILS: Fault = Fault::Once(Fate::Fail(ErrorKind::Failed));
+pub const FULL: Fault = Fault::Once(Fate::Fail(ErrorKind::Full));
+pub const LATE: Fault = Fault::Once(Fate::FailAfter(ErrorKind::Failed));
+pub const TORN: Fault = Fault::Once(Fate::Tear);
+pub const STALE: Fault = Fault::Once(Fate::Hide);
+pub const TWICE: Fault = Fault::Once(Fate::Repeat);
 
 /// Runs `each` with every call in turn made to fail, and stops when the run ends before the call comes; returns how
 /// many calls were made to fail.
-fn every_call(scene: &Scene, machine: Machine, fault: Fault, mut each: impl FnMut(&Memory, &Faulty, &str, &str)) -> u64 {
+pub fn every_call(scene: &Scene, machine: Machine, fault: Fault, mut each: impl FnMut(&Memory, &Faulty, &str, &str)) -> u64 {
     let mut faults = 0;
     for call in 0.. {
         let memory = scene.memory();
@@ -59,7 +60,7 @@ fn backups(machine: Machine, fault: Fault) {
 }
 
 /// The error names what failed, not a consequence of it.
-fn cause_is_named(error: &lifeboat::error::Error, fault: Fault, what: &str) {
+pub fn cause_is_named(error: &lifeboat::error::Error, fault: Fault, what: &str) {
     match fault {
         FULL => assert_eq!(error.kind(), ErrorKind::Full, "{what}: {error}"),
         FAILS | Fault::Gone => assert!(error.to_string().contains("as the test wants"), "{what}: {error}"),

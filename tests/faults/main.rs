@@ -6,4 +6,5 @@ mod support;
 
 mod calls;
 mod disks;
+mod maintenance;
 mod scene;

@@ -84,6 +84,19 @@ fn applies(fate: Fate, verb: Verb) -> bool {
 
 impl Scene {
     pub fn new() -> Self {
+        Self::prepared(|_, _| {})
+    }
+
+    /// The first of the two snapshots is forgotten, and nothing that only it needs is gone yet.
+    pub fn forgotten() -> Self {
+        Self::prepared(|bench, past| {
+            let repository = bench.open();
+            repository.forget(&[repository.snapshots().unwrap()[0].record()]).unwrap();
+            past.remove(0);
+        })
+    }
+
+    fn prepared(prepare: impl FnOnce(&Bench, &mut Vec<Tree>)) -> Self {
         let bench = Bench::new();
         let mut past = Vec::new();
         for version in 1..=2 {
@@ -91,6 +104,7 @@ impl Scene {
             bench.backup();
             past.push(contents(&bench.source()));
         }
+        prepare(&bench, &mut past);
         let store = Local::open(&bench.repository_dir()).unwrap();
         let objects = all_objects(&store);
         fill(&bench, 3);
@@ -153,7 +167,7 @@ impl Scene {
         count
     }
 
-    fn is_whole(&self, store: &AnyStore, machine: &str, what: &str) -> usize {
+    pub fn is_whole(&self, store: &AnyStore, machine: &str, what: &str) -> usize {
         let repository = self.open(store.clone(), machine).unwrap_or_else(|error| panic!("{what}: opening: {error}"));
         let entries = repository.snapshots().unwrap();
         assert!(entries.len() >= self.past.len(), "{what}: a snapshot is gone");
