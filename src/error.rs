@@ -33,6 +33,28 @@ pub enum ErrorKind {
     Interrupted,
 }
 
+impl ErrorKind {
+    /// What helps with most errors of this kind.
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Failed => {
+                "nothing that was committed is lost; if running the command again does not help, mend the cause first"
+            }
+            Self::Usage => "`lifeboat --help` and `lifeboat VERB --help` say how",
+            Self::Missing => "check the spelling; `lifeboat snapshots` and `lifeboat ls` show what there is",
+            Self::NoRepository => "check --repo, or make a repository with `lifeboat init`",
+            Self::Refused => "the keys at hand do not permit it, or it would lose data; use others, or say that it is meant",
+            Self::InUse => "wait for the other run to end, then run the command again",
+            Self::WrongKey => "check --identity and --passphrase-file; other slots may open with other keys",
+            Self::Damaged => "`lifeboat check` finds what else is damaged; all the rest can still be restored",
+            Self::RolledBack => "find out who put an older state back before going on",
+            Self::Unsupported => "use a newer version of lifeboat",
+            Self::Full => "free some space there and run the command again",
+            Self::Interrupted => "run the same command again; what was stored is not stored twice",
+        }
+    }
+}
+
 /// An error of the library: a kind, a message in one line, a hint, and the cause below it.
 pub struct Error {
     inner: Box<Inner>,
@@ -44,6 +66,10 @@ struct Inner {
     hint: Option<String>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
+
+/// An input or output error is never of the program's making.
+const DEVICE_FAILED: &str =
+    "the disk or the connection below it failed: look into the system's log; `lifeboat check` says what is still whole";
 
 /// The result of everything in the library that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -93,6 +119,7 @@ impl Error {
             Io::StorageFull | Io::QuotaExceeded => Some("free some space there and run the command again"),
             Io::PermissionDenied => Some("run as a user who may do this, or change the permissions"),
             Io::ReadOnlyFilesystem => Some("the place is read-only; mount it writable or choose another"),
+            _ if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => Some(DEVICE_FAILED),
             _ => None,
         };
         let mut made = Self::new(kind, format!("{doing} {what}: {}", reason(&error)));
@@ -135,10 +162,10 @@ impl Error {
         self.inner.kind
     }
 
-    /// What the user can do, if there is something.
+    /// What the user can do: as precisely as is known here, or else what helps with errors of this kind.
     #[must_use]
-    pub fn hint(&self) -> Option<&str> {
-        self.inner.hint.as_deref()
+    pub fn hint(&self) -> &str {
+        self.inner.hint.as_deref().unwrap_or_else(|| self.inner.kind.advice())
     }
 
     /// The operating system error below this one, if that is what it was.

@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::Fingerprint;
 use crate::repo::{Access, OpenOptions, Repository, Rollback};
 use crate::store::Location;
-use std::io::{BufRead, Write};
+use std::io::{self, BufRead, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -91,7 +91,11 @@ impl Context {
         let identity = match read_limited(&path) {
             Ok(text) => Some(text),
             Err(error) if error.kind() == ErrorKind::Missing && (passphrase.is_some() || !said) => None,
-            Err(error) => return Err(error.while_doing("read the identity").as_kind(ErrorKind::WrongKey)),
+            Err(error) => {
+                let absent = matches!(error.io_kind(), Some(io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied));
+                let error = error.while_doing("read the identity");
+                return Err(if absent { error.as_kind(ErrorKind::WrongKey) } else { error });
+            }
         };
         let passphrase = match passphrase {
             None if identity.is_none() && prompt::can_ask() => Some(prompt::secret("Passphrase: ", &self.watcher)?),
@@ -185,8 +189,12 @@ fn configuration(path: Option<&Path>) -> Result<Configuration> {
         },
     };
     match std::fs::read_to_string(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !said => Ok(Configuration::default()),
-        Err(error) => Err(Error::io("read the configuration", path.display(), error).as_kind(ErrorKind::Usage)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !said => Ok(Configuration::default()),
+        Err(error) => {
+            let absent = error.kind() == io::ErrorKind::NotFound;
+            let error = Error::io("read the configuration", path.display(), error);
+            Err(if absent { error.as_kind(ErrorKind::Usage) } else { error })
+        }
         Ok(text) => toml::from_str(&text).map_err(|error| {
             let line = error.message().lines().next().unwrap_or_default().to_owned();
             Error::usage(format!("read the configuration {}: {line}", path.display()))

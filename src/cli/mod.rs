@@ -122,9 +122,7 @@ fn report(error: &Error, json: bool) {
     }
     let style = text::Style::of(&std::io::stderr());
     eprintln!("{}lifeboat: {}{}", style.bad(), text::printable(error.to_string().as_bytes()), style.reset());
-    if let Some(hint) = error.hint() {
-        eprintln!("hint: {}", text::printable(hint.as_bytes()));
-    }
+    eprintln!("hint: {}", text::printable(error.hint().as_bytes()));
 }
 
 /// Restores keep a descriptor for each directory that is being filled, so the soft limit is raised as far as allowed.

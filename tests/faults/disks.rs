@@ -1,4 +1,5 @@
 //! Real disks that are full or read-only, with the program as a user meets it.
+#![expect(unreachable_pub, reason = "it is a module of a test program")]
 
 use crate::support::noise;
 use std::path::{Path, PathBuf};
@@ -34,37 +35,45 @@ impl Drop for Disk {
     }
 }
 
-struct Home {
+pub struct Home {
     dir: tempfile::TempDir,
 }
 
 impl Home {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let home = Self { dir: tempfile::tempdir().unwrap() };
         std::fs::create_dir(home.path("source")).unwrap();
         home
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
         std::fs::write(self.path("source").join(name), bytes).unwrap();
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
         command.env_clear().env("HOME", self.dir.path()).env("PATH", std::env::var_os("PATH").unwrap());
         command.args(["--repo", "disk/repository"]).args(arguments).current_dir(self.dir.path()).stdin(Stdio::null());
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    /// The program, run by `outer` as its last arguments say.
+    pub fn command_within(&self, mut outer: Command, arguments: &[&str]) -> Command {
+        let inner = self.command(arguments);
+        outer.arg(inner.get_program()).args(inner.get_args()).current_dir(self.dir.path()).stdin(Stdio::null());
+        outer.env_clear().env("HOME", self.dir.path()).env("PATH", std::env::var_os("PATH").unwrap());
+        outer
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
     }
 
-    fn ok(&self, arguments: &[&str]) -> String {
+    pub fn ok(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
@@ -75,13 +84,13 @@ impl Home {
         failed(&self.run(arguments), arguments, code)
     }
 
-    fn snapshots(&self) -> usize {
+    pub fn snapshots(&self) -> usize {
         let all: serde_json::Value = serde_json::from_str(&self.ok(&["snapshots", "--json"])).unwrap();
         all.as_array().unwrap().len()
     }
 
     /// The newest snapshot comes back as the source is, and nothing is damaged.
-    fn is_whole(&self) {
+    pub fn is_whole(&self) {
         self.ok(&["check", "--read-data"]);
         self.ok(&["restore", "latest:source", "--to", "whole"]);
         assert!(crate::support::contents(&self.path("whole")) == crate::support::contents(&self.path("source")));

@@ -8,3 +8,4 @@ mod calls;
 mod disks;
 mod maintenance;
 mod scene;
+mod system;

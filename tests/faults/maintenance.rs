@@ -46,7 +46,6 @@ fn prunes(machine: Machine, fault: Fault) {
             cause_is_named(&error, fault, &what);
         }
         let store: AnyStore = Arc::new(memory.clone());
-        assert_eq!(scene.is_whole(&store, name, &what), scene.past.len(), "{what}");
         pruned(&scene, store.clone(), name).unwrap_or_else(|error| panic!("{what}: the next prune: {error}"));
         // What a fault made somebody write anew is small; the space of the forgotten snapshot is back.
         let left = bytes_of_packs(memory);

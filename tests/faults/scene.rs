@@ -97,7 +97,7 @@ impl Scene {
     }
 
     fn prepared(prepare: impl FnOnce(&Bench, &mut Vec<Tree>)) -> Self {
-        let bench = Bench::new();
+        let bench = Bench::in_memory();
         let mut past = Vec::new();
         for version in 1..=2 {
             fill(&bench, version);
@@ -167,7 +167,7 @@ impl Scene {
         count
     }
 
-    pub fn is_whole(&self, store: &AnyStore, machine: &str, what: &str) -> usize {
+    fn is_whole(&self, store: &AnyStore, machine: &str, what: &str) -> usize {
         let repository = self.open(store.clone(), machine).unwrap_or_else(|error| panic!("{what}: opening: {error}"));
         let entries = repository.snapshots().unwrap();
         assert!(entries.len() >= self.past.len(), "{what}: a snapshot is gone");

@@ -26,8 +26,17 @@ pub struct Bench {
 
 impl Bench {
     pub fn new() -> Self {
+        Self::within(tempfile::tempdir().unwrap())
+    }
+
+    /// On a disk in memory where there is one: for tests that make many caches, and mean no disk.
+    pub fn in_memory() -> Self {
+        Self::within(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap())
+    }
+
+    fn within(dir: tempfile::TempDir) -> Self {
         let (identity, recipient) = generate_identity().unwrap();
-        let bench = Self { dir: tempfile::tempdir().unwrap(), identity };
+        let bench = Self { dir, identity };
         let sizes = default_sizes(4096).unwrap();
         let slot = NewSlot::Recipient(recipient);
         Repository::init(&bench.location(), &slot, sizes, 3, &bench.options()).unwrap();

@@ -16,7 +16,7 @@ pub(super) struct Tally<'a> {
     bytes: AtomicU64,
     written: AtomicU64,
     /// The target has no room: nothing that comes after can succeed.
-    full: OnceLock<(String, Option<String>)>,
+    full: OnceLock<(String, String)>,
 }
 
 impl<'a> Tally<'a> {
@@ -39,7 +39,6 @@ impl<'a> Tally<'a> {
     /// Fails with why the restore has to stop, if it has to.
     pub(super) fn stop_if_needed(&self) -> Result<()> {
         if let Some((message, hint)) = self.full.get() {
-            let hint = hint.as_deref().unwrap_or("free some space there and run the command again");
             let hint = format!("{hint}; what is restored already stays and is not written again");
             return Err(Error::new(ErrorKind::Full, message).with_hint(hint));
         }
@@ -56,7 +55,7 @@ impl<'a> Tally<'a> {
         }
         if error.kind() == ErrorKind::Full {
             let message = format!("restore {}: {error}", String::from_utf8_lossy(path));
-            let _ = self.full.set((message, error.hint().map(str::to_owned)));
+            let _ = self.full.set((message, error.hint().to_owned()));
             return;
         }
         self.observer.observe(Event::Failure { path, error });
