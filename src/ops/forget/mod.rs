@@ -107,12 +107,7 @@ impl Survey {
     /// `Missing` if one is not there, `Usage` if a beginning is that of several, `Refused` if one is held.
     pub fn of_names(repository: &Repository, names: &[String]) -> Result<Self> {
         let chosen = select::all_named(repository, names)?;
-        if let Some(held) = chosen.iter().find(|entry| entry.is_held()) {
-            let id = held.id.short();
-            let reason = if held.reason.is_empty() { String::new() } else { format!(" ({})", held.reason) };
-            return Err(Error::new(ErrorKind::Refused, format!("forget the snapshot {id}: it is held{reason}"))
-                .with_hint(format!("`lifeboat unhold {id}` ends the hold")));
-        }
+        verify_none_held(&chosen)?;
         Self::new(repository, repository.snapshots()?, chosen)
     }
 
@@ -154,6 +149,14 @@ impl Survey {
     }
 }
 
+fn verify_none_held<'a>(chosen: impl IntoIterator<Item = &'a SnapshotEntry>) -> Result<()> {
+    let Some(held) = chosen.into_iter().find(|entry| entry.is_held()) else { return Ok(()) };
+    let id = held.id.short();
+    let reason = if held.reason.is_empty() { String::new() } else { format!(" ({})", held.reason) };
+    let message = format!("forget the snapshot {id}: it is held{reason}");
+    Err(Error::new(ErrorKind::Refused, message).with_hint(format!("`lifeboat unhold {id}` ends the hold")))
+}
+
 impl ForgetPlan {
     /// The snapshots that go.
     pub fn going(&self) -> impl Iterator<Item = &Candidate> {
@@ -183,6 +186,8 @@ pub fn forget(repository: &Repository, plan: &ForgetPlan, allow: Allow, observer
         return Err(objection.to_error().while_doing("others have forgotten snapshots in the meantime"));
     }
     let left: HashSet<RecordRef> = kept.iter().map(SnapshotEntry::record).collect();
+    let planned: HashSet<RecordRef> = plan.going().map(|candidate| candidate.entry.record()).collect();
+    verify_none_held(kept.iter().filter(|entry| planned.contains(&entry.record())))?;
     let going: Vec<&SnapshotEntry> =
         plan.going().map(|candidate| &candidate.entry).filter(|entry| left.contains(&entry.record())).collect();
     repository.forget(&going.iter().map(|entry| entry.record()).collect::<Vec<_>>())?;
