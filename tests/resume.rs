@@ -20,15 +20,12 @@ fn fill(bench: &Bench) {
         bench.write(&format!("d{}/e{}/f{file}", file % 5, file % 11), noise(file, LENGTH));
     }
     bench.write("large", noise(99_999, 20_000_000));
-    bench.age_source();
-    // A file that has just changed is read again whatever was remembered of it.
-    std::thread::sleep(Duration::from_millis(3100));
 }
 
 /// Checkpoints as often as can be.
 fn eager(bench: &Bench) -> BackupOptions {
     let checkpoint = CheckpointOptions { every: Duration::from_millis(1), bytes: 1 };
-    BackupOptions { checkpoint, ..bench.backup_options() }
+    BackupOptions { checkpoint, settle: Duration::ZERO, ..bench.backup_options() }
 }
 
 fn stored(bench: &Bench) -> u64 {

@@ -77,11 +77,7 @@ fn an_unchanged_tree_reads_nothing_and_puts_one_object() {
     for number in 0..300 {
         bench.write(&format!("{}/{number}", number % 7), noise(number, 3000));
     }
-    bench.age_source();
-    bench.backup();
-    // The times were set just now, so the first run could not believe them yet.
-    std::thread::sleep(std::time::Duration::from_millis(3100));
-    bench.backup();
+    bench.settled_backup();
     let counts = || ["packs", "log", "keys", "index"].map(|folder| bench.objects(folder).len());
     // The directory above is everybody's: when another program made something there meanwhile, it is stored again.
     let quiet = (0..20).any(|_| {
@@ -97,10 +93,7 @@ fn an_unchanged_tree_reads_nothing_and_puts_one_object() {
 fn a_change_of_mode_is_kept_without_reading_the_content() {
     let bench = Bench::new();
     bench.write("file", noise(3, 50_000));
-    bench.age_source();
-    bench.backup();
-    std::thread::sleep(std::time::Duration::from_millis(3100));
-    bench.backup();
+    bench.settled_backup();
     std::fs::set_permissions(bench.source().join("file"), std::fs::Permissions::from_mode(0o640)).unwrap();
     let report = bench.backup();
     assert_eq!((report.snapshot.counts.bytes_read, report.snapshot.counts.changed), (0, 1));
@@ -112,10 +105,7 @@ fn a_change_of_mode_is_kept_without_reading_the_content() {
 fn a_change_with_the_same_size_and_a_reset_mtime_is_read() {
     let bench = Bench::new();
     bench.write("container", noise(4, 10_000));
-    bench.age_source();
-    bench.backup();
-    std::thread::sleep(std::time::Duration::from_millis(3100));
-    bench.backup();
+    bench.settled_backup();
     let path = bench.source().join("container");
     let mtime = std::fs::metadata(&path).unwrap().modified().unwrap();
     let other = noise(5, 10_000);

@@ -4,7 +4,7 @@ use super::arguments::{BackupArguments, RuleArguments};
 use super::globals::{Context, make_identity};
 use super::{INCOMPLETE, keys, show, text};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ops::backup::{BackupOptions, BackupReport, CheckpointOptions, Input, backup};
+use crate::ops::backup::{BackupOptions, BackupReport, CheckpointOptions, Input, SETTLE, backup};
 use crate::ops::init::{InitOptions, init};
 use crate::repo::{NewSlot, Repository};
 use crate::source::files::RuleOptions;
@@ -28,6 +28,7 @@ pub(super) fn run(context: &Context, arguments: BackupArguments) -> Result<u8> {
         rules,
         atime: arguments.atime,
         reread: arguments.reread,
+        settle: SETTLE,
         dry_run: arguments.dry_run,
         threads: context.threads(),
         metadata: Vec::new(),

@@ -98,6 +98,7 @@ impl Bench {
             rules: RuleOptions::default(),
             atime: false,
             reread: false,
+            settle: lifeboat::ops::backup::SETTLE,
             dry_run: false,
             threads: 3,
             metadata: Vec::new(),
@@ -107,6 +108,12 @@ impl Bench {
 
     pub fn backup(&self) -> BackupReport {
         backup(&self.open(), self.backup_options(), &Silent).unwrap()
+    }
+
+    /// The same, and the next one believes the times of all that was there, however fresh it is.
+    pub fn settled_backup(&self) -> BackupReport {
+        let options = BackupOptions { settle: std::time::Duration::ZERO, ..self.backup_options() };
+        backup(&self.open(), options, &Silent).unwrap()
     }
 
     pub fn latest(&self) -> SnapshotEntry {

@@ -21,7 +21,7 @@ use crate::id::SnapshotId;
 use crate::repo::{Repository, Session, SnapshotEntry};
 use crate::source::files::RuleOptions;
 use crate::source::files::{Directory, Owners, ReadOptions, Rules};
-use run::{Run, Worker};
+use run::{Run, Trust, Worker};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -64,6 +64,9 @@ pub struct BackupOptions {
     pub atime: bool,
     /// Read every file, whatever the stat cache says.
     pub reread: bool,
+    /// For how long before the backup a file must not have changed for its times to be believed by the next one. A file
+    /// that changes twice within a tick of its file system's clock has the same times after both.
+    pub settle: Duration,
     /// Read and count, store nothing.
     pub dry_run: bool,
     /// Worker threads; 0 for one per processor.
@@ -73,6 +76,9 @@ pub struct BackupOptions {
     /// When to write down what is done so far.
     pub checkpoint: CheckpointOptions,
 }
+
+/// [`BackupOptions::settle`] for every file system: the coarsest clock among them ticks every two seconds.
+pub const SETTLE: Duration = Duration::from_secs(2);
 
 /// What a backup did.
 #[derive(Debug)]
@@ -197,7 +203,9 @@ fn attempt(
         workers.push(Mutex::new(Worker { writer: session.writer()?, lists, owners: Owners::new(), buffer, node, stat, seen }));
     }
     let read = ReadOptions { atime: options.atime, xattrs: true, flags: true };
-    let parts = (repository.chunker()?, Rules::new(&options.rules)?, read, options.reread);
+    let settled = i128::from(snapshot.start) - i128::try_from(options.settle.as_nanos()).unwrap_or(i128::MAX);
+    let trust = Trust { reread: options.reread, settled };
+    let parts = (repository.chunker()?, Rules::new(&options.rules)?, read, trust);
     let run = Run::new(parts, observer, &session, workers);
     if let Some(parent) = &parent {
         run.progress.files_total.store(parent.snapshot.counts.files, std::sync::atomic::Ordering::Relaxed);

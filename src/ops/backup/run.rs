@@ -6,7 +6,7 @@ use crate::event::{Event, Observer, Progress};
 use crate::format::snapshot::{Counts, Failure, MAX_FAILURES};
 use crate::format::tree::Content;
 use crate::repo::{ChunkWriter, Chunker, Reader, StatCache};
-use crate::source::files::{Owners, ReadOptions, Rules};
+use crate::source::files::{Owners, ReadOptions, Rules, Stat};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -38,12 +38,29 @@ pub(super) struct Linked {
     pub(super) size: u64,
 }
 
+/// Which times of files are believed.
+#[derive(Clone, Copy)]
+pub(super) struct Trust {
+    /// Those of no file.
+    pub(super) reread: bool,
+    /// Those before this one, nanoseconds since 1970; it lies before the backup began, so that what changes from then on
+    /// has later ones.
+    pub(super) settled: i128,
+}
+
+impl Trust {
+    /// True if the file is so fresh that a later change could leave its times as they are.
+    pub(super) fn is_racy(self, stat: &Stat) -> bool {
+        stat.ctime.total_nanos().max(stat.mtime.total_nanos()) >= self.settled
+    }
+}
+
 /// One backup.
 pub(super) struct Run<'a> {
     pub(super) chunker: Chunker,
     pub(super) rules: Rules,
     pub(super) read: ReadOptions,
-    pub(super) reread: bool,
+    pub(super) trust: Trust,
     pub(super) observer: &'a dyn Observer,
     pub(super) progress: Arc<Progress>,
     pub(super) session: &'a crate::repo::Session,
@@ -62,17 +79,17 @@ pub(super) struct Run<'a> {
 
 impl<'a> Run<'a> {
     pub(super) fn new(
-        parts: (Chunker, Rules, ReadOptions, bool),
+        parts: (Chunker, Rules, ReadOptions, Trust),
         observer: &'a dyn Observer,
         session: &'a crate::repo::Session,
         workers: Vec<Mutex<Worker>>,
     ) -> Self {
-        let (chunker, rules, read, reread) = parts;
+        let (chunker, rules, read, trust) = parts;
         Self {
             chunker,
             rules,
             read,
-            reread,
+            trust,
             observer,
             progress: Arc::default(),
             session,

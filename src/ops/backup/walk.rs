@@ -16,14 +16,6 @@ use std::sync::atomic::Ordering;
 
 /// Entries of one directory that one task takes on.
 const TASK_ENTRIES: usize = 256;
-/// Seconds within which a file may change again without a change of its times.
-const RACY_SECS: i64 = 2;
-
-/// True if the file is so fresh that a later change could leave its times as they are.
-fn is_racy(stat: &Stat) -> bool {
-    let now = jiff::Timestamp::now().as_second();
-    stat.ctime.secs.max(stat.mtime.secs) + RACY_SECS >= now
-}
 
 /// Opens the directory at `position` of `above` and begins with its entries. `tops` are the paths below it that were
 /// asked for, if it is above them.
@@ -84,7 +76,7 @@ fn open(
         },
     };
     let remembered = match origin {
-        Some(origin) if !run.reread => Remembered::parse(worker.stat[origin].load(&stat_key(&path))?),
+        Some(origin) if !run.trust.reread => Remembered::parse(worker.stat[origin].load(&stat_key(&path))?),
         _ => Remembered::default(),
     };
     run.counts.lock().expect("no code panics while it holds this lock").directories += 1;
@@ -331,7 +323,7 @@ fn done(run: &Run<'_>, worker: &mut Worker, dir: &Dir, node: &Node, stat: &Stat)
     }
     drop(counts);
     run.progress.files.fetch_add(1, Ordering::Relaxed);
-    Done::node(worker, dir, node, stat, node.unstable || is_racy(stat))
+    Done::node(worker, dir, node, stat, node.unstable || run.trust.is_racy(stat))
 }
 
 /// A large file's place in its directory.
