@@ -24,6 +24,8 @@ pub enum Stage {
     Marking,
     /// Writing anew what is needed of packs that are mostly not.
     Repacking,
+    /// Putting the index in the store into order.
+    Compacting,
     /// Deleting what nobody needs.
     Deleting,
 }

@@ -149,6 +149,7 @@ fn name(stage: Stage) -> &'static str {
         Stage::Verifying => "verifying",
         Stage::Marking => "marking",
         Stage::Repacking => "repacking",
+        Stage::Compacting => "compacting the index",
         Stage::Deleting => "deleting",
         #[expect(unreachable_patterns, reason = "stages may be added")]
         _ => "working",

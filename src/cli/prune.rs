@@ -3,7 +3,7 @@
 use super::globals::Context;
 use super::text;
 use crate::error::Result;
-use crate::ops::prune::{Decision, PruneOptions, PruneReport, prune};
+use crate::ops::prune::{CompactOptions, Decision, PruneOptions, PruneReport, prune};
 use std::time::Duration;
 
 /// What can be written after `lifeboat prune`.
@@ -46,6 +46,7 @@ pub(super) fn run(context: &Context, arguments: &PruneArguments) -> Result<u8> {
         repack_small: arguments.repack_small,
         max_duration: arguments.max_duration,
         grace: arguments.grace,
+        index: CompactOptions::default(),
         dry_run: arguments.dry_run,
     };
     let report = prune(&repository, &options, &context.watcher)?;
@@ -79,6 +80,7 @@ fn json(report: &PruneReport, dry_run: bool) -> serde_json::Value {
     serde_json::json!({
         "dry_run": dry_run, "packs": packs, "generation": pruned.generation, "written": pruned.written,
         "bytes_written": pruned.bytes_written, "deleted": pruned.deleted, "bytes_deleted": pruned.bytes_deleted,
+        "index_objects_written": pruned.compacted.shards, "index_objects_deleted": pruned.index_deleted,
         "spared": pruned.spared, "missing_chunks": pruned.missing, "seconds": report.elapsed.as_secs_f64(),
     })
 }
@@ -117,6 +119,10 @@ fn print(context: &Context, report: &PruneReport, dry_run: bool) {
     }
     if pruned.spared > 0 {
         context.say(&format!("spared:  {} packs that a backup began to need meanwhile", text::count(pruned.spared)));
+    }
+    if pruned.compacted.shards > 0 {
+        let (packs, shards) = (text::count(pruned.compacted.packs), text::count(pruned.compacted.shards));
+        context.say(&format!("index:   {packs} packs in {shards} sorted objects ({})", text::size(pruned.compacted.bytes)));
     }
     let written = match pruned.written {
         0 => String::new(),

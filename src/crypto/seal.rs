@@ -7,7 +7,7 @@ use chacha20poly1305::{ChaCha20Poly1305, Tag};
 /// Length of the tag behind every sealed message.
 pub const TAG_LEN: usize = 16;
 /// Length of the pieces of a long message.
-const PIECE_LEN: usize = 65_536;
+pub const PIECE_LEN: usize = 65_536;
 
 /// Seals the bytes of `buffer` from `start` on in place and appends the tag.
 pub fn seal_in_place(key: &[u8; 32], nonce: &[u8; 12], bound: &[u8], buffer: &mut Vec<u8>, start: usize) {
@@ -54,9 +54,22 @@ pub fn seal_pieces(key: &[u8; 32], plain: &[u8]) -> Vec<u8> {
         let start = out.len();
         let end = plain.len().min((number + 1) * PIECE_LEN);
         out.extend_from_slice(&plain[number * PIECE_LEN..end]);
-        seal_in_place(key, &piece_nonce(number, number + 1 == count), b"", &mut out, start);
+        seal_piece(key, number, number + 1 == count, &mut out, start);
     }
     out
+}
+
+/// Seals one piece of a long message, the bytes of `buffer` from `start` on, and appends its tag.
+pub fn seal_piece(key: &[u8; 32], number: usize, last: bool, buffer: &mut Vec<u8>, start: usize) {
+    seal_in_place(key, &piece_nonce(number, last), b"", buffer, start);
+}
+
+/// Opens one piece of a long message in place.
+///
+/// # Errors
+/// `Damaged` if it is not the piece of this number, or is the last one where it should not be, or the other way round.
+pub fn open_piece<'a>(key: &[u8; 32], number: usize, last: bool, piece: &'a mut [u8]) -> Result<&'a [u8]> {
+    open_in_place(key, &piece_nonce(number, last), b"", piece)
 }
 
 /// Opens what [`seal_pieces`] made.
@@ -72,7 +85,7 @@ pub fn open_pieces(key: &[u8; 32], sealed: &[u8]) -> Result<Vec<u8>> {
     while let Some((number, piece)) = pieces.next() {
         let start = out.len();
         out.extend_from_slice(piece);
-        let opened = open_in_place(key, &piece_nonce(number, pieces.peek().is_none()), b"", &mut out[start..])?.len();
+        let opened = open_piece(key, number, pieces.peek().is_none(), &mut out[start..])?.len();
         if opened == 0 && number > 0 {
             return Err(Error::damaged("open a sealed message: an empty last piece"));
         }

@@ -51,6 +51,11 @@ impl Encoder<'_> {
         self.0.extend_from_slice(value);
     }
 
+    /// The head of a byte string of `length` bytes, which follow.
+    pub fn bytes_head(&mut self, length: usize) {
+        self.head(2, length as u64);
+    }
+
     /// A text string.
     pub fn text(&mut self, value: &str) {
         self.head(3, value.len() as u64);

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::event::Observer;
-pub use crate::repo::{Decision, PackDecision, PruneOptions};
+pub use crate::repo::{CompactOptions, Decision, PackDecision, PruneOptions};
 use crate::repo::{PruneReport as Pruned, Repository};
 use std::time::{Duration, Instant};
 

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::ChunkType;
-use crate::id::ChunkId;
+use crate::id::{ChunkId, PackId};
 use crate::repo::Repository;
 use crate::repo::block::Opener;
 use crate::repo::cache::{IndexReader, Place, StoredPack};
@@ -71,6 +71,14 @@ impl Reader {
                 .with_hint("`lifeboat check` says what is damaged; `lifeboat cache rebuild` if only the cache is")
         })?;
         Ok((BlockPlace { pack, block }, start, len))
+    }
+
+    /// The pack that a block is in.
+    ///
+    /// # Errors
+    /// `Failed` if the cache cannot be read.
+    pub fn pack_of(&self, place: BlockPlace) -> Result<PackId> {
+        Ok(self.pack(&mut self.state.borrow_mut(), place.pack)?.id)
     }
 
     fn pack(&self, state: &mut State, number: u32) -> Result<Arc<StoredPack>> {

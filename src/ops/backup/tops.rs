@@ -14,22 +14,10 @@ pub(super) struct Tops {
     pub(super) below: BTreeMap<Vec<u8>, Self>,
 }
 
-/// What was asked for.
-pub(super) struct Asked {
-    /// The tree of the paths.
-    pub(super) tops: Tops,
-    /// The directory that it begins in.
-    pub(super) from: PathBuf,
-    /// Each path as the tree has it.
-    pub(super) named: Vec<PathBuf>,
-    /// Each path in its absolute form.
-    pub(super) absolute: Vec<PathBuf>,
-}
-
-/// The tree of `paths`.
+/// The tree of `paths`, the directory it begins in, and the absolute form of each path.
 ///
 /// Relative paths begin in the working directory, unless there are absolute ones as well, or one that leaves it.
-pub(super) fn tops(paths: &[PathBuf]) -> Result<Asked> {
+pub(super) fn tops(paths: &[PathBuf]) -> Result<(Tops, PathBuf, Vec<PathBuf>)> {
     let mut absolute = Vec::new();
     let mut relative = Some(Vec::new());
     for path in paths {
@@ -42,15 +30,15 @@ pub(super) fn tops(paths: &[PathBuf]) -> Result<Asked> {
         }
         absolute.push(full);
     }
-    let (from, named) = match relative {
+    let (from, chosen) = match relative {
         Some(relative) => (PathBuf::from("."), relative),
         None => (PathBuf::from("/"), absolute.clone()),
     };
     let mut tops = Tops::default();
-    for (number, path) in named.iter().enumerate() {
+    for (number, path) in chosen.iter().enumerate() {
         insert(&mut tops, path, number);
     }
-    Ok(Asked { tops, from, named, absolute })
+    Ok((tops, from, absolute))
 }
 
 fn insert(tops: &mut Tops, path: &Path, number: usize) {

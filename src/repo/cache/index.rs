@@ -148,11 +148,11 @@ pub(in crate::repo) fn insert_pack(
         return transaction.commit().map_err(failed);
     }
     let number = transaction.last_insert_rowid();
-    let mut rows: Vec<(ChunkPrefix, u32, u32, u32)> = Vec::new();
+    let mut rows: Vec<(ChunkPrefix, u32, u32, u32, u32)> = Vec::new();
     for (block, position) in toc.blocks.iter().zip(0u32..) {
         let mut start = 0;
-        for chunk in &block.chunks {
-            rows.push((chunk.prefix, position, start, chunk.len));
+        for (chunk, nth) in block.chunks.iter().zip(0u32..) {
+            rows.push((chunk.prefix, position, start, chunk.len, nth));
             start += chunk.len;
         }
     }
@@ -160,10 +160,10 @@ pub(in crate::repo) fn insert_pack(
     rows.sort_unstable();
     {
         let mut insert = transaction
-            .prepare_cached("INSERT OR IGNORE INTO chunk(id, pack, block, start, len) VALUES(?, ?, ?, ?, ?)")
+            .prepare_cached("INSERT OR IGNORE INTO chunk(id, pack, block, start, len, nth) VALUES(?, ?, ?, ?, ?, ?)")
             .map_err(failed)?;
-        for (prefix, block, start, len) in &rows {
-            insert.execute(params![&prefix[..], number, block, start, len]).map_err(failed)?;
+        for (prefix, block, start, len, nth) in &rows {
+            insert.execute(params![&prefix[..], number, block, start, len, nth]).map_err(failed)?;
         }
     }
     transaction.commit().map_err(failed)

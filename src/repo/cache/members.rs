@@ -44,6 +44,7 @@ pub(in crate::repo) fn enrol(transaction: &Transaction<'_>, member: &Member, seq
 
 /// Ends a client's part after its record `last`; what it wrote later counts no more. A revocation is never undone.
 pub(in crate::repo) fn revoke(transaction: &Transaction<'_>, client: &ClientId, last: u64) -> Result<()> {
+    super::shards::revoke(transaction, &client.0, last.cast_signed())?;
     let values = params![&client.0[..], last.cast_signed()];
     transaction
         .execute("UPDATE client SET last = min(ifnull(last, ?2), ?2) WHERE id = ?1", values)

@@ -8,6 +8,7 @@ pub(super) mod log;
 pub(super) mod marks;
 pub(super) mod members;
 pub(super) mod prune;
+pub(super) mod shards;
 pub(super) mod stat;
 
 pub(super) use index::{IndexReader, Place, StoredPack};
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Changes with every change of the tables; another number means another version, and the cache is made anew.
-const VERSION: i32 = 2;
+const VERSION: i32 = 4;
 
 const SCHEMA: &str = "
     CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -29,7 +30,11 @@ const SCHEMA: &str = "
                       condemned INTEGER NOT NULL DEFAULT 0, seals BLOB NOT NULL,
                       blocks BLOB NOT NULL);
     CREATE TABLE chunk(id BLOB NOT NULL, pack INTEGER NOT NULL, block INTEGER NOT NULL, start INTEGER NOT NULL,
-                       len INTEGER NOT NULL, PRIMARY KEY(id, pack)) WITHOUT ROWID;
+                       len INTEGER NOT NULL, nth INTEGER NOT NULL, PRIMARY KEY(id, pack)) WITHOUT ROWID;
+    CREATE TABLE shard_set(no INTEGER PRIMARY KEY, client BLOB NOT NULL, seq INTEGER NOT NULL, packs INTEGER NOT NULL,
+                           UNIQUE(client, seq));
+    CREATE TABLE shard(no INTEGER NOT NULL, position INTEGER NOT NULL, id BLOB NOT NULL, PRIMARY KEY(no, position)) WITHOUT ROWID;
+    CREATE TABLE shard_pack(pack BLOB NOT NULL, no INTEGER NOT NULL, PRIMARY KEY(pack, no)) WITHOUT ROWID;
     CREATE TABLE unread(pack BLOB PRIMARY KEY, size INTEGER NOT NULL, toc_len INTEGER NOT NULL,
                         client BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE head(client BLOB PRIMARY KEY, seq INTEGER NOT NULL, hash BLOB NOT NULL, fence INTEGER NOT NULL,

@@ -53,8 +53,8 @@ pub(in crate::repo) fn condemn(
         }
     }
     let sql = "UPDATE pack SET condemned = 1 WHERE id IN (SELECT pack FROM condemned)";
-    transaction.execute(sql, []).map_err(failed)?;
-    if !packs.is_empty() {
+    // Index objects are condemned too; nothing that is borrowed lies in them.
+    if transaction.execute(sql, []).map_err(failed)? > 0 {
         raise_epoch(transaction)?;
     }
     Ok(())
@@ -90,6 +90,7 @@ pub(in crate::repo) fn plan(
             .map_err(failed)?;
         raise_epoch(transaction)?;
     }
+    super::shards::drop_gone(transaction)?;
     transaction.execute_batch("DELETE FROM condemned; UPDATE pack SET condemned = 0 WHERE condemned = 1").map_err(failed)
 }
 

@@ -1,6 +1,7 @@
 //! What to do with each pack: a pure rule over how much of it is needed.
 
 use crate::id::PackId;
+use crate::repo::CompactOptions;
 use crate::repo::cache::marks::Usage;
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ pub struct PruneOptions {
     /// Packs of backups that have not finished are left alone until the store has had them for this long. That is
     /// politeness, not safety: a writer that meets a prune stores again what it took.
     pub grace: Duration,
+    /// When the index in the store is put into order.
+    pub index: CompactOptions,
     /// Decide, and change nothing.
     pub dry_run: bool,
 }
@@ -30,6 +33,7 @@ impl Default for PruneOptions {
             repack_small: false,
             max_duration: None,
             grace: Duration::from_hours(24),
+            index: CompactOptions::default(),
             dry_run: false,
         }
     }

@@ -6,6 +6,7 @@
 
 mod decide;
 mod follow;
+mod index;
 mod mark;
 mod prune;
 mod repack;

@@ -14,7 +14,7 @@ use crate::id::PackId;
 use crate::repo::cache::marks::Usage;
 use crate::repo::log::now;
 use crate::repo::sealed::{not_allowed, seal_object};
-use crate::repo::{Repository, cache};
+use crate::repo::{CompactReport, Repository, cache};
 use crate::store::Key;
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -41,17 +41,21 @@ pub struct PruneReport {
     pub spared: u64,
     /// Chunks that snapshots need and that no pack holds.
     pub missing: u64,
+    /// What was written of the index.
+    pub compacted: CompactReport,
+    /// Index objects deleted.
+    pub index_deleted: u64,
 }
 
 /// Packs as the store lists them: length, and when it got them.
 type Listed = HashMap<PackId, (u64, i64)>;
 
-struct Prune<'a> {
-    repository: &'a Repository,
-    options: &'a PruneOptions,
-    observer: &'a dyn Observer,
+pub(super) struct Prune<'a> {
+    pub(super) repository: &'a Repository,
+    pub(super) options: &'a PruneOptions,
+    pub(super) observer: &'a dyn Observer,
     marker: Marker,
-    report: PruneReport,
+    pub(super) report: PruneReport,
 }
 
 impl Repository {
@@ -128,6 +132,7 @@ impl<'a> Prune<'a> {
             _ => false,
         });
         let mut condemned: BTreeSet<PackId> = condemned.map(|(candidate, _)| candidate.id).collect();
+        condemned.extend(self.compact()?);
         while !condemned.is_empty() {
             let (generation, is_ours) = self.condemn(&condemned)?;
             self.finish_generation(generation)?;
@@ -315,7 +320,9 @@ impl<'a> Prune<'a> {
             let view = self.mark()?;
             let condemned = cache::prune::condemned(&self.repository.connection())?;
             let needed = self.still_needed(&condemned)?;
-            let mut packs: Vec<PackId> = condemned.iter().filter(|id| !needed.contains(id)).copied().collect();
+            let going = condemned.difference(&needed).copied().collect();
+            let shards = self.repository.shards_still_needed(&going)?;
+            let mut packs: Vec<PackId> = going.into_iter().filter(|id| !shards.contains(id)).collect();
             packs.sort_unstable();
             self.report.spared = needed.len() as u64;
             self.publish(&Key::plan(generation), ObjectKind::Plan, (generation, packs, view.heads))?;
@@ -379,6 +386,7 @@ impl<'a> Prune<'a> {
                 Ok(())
             })
         })?;
+        self.delete_shards(&gone)?;
         self.report.deleted += doomed.len() as u64;
         self.report.bytes_deleted += doomed.iter().map(|(_, size)| size).sum::<u64>();
         Ok(())

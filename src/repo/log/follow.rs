@@ -299,6 +299,7 @@ fn apply_body(transaction: &Transaction<'_>, record: &Record) -> Result<()> {
             cache::members::enrol(transaction, &member, record.seq)
         }
         RecordBody::Revoke { client, last } => cache::members::revoke(transaction, client, *last),
+        RecordBody::Index { indexes, packs } => cache::shards::add_set(transaction, place, indexes, packs),
         RecordBody::Attest { packs } => packs.iter().try_for_each(|pack| cache::log::add_attested(transaction, pack)),
         _ => Ok(()),
     }

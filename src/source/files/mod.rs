@@ -16,7 +16,6 @@ mod directory;
 mod exclude;
 mod metadata;
 mod names;
-mod own;
 mod owners;
 mod place;
 mod read;
