@@ -290,10 +290,10 @@ pub(super) struct RestoreArguments {
     /// What happens to files that are there already
     #[arg(long, value_name = "WHEN")]
     pub(super) overwrite: Option<When>,
-    /// Remove what the snapshot does not have
+    /// Remove what the snapshot does not have, within the paths that were backed up
     #[arg(long)]
     pub(super) delete: bool,
-    /// Say what would be done
+    /// Say what would be written, left alone, and removed, by size and time of what is there
     #[arg(long, short = 'n')]
     pub(super) dry_run: bool,
     /// Read everything back and compare

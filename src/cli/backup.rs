@@ -18,6 +18,7 @@ pub(super) fn run(context: &Context, arguments: BackupArguments) -> Result<u8> {
     let repository = open_or_make(context)?;
     let mut rules = rule_options(arguments.rules);
     rules.one_file_system = arguments.one_file_system;
+    rules.own = context.own_places()?;
     let options = BackupOptions {
         input,
         kind: arguments.kind,
@@ -94,7 +95,7 @@ pub(super) fn rule_options(arguments: RuleArguments) -> RuleOptions {
         exclude_if_present: arguments.exclude_if_present,
         exclude_caches: arguments.exclude_caches,
         exclude_larger_than: arguments.exclude_larger_than,
-        one_file_system: false,
+        ..RuleOptions::default()
     }
 }
 

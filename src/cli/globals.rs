@@ -84,6 +84,13 @@ impl Context {
         Ok(OpenOptions { cache_dir, state_dir: xdg("XDG_STATE_HOME", ".local/state")?, fingerprint })
     }
 
+    /// Directories that hold the repository, or what this machine keeps of repositories.
+    pub(super) fn own_places(&self) -> Result<Vec<PathBuf>> {
+        let (location, _) = self.location()?;
+        let options = self.open_options()?;
+        Ok(location.local_path().map(Path::to_owned).into_iter().chain([options.cache_dir, options.state_dir]).collect())
+    }
+
     /// Identity and passphrase, as far as they were given.
     fn access(&self) -> Result<Access> {
         let passphrase = self.passphrase()?;

@@ -25,7 +25,7 @@ pub(super) fn run(context: &Context, arguments: &RestoreArguments) -> Result<u8>
         target,
         subpath,
         include: arguments.include.clone(),
-        exclude: RuleOptions { exclude: arguments.exclude.clone(), ..RuleOptions::default() },
+        exclude: RuleOptions { exclude: arguments.exclude.clone(), own: context.own_places()?, ..RuleOptions::default() },
         overwrite,
         delete: arguments.delete,
         dry_run: arguments.dry_run,

@@ -39,6 +39,12 @@ impl Location {
         Self { path: path.to_owned() }
     }
 
+    /// The directory, if it is one.
+    #[must_use]
+    pub fn local_path(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
+
     /// Opens the store that is there.
     ///
     /// # Errors

@@ -28,6 +28,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 use std::time::Instant;
+use tops::Asked;
 
 /// Where the bytes come from.
 pub enum Input {
@@ -183,8 +184,10 @@ fn attempt(
     if paths.is_empty() {
         return Err(Error::usage("back up: no path was given").with_hint("say what to back up, such as `lifeboat backup ~`"));
     }
-    let (tops, from, absolute) = tops::tops(paths)?;
-    snapshot.paths = paths.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
+    let Asked { tops, from, named, absolute } = tops::tops(paths)?;
+    let rules = Rules::new(&options.rules)?;
+    refuse_own(&rules, &absolute)?;
+    snapshot.paths = named.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
     let parent = parent(repository, &snapshot);
     snapshot.parent = parent.as_ref().map(|parent| parent.id);
     let session = Session::start(repository, options.dry_run)?;
@@ -205,7 +208,7 @@ fn attempt(
     let read = ReadOptions { atime: options.atime, xattrs: true, flags: true };
     let settled = i128::from(snapshot.start) - i128::try_from(options.settle.as_nanos()).unwrap_or(i128::MAX);
     let trust = Trust { reread: options.reread, settled };
-    let parts = (repository.chunker()?, Rules::new(&options.rules)?, read, trust);
+    let parts = (repository.chunker()?, rules, read, trust);
     let run = Run::new(parts, observer, &session, workers);
     if let Some(parent) = &parent {
         run.progress.files_total.store(parent.snapshot.counts.files, std::sync::atomic::Ordering::Relaxed);
@@ -250,6 +253,13 @@ fn attempt(
         }
     }
     Ok(Some(committed))
+}
+
+/// Fails if a repository was asked to hold itself.
+fn refuse_own(rules: &Rules, paths: &[PathBuf]) -> Result<()> {
+    let Some(own) = paths.iter().find(|path| rules.is_within_own(path)) else { return Ok(()) };
+    Err(Error::usage(format!("back up {}: it belongs to the repository that would hold it", own.display()))
+        .with_hint("for a second copy of a repository, copy its directory while nothing writes to it"))
 }
 
 /// Commits, or with `dry_run` only counts; `None` if a prune was faster.

@@ -14,10 +14,22 @@ pub(super) struct Tops {
     pub(super) below: BTreeMap<Vec<u8>, Self>,
 }
 
-/// The tree of `paths`, the directory it begins in, and the absolute form of each path.
+/// What was asked for.
+pub(super) struct Asked {
+    /// The tree of the paths.
+    pub(super) tops: Tops,
+    /// The directory that it begins in.
+    pub(super) from: PathBuf,
+    /// Each path as the tree has it.
+    pub(super) named: Vec<PathBuf>,
+    /// Each path in its absolute form.
+    pub(super) absolute: Vec<PathBuf>,
+}
+
+/// The tree of `paths`.
 ///
 /// Relative paths begin in the working directory, unless there are absolute ones as well, or one that leaves it.
-pub(super) fn tops(paths: &[PathBuf]) -> Result<(Tops, PathBuf, Vec<PathBuf>)> {
+pub(super) fn tops(paths: &[PathBuf]) -> Result<Asked> {
     let mut absolute = Vec::new();
     let mut relative = Some(Vec::new());
     for path in paths {
@@ -30,15 +42,15 @@ pub(super) fn tops(paths: &[PathBuf]) -> Result<(Tops, PathBuf, Vec<PathBuf>)> {
         }
         absolute.push(full);
     }
-    let (from, chosen) = match relative {
+    let (from, named) = match relative {
         Some(relative) => (PathBuf::from("."), relative),
         None => (PathBuf::from("/"), absolute.clone()),
     };
     let mut tops = Tops::default();
-    for (number, path) in chosen.iter().enumerate() {
+    for (number, path) in named.iter().enumerate() {
         insert(&mut tops, path, number);
     }
-    Ok((tops, from, absolute))
+    Ok(Asked { tops, from, named, absolute })
 }
 
 fn insert(tops: &mut Tops, path: &Path, number: usize) {

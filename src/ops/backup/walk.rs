@@ -153,6 +153,11 @@ fn entry<'s>(
     if tops.is_none() && run.rules.excludes(&path, is_dir) {
         return Ok(Some(Done::nothing()));
     }
+    if is_dir && run.rules.is_own(&stat) {
+        let message = format!("{} is passed over: it belongs to the repository", String::from_utf8_lossy(&path));
+        run.observer.observe(Event::Note(&message));
+        return Ok(Some(Done::nothing()));
+    }
     if is_dir {
         let (dir, tops) = (dir.clone(), tops.cloned());
         scope.spawn(move |scope| directory(scope, run, (dir, position), stat, tops));

@@ -1,6 +1,8 @@
 //! `restore`: writes a snapshot, or a part of it, back to a file system.
 
+mod compare;
 mod execute;
+mod known;
 mod plan;
 mod report;
 mod verify;
@@ -46,7 +48,8 @@ pub struct RestoreOptions {
     pub exclude: RuleOptions,
     /// What happens to files that are there.
     pub overwrite: Overwrite,
-    /// Remove what the snapshot does not have.
+    /// Remove what the snapshot does not have, within the paths that were backed up: what lies beside them is not known
+    /// to the snapshot. Neither what is mounted there nor a directory of the program itself is removed.
     pub delete: bool,
     /// Say what would be done.
     pub dry_run: bool,
@@ -130,7 +133,8 @@ pub fn restore(
         threads => threads,
     };
     let planned = execute::with_workers(repository, threads, &tally, |workers| {
-        plan::Planner::new(&reader, options, workers, overwrite)?.run(top.clone(), target.clone())
+        let known = known::Known::new(&entry.snapshot.paths, &options.subpath);
+        plan::Planner::new(&reader, options, workers, (overwrite, known))?.run(top.clone(), target.clone())
     });
     observer.observe(Event::Finished(Stage::Restoring));
     // Work that was handed out after a stop was dropped, and nobody counted it.
@@ -153,7 +157,12 @@ fn open_target(options: &RestoreOptions, marker: &str) -> Result<(Option<TargetD
     let path = &options.target;
     let overwrite = options.overwrite;
     if options.dry_run {
-        return Ok((None, overwrite));
+        let settings = WriteOptions::default();
+        return match Target::open(path, false, settings) {
+            Ok(target) => Ok((Some(target), overwrite)),
+            Err(error) if error.kind() == ErrorKind::Missing => Ok((None, overwrite)),
+            Err(error) => Err(error),
+        };
     }
     let replace = overwrite != Overwrite::Refuse && overwrite != Overwrite::Never;
     let settings =

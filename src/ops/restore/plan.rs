@@ -1,10 +1,12 @@
 //! Plans a restore: walks the tree, makes directories, decides for each file what is to be written, and hands the work
 //! out in windows, so that memory is bounded while blocks are still read in the order in which they lie.
 
+use super::compare::{Comparison, existing, looks_equal};
 use super::execute::{File, Job, Piece, Way, Workers};
+use super::known::Known;
 use super::{Overwrite, RestoreOptions};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::tree::{ChunkRef, ChunkType, DataMap, Node, NodeKind};
+use crate::format::tree::{ChunkRef, Node, NodeKind};
 use crate::id::ChunkId;
 use crate::repo::Reader;
 use crate::source::files::{Rules, Stat, TargetDir, check_name};
@@ -48,6 +50,7 @@ pub(super) struct Planner<'a> {
     waiting_links: [Vec<(TargetDir, Node, Vec<u8>)>; 2],
     buffer: Vec<u8>,
     overwrite: Overwrite,
+    known: Known,
 }
 
 impl<'a> Planner<'a> {
@@ -55,7 +58,7 @@ impl<'a> Planner<'a> {
         reader: &'a Reader,
         options: &'a RestoreOptions,
         workers: &'a Workers<'a>,
-        overwrite: Overwrite,
+        (overwrite, known): (Overwrite, Known),
     ) -> Result<Self> {
         Ok(Self {
             reader,
@@ -71,6 +74,7 @@ impl<'a> Planner<'a> {
             waiting_links: [Vec::new(), Vec::new()],
             buffer: Vec::new(),
             overwrite,
+            known,
         })
     }
 
@@ -143,7 +147,8 @@ impl<'a> Planner<'a> {
         }
         let wanted = self.is_included(&path);
         if is_dir {
-            return self.enter(node, path, wanted);
+            let own = self.seen(&node.name)?.is_some_and(|found| self.rules.is_own(&found));
+            return if own { Ok(()) } else { self.enter(node, path, wanted) };
         }
         if !wanted {
             return Ok(());
@@ -187,12 +192,13 @@ impl<'a> Planner<'a> {
             return self.go_on_after(&path, Err(error));
         }
         self.levels.push(Level { path: path.clone(), node, target: None });
-        if wanted && !self.options.dry_run {
-            let made = self.target();
-            if let Err(error) = made {
-                self.levels.pop();
-                return self.go_on_after(&path, Err(error));
-            }
+        if self.options.dry_run {
+            let opened = self.look();
+            let level = self.levels.last_mut().expect("it was pushed above");
+            level.target = opened;
+        } else if wanted && let Err(error) = self.target() {
+            self.levels.pop();
+            return self.go_on_after(&path, Err(error));
         }
         if wanted {
             self.workers.tally.count(|report| report.directories += 1);
@@ -201,7 +207,7 @@ impl<'a> Planner<'a> {
             self.directory(&subtree)?;
         }
         let level = self.levels.pop().expect("it was pushed above");
-        if let Some(target) = level.target {
+        if let Some(target) = level.target.filter(|_| !self.options.dry_run) {
             self.closing[1].push((target, level.node, level.path));
             if self.closing[1].len() >= WINDOW_DIRECTORIES {
                 self.flush()?;
@@ -210,12 +216,27 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
+    /// The directory that the walk has just entered, if it is there; nothing is made.
+    fn look(&self) -> Option<TargetDir> {
+        let [.., above, level] = &self.levels[..] else { return None };
+        above.target.as_ref()?.open_child(&level.node.name).ok()
+    }
+
+    /// What has the name of an entry of the directory that the walk is in, in a dry run.
+    fn seen(&self, name: &[u8]) -> Result<Option<Stat>> {
+        let target = self.levels.last().and_then(|level| level.target.as_ref());
+        target.map_or(Ok(None), |target| existing(target, name))
+    }
+
     /// The directory that the walk is in, made with those above it if need be.
     fn target(&mut self) -> Result<TargetDir> {
         let first = self.levels.iter().rposition(|level| level.target.is_some());
         let first = first.ok_or_else(|| Error::failed("restore: there is no target"))?;
         let mut target = self.levels[first].target.clone().expect("it was found just now");
         for level in &mut self.levels[first + 1..] {
+            if existing(&target, &level.node.name)?.is_some_and(|found| self.rules.is_own(&found)) {
+                return Err(Error::new(ErrorKind::Refused, "restore into the directory: it belongs to the repository"));
+            }
             target = target.child(&level.node.name)?;
             level.target = Some(target.clone());
         }
@@ -224,7 +245,8 @@ impl<'a> Planner<'a> {
 
     fn other(&mut self, node: &Node, path: &[u8]) -> Result<()> {
         if self.options.dry_run {
-            self.workers.tally.count(|report| report.others += 1);
+            let spared = self.seen(&node.name)?.is_some_and(|found| !self.may_replace(node, &found));
+            self.workers.tally.count(|report| if spared { report.skipped += 1 } else { report.others += 1 });
             return Ok(());
         }
         let target = self.target()?;
@@ -265,7 +287,12 @@ impl<'a> Planner<'a> {
 
     fn file(&mut self, node: Node, path: &[u8]) -> Result<()> {
         if self.options.dry_run {
-            self.workers.tally.file(node.size);
+            let found = self.seen(&node.name)?;
+            match found {
+                Some(found) if !self.may_replace(&node, &found) => self.workers.tally.count(|report| report.skipped += 1),
+                Some(found) if looks_equal(&found, &node) => self.workers.tally.count(|report| report.unchanged += 1),
+                _ => self.workers.tally.file(node.size),
+            }
             return Ok(());
         }
         let target = self.target()?;
@@ -275,8 +302,7 @@ impl<'a> Planner<'a> {
                 self.workers.tally.count(|report| report.skipped += 1);
                 return Ok(());
             }
-            let same = found.kind == NodeKind::File && found.size == node.size && found.mtime == node.mtime;
-            if same && self.overwrite == Overwrite::IfChanged {
+            if looks_equal(found, &node) && self.overwrite == Overwrite::IfChanged {
                 self.workers.tally.count(|report| report.unchanged += 1);
                 if let Some(link) = node.link {
                     let dir = self.levels.last().map(|level| level.path.clone()).unwrap_or_default();
@@ -379,11 +405,25 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// True if what a directory has besides the snapshot's entries may go.
+    fn may_delete_in(&self, path: &[u8], target: &TargetDir) -> Result<bool> {
+        if !self.known.has(path) {
+            return Ok(false);
+        }
+        let above = self.levels.iter().rev().nth(1).and_then(|level| level.target.as_ref());
+        let Some(above) = above.filter(|_| !self.known.is_asked(path)) else { return Ok(true) };
+        // What was mounted elsewhere, or not at all, when the snapshot was made is not in it.
+        Ok(above.directory().stat_self()?.dev == target.directory().stat_self()?.dev)
+    }
+
     /// Removes what the snapshot does not have.
     fn delete_others(&mut self, kept: &[Vec<u8>]) -> Result<()> {
         let level = self.levels.last().expect("the walk is in a directory");
         let Some(target) = level.target.clone().filter(TargetDir::existed) else { return Ok(()) };
         let path = level.path.clone();
+        if !self.may_delete_in(&path, &target)? {
+            return Ok(());
+        }
         for name in target.directory().names()?.iter() {
             let mut inner = path.clone();
             if !inner.is_empty() {
@@ -395,7 +435,7 @@ impl<'a> Planner<'a> {
                 || name.starts_with(b".lifeboat-")
                 || !self.is_included(&inner)
                 || self.rules.excludes_below(&inner, false);
-            if spared {
+            if spared || existing(&target, name)?.is_none_or(|found| self.rules.holds_own(&found)) {
                 continue;
             }
             if !self.options.dry_run {
@@ -405,60 +445,6 @@ impl<'a> Planner<'a> {
             self.workers.tally.count(|report| report.deleted += 1);
         }
         Ok(())
-    }
-}
-
-fn existing(target: &TargetDir, name: &[u8]) -> Result<Option<Stat>> {
-    if !target.existed() {
-        return Ok(None);
-    }
-    match target.directory().stat(name) {
-        Ok(stat) => Ok(Some(stat)),
-        Err(error) if error.kind() == ErrorKind::Missing => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// A file that is there already, to find what need not be written.
-struct Comparison {
-    file: crate::source::files::TargetFile,
-    map: DataMap,
-    size: u64,
-}
-
-impl Comparison {
-    fn new(target: &TargetDir, node: &Node) -> Option<Self> {
-        let file = target.open_file(&node.name).ok()?;
-        let size = target.directory().stat(&node.name).ok()?.size;
-        Some(Self { file, map: DataMap::new(&node.holes), size })
-    }
-
-    fn is_equal(&mut self, reader: &Reader, node: &Node, buffer: &mut Vec<u8>) -> Result<bool> {
-        if self.size != node.size || !node.holes.is_empty() {
-            return Ok(false);
-        }
-        let mut at = 0;
-        for reference in reader.contents(&node.content)? {
-            let reference = reference?;
-            if !self.same(reader, &reference, at, buffer) {
-                return Ok(false);
-            }
-            at += reference.len;
-        }
-        Ok(true)
-    }
-
-    /// True if the file has this chunk's bytes at its place already.
-    fn same(&self, reader: &Reader, reference: &ChunkRef, at: u64, buffer: &mut Vec<u8>) -> bool {
-        let (offset, run) = self.map.place(at);
-        let broken = run < reference.len;
-        let Ok(len) = usize::try_from(reference.len) else { return false };
-        if broken || len > 16 << 20 {
-            return false;
-        }
-        buffer.resize(len, 0);
-        let read = self.file.read_at(buffer, offset);
-        read.is_ok_and(|count| count == len) && reader.verify(ChunkType::Data, &reference.id, buffer).is_ok()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::directory::Directory;
 use super::names::check_name;
+use super::own::Own;
 use super::read::SourceFile;
 use super::stat::Stat;
 use crate::error::{Error, Result};
@@ -40,6 +41,8 @@ pub struct RuleOptions {
     pub exclude_larger_than: Option<u64>,
     /// Stay on the file system of each path asked for.
     pub one_file_system: bool,
+    /// Directories of the program itself, such as the repository: passed over, and left alone when restoring.
+    pub own: Vec<PathBuf>,
 }
 
 /// Rules ready to be asked; shared by all workers.
@@ -49,6 +52,7 @@ pub struct Rules {
     markers: Vec<Marker>,
     larger_than: u64,
     one_file_system: bool,
+    own: Own,
 }
 
 #[derive(Debug)]
@@ -89,6 +93,7 @@ impl Rules {
             markers,
             larger_than: options.exclude_larger_than.unwrap_or(u64::MAX),
             one_file_system: options.one_file_system,
+            own: Own::new(&options.own),
         })
     }
 
@@ -128,6 +133,24 @@ impl Rules {
     #[must_use]
     pub fn too_large(&self, size: u64) -> bool {
         size > self.larger_than
+    }
+
+    /// True if this is a directory of the program itself.
+    #[must_use]
+    pub fn is_own(&self, seen: &Stat) -> bool {
+        self.own.is(seen)
+    }
+
+    /// True if a directory of the program itself is here or somewhere below.
+    #[must_use]
+    pub fn holds_own(&self, seen: &Stat) -> bool {
+        self.own.is_at_or_below(seen)
+    }
+
+    /// True if the path is in a directory of the program itself, or is one.
+    #[must_use]
+    pub fn is_within_own(&self, path: &Path) -> bool {
+        self.own.holds(path)
     }
 
     /// True if an entry seen as `entry` lies on another file system than `top`, and the user asked to stay there.

@@ -16,6 +16,7 @@ mod directory;
 mod exclude;
 mod metadata;
 mod names;
+mod own;
 mod owners;
 mod place;
 mod read;

@@ -1,10 +1,10 @@
 //! Removing what a restore finds in its way.
 
 use super::directory::{Directory, proc_chmod};
-use super::names::{check_name, failed, permissions};
+use super::names::{check_name, failed, permissions, shown};
 use super::stat;
 use super::write::{TargetDir, unlock, unlock_entry};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::NodeKind;
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, Mode};
@@ -51,6 +51,10 @@ impl Emptying<'_> {
             Err(error) if error.kind() == ErrorKind::Missing => return Ok(()),
             result => result?,
         };
+        if directory.stat_self()?.dev != self.base.stat_self()?.dev {
+            let message = format!("remove the directory {}: another file system is mounted there", shown(name));
+            return Err(Error::new(ErrorKind::Refused, message).with_hint("unmount it first, if what is on it may go"));
+        }
         let names = directory.names()?;
         for index in 0..names.len() {
             let entry = names.get(index);

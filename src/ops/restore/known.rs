@@ -1,0 +1,31 @@
+//! Which part of its tree a snapshot knows whole: what was asked for, not what lies above it.
+
+/// The part of the tree that a snapshot knows whole.
+pub(super) struct Known {
+    paths: Vec<Vec<u8>>,
+    subpath: Vec<u8>,
+}
+
+impl Known {
+    /// Of a restore of what is at `subpath` in a snapshot of these paths.
+    pub(super) fn new(paths: &[Vec<u8>], subpath: &[u8]) -> Self {
+        let plain = |path: &Vec<u8>| path.iter().position(|byte| *byte != b'/').map_or(&[][..], |start| &path[start..]).to_vec();
+        Self { paths: paths.iter().map(plain).filter(|path| !path.is_empty()).collect(), subpath: subpath.to_vec() }
+    }
+
+    fn full(&self, path: &[u8]) -> Vec<u8> {
+        let parts = [self.subpath.as_slice(), path];
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(&b'/')
+    }
+
+    /// True if it was asked for at backup, by itself.
+    pub(super) fn is_asked(&self, path: &[u8]) -> bool {
+        self.paths.contains(&self.full(path))
+    }
+
+    /// True if it was asked for, or something above it was.
+    pub(super) fn has(&self, path: &[u8]) -> bool {
+        let full = self.full(path);
+        self.paths.iter().any(|path| full.strip_prefix(path.as_slice()).is_some_and(|rest| matches!(rest, [] | [b'/', ..])))
+    }
+}
