@@ -74,7 +74,16 @@ impl Home {
     }
 
     pub fn filled() -> Self {
-        let home = Self::new();
+        Self::new().fill()
+    }
+
+    /// On a disk in memory where there is one: for tests of many runs, and none of the disk.
+    pub fn filled_in_memory() -> Self {
+        Self { dir: tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap() }.fill()
+    }
+
+    fn fill(self) -> Self {
+        let home = self;
         std::fs::create_dir_all(home.path("documents/deep")).unwrap();
         std::fs::write(home.path("documents/note"), "hello").unwrap();
         std::fs::write(home.path("documents/deep/data"), noise(1, 300_000)).unwrap();

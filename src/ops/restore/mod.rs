@@ -3,17 +3,18 @@
 mod compare;
 mod execute;
 mod known;
+mod place;
 mod plan;
 mod report;
 mod verify;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::event::{Event, Observer, Stage};
 use crate::format::snapshot::Failure;
 use crate::format::tree::NodeKind;
 use crate::repo::{Repository, SnapshotEntry};
 use crate::source::files::RuleOptions;
-use crate::source::files::{Target, TargetDir, WriteOptions};
+use place::Place;
 use report::Tally;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -96,9 +97,6 @@ pub struct RestoreReport {
     pub elapsed: Duration,
 }
 
-/// Name of the file that says that a restore into its directory is not finished, and of what.
-const MARKER: &[u8] = b".lifeboat-restore";
-
 /// Restores `entry`, or a part of it, as `options` say.
 ///
 /// # Errors
@@ -113,8 +111,8 @@ pub fn restore(
     let began = Instant::now();
     let reader = repository.reader()?;
     let top = reader.resolve(&entry.snapshot.root, &options.subpath)?;
-    let marker = format!("{} {}\n", entry.id, String::from_utf8_lossy(&options.subpath));
-    let (target, overwrite) = open_target(options, &marker)?;
+    let marker = format!("{} {}", entry.id, String::from_utf8_lossy(&options.subpath).escape_default());
+    let place = Place::open(options, &marker)?;
     if entry.snapshot.incomplete {
         let message = format!("snapshot {} is of a backup that did not finish: it has only what was done", entry.id.short());
         observer.observe(Event::Warning(&message));
@@ -134,7 +132,7 @@ pub fn restore(
     };
     let planned = execute::with_workers(repository, threads, &tally, |workers| {
         let known = known::Known::new(&entry.snapshot.paths, &options.subpath);
-        plan::Planner::new(&reader, options, workers, (overwrite, known))?.run(top.clone(), target.clone())
+        plan::Planner::new(&reader, options, workers, (&place, known))?.run(top.clone(), place.target.clone())
     });
     observer.observe(Event::Finished(Stage::Restoring));
     // Work that was handed out after a stop was dropped, and nobody counted it.
@@ -143,63 +141,9 @@ pub fn restore(
         verify::verify(&reader, &top, options, &tally)?;
     }
     let mut report = tally.into_report();
-    if let Some(target) = target
-        && report.failure_count == 0
-        && !options.dry_run
-    {
-        remove_marker(&target)?;
+    if report.failure_count == 0 && !options.dry_run {
+        place.finish()?;
     }
     report.elapsed = began.elapsed();
     Ok(report)
-}
-
-fn open_target(options: &RestoreOptions, marker: &str) -> Result<(Option<TargetDir>, Overwrite)> {
-    let path = &options.target;
-    let overwrite = options.overwrite;
-    if options.dry_run {
-        let settings = WriteOptions::default();
-        return match Target::open(path, false, settings) {
-            Ok(target) => Ok((Some(target), overwrite)),
-            Err(error) if error.kind() == ErrorKind::Missing => Ok((None, overwrite)),
-            Err(error) => Err(error),
-        };
-    }
-    let replace = overwrite != Overwrite::Refuse && overwrite != Overwrite::Never;
-    let settings =
-        WriteOptions { numeric_ids: options.numeric_ids, no_owner: options.no_owner, xattrs: true, flags: true, replace };
-    let target = Target::open(path, true, settings)?;
-    let names = target.directory().names()?;
-    if names.is_empty() {
-        write_marker(&target, marker)?;
-        return Ok((Some(target), Overwrite::Always));
-    }
-    if overwrite != Overwrite::Refuse {
-        return Ok((Some(target), overwrite));
-    }
-    let found = std::fs::read_to_string(path.join(".lifeboat-restore")).unwrap_or_default();
-    if found == marker {
-        // The same restore was cut off: files that have their names are whole, the others are still missing.
-        let target = Target::open(path, false, WriteOptions { replace: true, ..settings })?;
-        return Ok((Some(target), Overwrite::IfChanged));
-    }
-    let message = format!("restore into {}: the directory is not empty", path.display());
-    let hint = "choose an empty directory, or say what happens to files that are there with --overwrite";
-    Err(Error::new(ErrorKind::Refused, message).with_hint(hint))
-}
-
-fn write_marker(target: &TargetDir, marker: &str) -> Result<()> {
-    let file = target.create_file(&TargetDir::temporary_name())?;
-    file.write_at(0, marker.as_bytes())?;
-    let mut node = crate::format::tree::Node::new(MARKER.to_vec(), NodeKind::File);
-    node.mode = 0o600;
-    let now = target.directory().stat_self()?;
-    (node.uid, node.gid, node.mtime) = (now.uid, now.gid, now.mtime);
-    file.finish(&node, MARKER).map(drop)
-}
-
-fn remove_marker(target: &TargetDir) -> Result<()> {
-    match target.directory().stat(MARKER) {
-        Ok(_) => target.remove_all(MARKER),
-        Err(_) => Ok(()),
-    }
 }

@@ -4,6 +4,7 @@
 use super::compare::{Comparison, existing, looks_equal};
 use super::execute::{File, Job, Piece, Way, Workers};
 use super::known::Known;
+use super::place::Place;
 use super::{Overwrite, RestoreOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::{ChunkRef, Node, NodeKind};
@@ -51,6 +52,7 @@ pub(super) struct Planner<'a> {
     buffer: Vec<u8>,
     overwrite: Overwrite,
     known: Known,
+    resumed: bool,
 }
 
 impl<'a> Planner<'a> {
@@ -58,7 +60,7 @@ impl<'a> Planner<'a> {
         reader: &'a Reader,
         options: &'a RestoreOptions,
         workers: &'a Workers<'a>,
-        (overwrite, known): (Overwrite, Known),
+        (place, known): (&Place, Known),
     ) -> Result<Self> {
         Ok(Self {
             reader,
@@ -73,8 +75,9 @@ impl<'a> Planner<'a> {
             links: HashMap::new(),
             waiting_links: [Vec::new(), Vec::new()],
             buffer: Vec::new(),
-            overwrite,
+            overwrite: place.overwrite,
             known,
+            resumed: place.resumed,
         })
     }
 
@@ -238,6 +241,7 @@ impl<'a> Planner<'a> {
                 return Err(Error::new(ErrorKind::Refused, "restore into the directory: it belongs to the repository"));
             }
             target = target.child(&level.node.name)?;
+            target.remove_leftovers()?;
             level.target = Some(target.clone());
         }
         Ok(target)
@@ -302,7 +306,9 @@ impl<'a> Planner<'a> {
                 self.workers.tally.count(|report| report.skipped += 1);
                 return Ok(());
             }
-            if looks_equal(found, &node) && self.overwrite == Overwrite::IfChanged {
+            // Flags are set when the file has its name already.
+            let same = looks_equal(found, &node) && !(self.resumed && node.flags != 0);
+            if same && self.overwrite == Overwrite::IfChanged {
                 self.workers.tally.count(|report| report.unchanged += 1);
                 if let Some(link) = node.link {
                     let dir = self.levels.last().map(|level| level.path.clone()).unwrap_or_default();
@@ -431,7 +437,7 @@ impl<'a> Planner<'a> {
             }
             inner.extend_from_slice(name);
             let spared = kept.binary_search_by(|kept| kept.as_slice().cmp(name)).is_ok()
-                || name == super::MARKER
+                || name == super::place::MARKER
                 || name.starts_with(b".lifeboat-")
                 || !self.is_included(&inner)
                 || self.rules.excludes_below(&inner, false);

@@ -23,6 +23,7 @@ mod read;
 mod remove;
 mod stat;
 mod target_file;
+mod temporary;
 mod write;
 
 pub use apply::WriteOptions;

@@ -12,7 +12,6 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// The place that a restore was told to write to.
@@ -184,15 +183,6 @@ impl TargetDir {
         settings.put(directory.as_fd(), node, found, &mut problems);
         settings.put_flags(directory, node, *existed, &mut problems);
         problems
-    }
-
-    /// A name that no other call gives, for a file that is not finished yet.
-    #[must_use]
-    pub fn temporary_name() -> Vec<u8> {
-        static PROCESS: OnceLock<u32> = OnceLock::new();
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let process = PROCESS.get_or_init(std::process::id);
-        format!(".lifeboat-{process:x}-{:x}", NEXT.fetch_add(1, Ordering::Relaxed)).into_bytes()
     }
 
     /// Waits until everything on the directory's file system is durable.
