@@ -14,6 +14,8 @@ pub enum Stage {
     Scanning,
     /// Reading, cutting, and storing files.
     BackingUp,
+    /// Writing snapshots, or objects, into another repository.
+    Copying,
     /// Writing files back.
     Restoring,
     /// Verifying the repository.

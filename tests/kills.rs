@@ -86,6 +86,32 @@ fn a_program_that_is_killed_at_any_moment_loses_nothing_that_was_committed() {
 }
 
 #[test]
+fn a_copy_and_a_mirror_that_are_killed_at_any_moment_go_on_where_they_were() {
+    let home = Home::filled();
+    let mut moments = Moments::new();
+    home.ok(&["init", "--repo", "copies"]);
+    for round in 0..40 {
+        change(&home, round);
+        home.ok(&["backup", "documents"]);
+        let verb: &[&str] = if moments.below(2) == 0 { &["copy", "--to", "copies"] } else { &["mirror", "--to", "mirror"] };
+        let mut child = spawn(&home, verb);
+        let spread = 1 << (8 + moments.below(9));
+        std::thread::sleep(Duration::from_micros(moments.below(spread)));
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+    home.ok(&["copy", "--to", "copies"]);
+    home.ok(&["mirror", "--to", "mirror"]);
+    for place in ["copies", "mirror"] {
+        home.ok(&["check", "--read-data", "--repo", place, "--cache-dir", place]);
+        home.ok(&["restore", "latest:documents", "--to", "restored", "--repo", place]);
+        assert!(contents(&home.path("restored")) == contents(&home.path("documents")));
+        std::fs::remove_dir_all(home.path("restored")).unwrap();
+    }
+    assert_eq!(home.ok(&["copy", "--to", "copies", "--dry-run"]).matches("to read at most").count(), 0);
+}
+
+#[test]
 fn a_backup_that_sleeps_through_a_whole_prune_commits_nothing_that_is_gone() {
     let mut moments = Moments::new();
     for round in 0..6 {

@@ -98,6 +98,10 @@ pub(super) enum Verb {
     Check(CheckArguments),
     /// Take back the space of what no snapshot needs
     Prune(super::prune::PruneArguments),
+    /// Copy snapshots into other repositories, sealed with their keys
+    Copy(super::copies::CopyArguments),
+    /// Keep a second copy of the whole repository, object by object; needs no key
+    Mirror(super::copies::MirrorArguments),
     /// Manage the key slots that open the repository
     Key {
         #[command(subcommand)]

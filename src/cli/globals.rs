@@ -180,6 +180,28 @@ impl Context {
         Ok((repository, access))
     }
 
+    /// Opens another repository than the one that the command is about. The same identity and passphrase open it unless
+    /// others are given.
+    pub(super) fn open_other(&self, place: &str, identity: Option<&Path>, passphrase_file: Option<&Path>) -> Result<Repository> {
+        let location = Location::parse(place)?;
+        location.open()?;
+        let mut access = if identity.is_some() || passphrase_file.is_some() {
+            Access { identity: None, passphrase: None }
+        } else {
+            self.access()?
+        };
+        if let Some(path) = identity {
+            let text = read_limited(path);
+            access.identity = Some(text.map_err(|error| error.while_doing("read the identity").as_kind(ErrorKind::WrongKey))?);
+        }
+        if let Some(path) = passphrase_file {
+            access.passphrase = Some(first_line(&read_limited(path)?)?);
+        }
+        // The expected fingerprint is that of the other one.
+        let options = OpenOptions { fingerprint: None, ..self.open_options()? };
+        Repository::open(&location, &access, &options, &self.watcher)
+    }
+
     pub(super) fn say(&self, text: &str) {
         if !self.globals.quiet && !self.globals.json {
             println!("{text}");

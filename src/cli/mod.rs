@@ -14,6 +14,7 @@ macro_rules! eprintln {
 mod arguments;
 mod backup;
 mod check;
+mod copies;
 mod forget;
 mod globals;
 mod keys;
@@ -96,6 +97,8 @@ fn run(context: &Context, verb: Verb) -> Result<u8> {
         Verb::Stats => show::run_stats(context),
         Verb::Check(arguments) => check::run(context, &arguments),
         Verb::Prune(arguments) => prune::run(context, &arguments),
+        Verb::Copy(arguments) => copies::run_copy(context, &arguments),
+        Verb::Mirror(arguments) => copies::run_mirror(context, &arguments),
         Verb::Key { verb } => keys::run(context, &verb),
         Verb::Cache { verb } => tools::cache(context, &verb),
         Verb::Completions { shell } => tools::completions(shell, &mut Arguments::command()),

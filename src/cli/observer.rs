@@ -144,6 +144,7 @@ fn name(stage: Stage) -> &'static str {
         Stage::Opening => "opening",
         Stage::Scanning => "scanning",
         Stage::BackingUp => "backing up",
+        Stage::Copying => "copying",
         Stage::Restoring => "restoring",
         Stage::Checking => "checking",
         Stage::Verifying => "verifying",

@@ -5,6 +5,7 @@
 pub mod backup;
 pub mod cat;
 pub mod check;
+pub mod copy;
 pub mod diff;
 pub mod dump;
 pub mod find;
@@ -12,6 +13,7 @@ pub mod forget;
 pub mod hold;
 pub mod init;
 pub mod ls;
+pub mod mirror;
 pub mod prune;
 pub mod restore;
 pub mod select;

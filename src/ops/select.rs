@@ -142,7 +142,8 @@ fn begins_like(id: &SnapshotId, digits: &str) -> bool {
 }
 
 /// Why no snapshot among `all` fits a filter: a name that nothing has, or names that nothing has together.
-pub(super) fn nothing_fits(all: &[SnapshotEntry], filter: &SnapshotFilter) -> Error {
+#[must_use]
+pub fn nothing_fits(all: &[SnapshotEntry], filter: &SnapshotFilter) -> Error {
     verify_known(all, filter).err().unwrap_or_else(|| Error::missing("choose snapshots: none fits").with_hint(HINT))
 }
 

@@ -6,7 +6,7 @@ use crate::format::tree::{Node, NodeKind};
 use crate::repo::Reader;
 
 /// Directories within each other that are followed.
-const MAX_DEPTH: usize = 16_384;
+pub(super) const MAX_DEPTH: usize = 16_384;
 
 /// Calls `each` with every node at and below `top`, directories before what is in them; `path` is that of `top`.
 ///

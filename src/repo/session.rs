@@ -186,6 +186,12 @@ impl Session {
         self.shared.borrowed.lock().expect("no code panics while it holds this lock").everything = true;
     }
 
+    /// What changes whenever a prune may have taken something that was in the index before.
+    #[must_use]
+    pub fn state_of_index(&self) -> (Vec<u8>, i64) {
+        (self.incarnation.clone(), self.epoch)
+    }
+
     /// A writer for one worker thread.
     ///
     /// # Errors

@@ -6,12 +6,12 @@ use crate::repo::ChunkWriter;
 
 /// Takes references in order.
 #[derive(Default)]
-pub(super) struct ListBuilder {
+pub(in crate::ops) struct ListBuilder {
     levels: Vec<Vec<ChunkRef>>,
 }
 
 impl ListBuilder {
-    pub(super) fn push(&mut self, reference: ChunkRef, writer: &mut ChunkWriter) -> Result<()> {
+    pub(in crate::ops) fn push(&mut self, reference: ChunkRef, writer: &mut ChunkWriter) -> Result<()> {
         self.push_at(0, reference, writer)
     }
 
@@ -36,7 +36,7 @@ impl ListBuilder {
         self.push_at(depth + 1, ChunkRef { id, len }, writer)
     }
 
-    pub(super) fn finish(mut self, writer: &mut ChunkWriter) -> Result<Content> {
+    pub(in crate::ops) fn finish(mut self, writer: &mut ChunkWriter) -> Result<Content> {
         if self.levels.len() <= 1 && self.levels.first().is_none_or(|refs| refs.len() <= NODE_MAX_CHUNKS) {
             return Ok(Content::Chunks(self.levels.pop().unwrap_or_default()));
         }

@@ -7,7 +7,7 @@ use crate::repo::ChunkWriter;
 
 /// Takes encoded nodes in ascending order of their names.
 #[derive(Clone, Default)]
-pub(super) struct PageBuilder {
+pub(in crate::ops) struct PageBuilder {
     nodes: Vec<u8>,
     count: usize,
     first: Vec<u8>,
@@ -16,7 +16,7 @@ pub(super) struct PageBuilder {
 }
 
 impl PageBuilder {
-    pub(super) fn push(&mut self, name: &[u8], node: &[u8], writer: &mut ChunkWriter) -> Result<()> {
+    pub(in crate::ops) fn push(&mut self, name: &[u8], node: &[u8], writer: &mut ChunkWriter) -> Result<()> {
         if self.count > 0 && self.nodes.len() + node.len() > PAGE_MAX_BYTES {
             self.close_leaf(writer)?;
         }
@@ -67,7 +67,7 @@ impl PageBuilder {
     }
 
     /// The root page.
-    pub(super) fn finish(mut self, writer: &mut ChunkWriter) -> Result<ChunkId> {
+    pub(in crate::ops) fn finish(mut self, writer: &mut ChunkWriter) -> Result<ChunkId> {
         if self.count > 0 || self.levels.is_empty() {
             self.close_leaf(writer)?;
         }

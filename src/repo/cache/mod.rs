@@ -101,6 +101,11 @@ impl Cache {
         }
     }
 
+    /// A file of its own in the same folder, for what is no part of the cache proper; nothing is in it yet.
+    pub(super) fn beside(folder: &Path, name: &str) -> Self {
+        Self { path: folder.join(name) }
+    }
+
     /// Another connection.
     pub(super) fn connect(&self) -> Result<Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
