@@ -66,6 +66,8 @@ id!(/// Random name of one run of a writer.
     SessionId, 16);
 id!(/// Random name of a key slot.
     SlotId, 16);
+id!(/// Random name of a machine's memory of a repository: two machines with one identity differ in it.
+    InstanceId, 16);
 id!(/// What a person compares to know that a repository is theirs.
     Fingerprint, 16);
 id!(/// BLAKE3 of a whole object, as a link in a chain.

@@ -99,7 +99,7 @@ fn another_identity_does_not_open_and_a_second_slot_does() {
     assert_eq!(home.code(&["snapshots"]), 12);
     std::fs::write(home.path("pass"), "correct horse\n").unwrap();
     home.ok(&["-i", "old.txt", "key", "add", "--new-passphrase-file", "pass", "--label", "paper"]);
-    let slots = home.json(&["-i", "old.txt", "key", "list", "--json"]);
+    let slots = home.json(&["-i", "old.txt", "key", "list", "--json"])["slots"].clone();
     assert_eq!(slots.as_array().unwrap().len(), 2);
     home.ok(&["--passphrase-file", "pass", "-i", "none.txt", "snapshots"]);
     home.ok(&["--passphrase-command", "cat pass", "snapshots"]);

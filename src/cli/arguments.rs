@@ -102,7 +102,7 @@ pub(super) enum Verb {
     Copy(super::copies::CopyArguments),
     /// Keep a second copy of the whole repository, object by object; needs no key
     Mirror(super::copies::MirrorArguments),
-    /// Manage the key slots that open the repository
+    /// Manage who may do what, and the key slots that open the repository
     Key {
         #[command(subcommand)]
         verb: KeyVerb,
@@ -410,8 +410,16 @@ pub(super) struct CheckArguments {
 
 #[derive(Subcommand)]
 pub(super) enum KeyVerb {
-    /// List the slots
+    /// List who takes part, and the slots
     List,
+    /// Let another machine or person take part, with just the keys of its role
+    Enrol(super::roles::EnrolArguments),
+    /// End the part of a client; what it writes from now on counts no more
+    Revoke(super::roles::RevokeArguments),
+    /// Start a new generation of keys and renew the slots; deduplication is kept
+    Rotate(super::roles::RotateArguments),
+    /// Print what a store must be told so that a role can do what it may, and no more
+    Policy(super::roles::PolicyArguments),
     /// Add another way in
     Add {
         /// Seal it to this recipient: age1… or an SSH public key

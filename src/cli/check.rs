@@ -34,7 +34,7 @@ fn json(report: &CheckReport) -> serde_json::Value {
     serde_json::json!({
         "damaged": report.is_damaged(), "findings": findings, "snapshots_damaged": damaged,
         "snapshots": report.snapshots, "packs": report.packs, "chunks": report.chunks,
-        "bytes_read": report.bytes_read, "seconds": report.elapsed.as_secs_f64(),
+        "bytes_read": report.bytes_read, "attested": report.attested, "seconds": report.elapsed.as_secs_f64(),
     })
 }
 
@@ -59,6 +59,9 @@ fn print(context: &Context, report: &CheckReport) {
         text::size(report.bytes_read),
         text::duration(report.elapsed)
     ));
+    if report.attested > 0 {
+        context.say(&format!("{} packs of other clients may be relied on from now on", text::count(report.attested)));
+    }
     match report.is_damaged() {
         true => {
             eprintln!("{}damaged{}: restore what is whole, and back up again what is still there", style.bad(), style.reset())

@@ -6,7 +6,7 @@ use super::text;
 use crate::error::{Error, Result};
 use crate::id::SlotId;
 use crate::ops::init::{InitOptions, InitReport, init as make};
-use crate::repo::{NewSlot, SlotInfo};
+use crate::repo::{Access, NewSlot, Repository, SlotInfo};
 use crate::store::Location;
 use std::path::Path;
 
@@ -69,18 +69,16 @@ pub(super) fn explain(location: &Location, slot: &NewSlot, identity: &Path, repo
 }
 
 pub(super) fn run(context: &Context, verb: &KeyVerb) -> Result<u8> {
+    if let KeyVerb::Policy(arguments) = verb {
+        return super::policy::run(context, arguments);
+    }
     let (repository, access) = context.open_with_access()?;
     match verb {
-        KeyVerb::List => {
-            let slots = repository.slots(&access)?;
-            if context.globals.json {
-                let slots: Vec<_> = slots.iter().map(slot_json).collect();
-                println!("{}", serde_json::Value::from(slots));
-            } else {
-                slots.iter().for_each(|slot| context.say(&slot_line(slot)));
-                context.say(&format!("fingerprint {}", repository.fingerprint()));
-            }
-        }
+        KeyVerb::List => list(context, &repository, &access)?,
+        KeyVerb::Enrol(arguments) => super::roles::enrol(context, &repository, &access, arguments)?,
+        KeyVerb::Revoke(arguments) => super::roles::revoke(context, &repository, arguments)?,
+        KeyVerb::Rotate(arguments) => super::roles::rotate(context, &repository, &access, arguments)?,
+        KeyVerb::Policy(_) => {}
         KeyVerb::Add { recipient, new_passphrase_file, label } => {
             let slot = match recipient {
                 Some(recipient) => NewSlot::Recipient(recipient.clone()),
@@ -100,6 +98,30 @@ pub(super) fn run(context: &Context, verb: &KeyVerb) -> Result<u8> {
         }
     }
     Ok(0)
+}
+
+fn list(context: &Context, repository: &Repository, access: &Access) -> Result<()> {
+    let (slots, clients) = (repository.slots(access)?, repository.clients()?);
+    let weakest = slots.iter().min_by_key(|slot| super::roles::strength(&slot.kinds));
+    if context.globals.json {
+        let slots: Vec<_> = slots.iter().map(slot_json).collect();
+        let clients: Vec<_> = clients.iter().map(super::roles::client_json).collect();
+        println!(
+            "{}",
+            serde_json::json!({"slots": slots, "clients": clients, "fingerprint": repository.fingerprint().to_string()})
+        );
+        return Ok(());
+    }
+    if clients.len() > 1 {
+        context.say(&super::roles::client_table(&clients));
+        context.say("");
+    }
+    slots.iter().for_each(|slot| context.say(&slot_line(slot)));
+    if let Some(slot) = weakest.filter(|_| slots.len() > 1) {
+        context.say(&format!("weakest recipient: {} (slot {})", slot.kinds.join(","), slot.id.short()));
+    }
+    context.say(&format!("fingerprint {}", repository.fingerprint()));
+    Ok(())
 }
 
 fn find_slot(slots: &[SlotInfo], text: &str) -> Result<SlotId> {

@@ -11,7 +11,7 @@ use crate::ops::cat::cat as print;
 use crate::ops::ls::{LsOptions, ls as list};
 use crate::ops::select::{self, SnapshotFilter};
 use crate::ops::stats::{StatsReport, Sum, stats};
-use crate::repo::{Member, Repository, SnapshotEntry};
+use crate::repo::{Act, Member, Repository, SealedEntry, SnapshotEntry};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::Write;
@@ -108,12 +108,18 @@ fn entry_json(entry: &SnapshotEntry) -> serde_json::Value {
     object.into()
 }
 
+fn sealed_json(entry: &SealedEntry) -> serde_json::Value {
+    serde_json::json!({
+        "id": entry.id.to_string(), "client": entry.client.to_string(), "time": text::json_time(entry.time), "sealed": true,
+    })
+}
+
 pub(super) fn snapshots(context: &Context, arguments: &SnapshotsArguments) -> Result<u8> {
     let repository = context.open()?;
     let which = if arguments.forgotten { select::Which::Forgotten } else { select::Which::Kept };
-    let all = select::list(&repository, &filter(&arguments.filter), which)?;
+    let (all, sealed) = select::known(&repository, &filter(&arguments.filter), which)?;
     if context.globals.json {
-        println!("{}", serde_json::Value::Array(all.iter().map(entry_json).collect()));
+        println!("{}", serde_json::Value::Array(all.iter().map(entry_json).chain(sealed.iter().map(sealed_json)).collect()));
         return Ok(0);
     }
     let names = client_names(&repository)?;
@@ -145,6 +151,13 @@ pub(super) fn snapshots(context: &Context, arguments: &SnapshotsArguments) -> Re
     }
     context.say(&table.to_string());
     context.say(&snapshot_count(all.len() as u64));
+    super::roles::tell_of_clones(context, &repository)?;
+    if !sealed.is_empty() {
+        context.say(&format!(
+            "{} more that this writer's key cannot open; `lifeboat snapshots` with a reader's or maintainer's key lists them",
+            sealed.len()
+        ));
+    }
     Ok(0)
 }
 
@@ -276,6 +289,7 @@ pub(super) fn node_json(node: &Node, path: &[u8]) -> serde_json::Value {
 
 pub(super) fn cat(context: &Context, arguments: &OneArguments) -> Result<u8> {
     let repository = context.open()?;
+    repository.permit(Act::Read)?;
     let (entry, path) = find(&repository, &arguments.snapshot, &arguments.filter)?;
     let mut out = std::io::BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
     print(&repository, &entry, &path, &mut out)?;

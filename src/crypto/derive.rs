@@ -1,6 +1,6 @@
 //! Every key that is made from another one, with its context (docs/format.md#32-derivations).
 
-use crate::id::{ChunkId, RepositoryId, SessionId};
+use crate::id::{ChunkId, RepositoryId, SessionId, SlotId};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// A 32-byte secret.
@@ -22,6 +22,7 @@ const CHUNKER_TABLE: &str = "lifeboat v1 chunker table";
 const TREE_PAGE: &str = "lifeboat v1 tree page";
 const SEALED_OBJECT: &str = "lifeboat v1 sealed object";
 const SESSION: &str = "lifeboat v1 session";
+const CLIENT_SEED: &str = "lifeboat v1 client signing seed";
 
 fn derive(context: &str, parts: &[&[u8]], out: &mut [u8]) {
     let mut hasher = blake3::Hasher::new_derive_key(context);
@@ -53,6 +54,12 @@ impl NameKeys {
         Self(keys)
     }
 
+    /// The four keys, as a bundle holds them.
+    #[must_use]
+    pub fn keys(&self) -> [[u8; 32]; 4] {
+        self.0
+    }
+
     /// The id of a chunk of the type with this code.
     ///
     /// # Panics
@@ -61,6 +68,15 @@ impl NameKeys {
     pub fn name(&self, code: u8, bytes: &[u8]) -> ChunkId {
         ChunkId(*blake3::keyed_hash(&self.0[usize::from(code) - 1], bytes).as_bytes())
     }
+}
+
+/// The signing seed of the client that is enrolled with this slot: whoever holds the owner's seed can make it again, so
+/// that its bundle can be sealed anew when keys are rotated.
+#[must_use]
+pub fn client_seed(owner: &Secret, repository: &RepositoryId, slot: &SlotId) -> Secret {
+    let mut seed = Secret([0; 32]);
+    derive(CLIENT_SEED, &[&owner.0, &repository.0, &slot.0], &mut seed.0);
+    seed
 }
 
 /// The secret table of the chunker.

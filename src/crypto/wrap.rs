@@ -10,19 +10,28 @@ pub const MAX_WRAPPED: usize = 1 << 21;
 /// Work of a passphrase, as a power of two, beyond which a slot is taken to be hostile.
 const MAX_WORK: u8 = 22;
 
+/// Kinds of recipients that need no plugin.
+const OWN_KINDS: [&str; 4] = ["X25519", "scrypt", "ssh-ed25519", "ssh-rsa"];
+
 /// What opens age files.
 pub enum Credential {
-    /// X25519 identities and SSH keys.
-    Identities(Vec<Box<dyn age::Identity + Send + Sync>>),
+    /// X25519 identities and SSH keys, and those that plugins hold.
+    Identities {
+        /// Those that need no other program.
+        own: Vec<Box<dyn age::Identity + Send + Sync>>,
+        /// Those for which a plugin is run.
+        plugins: Vec<Box<dyn age::Identity + Send + Sync>>,
+    },
     /// A passphrase.
     Passphrase(Zeroizing<String>),
 }
 
 impl Credential {
-    /// Reads the text of an identity file: lines of `AGE-SECRET-KEY-1…` with comments, or an OpenSSH private key.
+    /// Reads the text of an identity file: lines of `AGE-SECRET-KEY-1…` or `AGE-PLUGIN-…` with comments, or an OpenSSH
+    /// private key. Only what stands here has a plugin run, never what a repository says.
     ///
     /// # Errors
-    /// `Usage` if it is neither, or a key that is locked by a passphrase of its own.
+    /// `Usage` if it is neither, a key that is locked by a passphrase of its own, or one whose plugin is not there.
     pub fn from_identity_file(text: &[u8]) -> Result<Self> {
         if text.starts_with(b"age-encryption.org/") || text.starts_with(b"-----BEGIN AGE ENCRYPTED FILE-----") {
             return Err(Error::usage("read the identity: the file is itself encrypted with age")
@@ -35,23 +44,48 @@ impl Credential {
             Error::usage("read the identity: it holds no AGE-SECRET-KEY line and is no OpenSSH private key")
                 .with_hint("an identity is made by `lifeboat init` or `age-keygen`; look at the file named by --identity")
         };
-        let file = age::IdentityFile::from_buffer(text).map_err(|_| unreadable())?;
-        let identities = file.into_identities().map_err(|_| unreadable())?;
-        if identities.is_empty() {
+        let text = Zeroizing::new(String::from_utf8(text.to_vec()).map_err(|_| unreadable())?);
+        let (mut rest, mut plugins) = (Zeroizing::new(String::with_capacity(text.len() + 1)), Vec::new());
+        for line in text.lines() {
+            match line.trim().parse::<age::plugin::Identity>() {
+                Ok(identity) => plugins.push(plugin_identity(identity)?),
+                Err(_) => [line, "\n"].iter().for_each(|part| rest.push_str(part)),
+            }
+        }
+        let file = age::IdentityFile::from_buffer(rest.as_bytes()).map_err(|_| unreadable())?;
+        let own = file.into_identities().map_err(|_| unreadable())?;
+        if own.is_empty() && plugins.is_empty() {
             return Err(unreadable());
         }
-        Ok(Self::Identities(identities))
+        Ok(Self::Identities { own, plugins })
     }
 
     fn from_ssh_key(text: &[u8]) -> Result<Self> {
         let unusable = |why| Error::usage(format!("read the SSH key given as identity: {why}"));
         match age::ssh::Identity::from_buffer(text, None) {
-            Ok(identity @ age::ssh::Identity::Unencrypted(_)) => Ok(Self::Identities(vec![Box::new(identity)])),
+            Ok(identity @ age::ssh::Identity::Unencrypted(_)) => Ok(Self::only(Box::new(identity))),
             Ok(age::ssh::Identity::Encrypted(_)) => Err(unusable("it is locked by a passphrase")
                 .with_hint("unlock a copy with `ssh-keygen -p`, or add a slot for another identity with `lifeboat key add`")),
             _ => Err(unusable("its kind is not supported").with_hint("use an ed25519 or rsa key")),
         }
     }
+
+    fn only(identity: Box<dyn age::Identity + Send + Sync>) -> Self {
+        Self::Identities { own: vec![identity], plugins: Vec::new() }
+    }
+}
+
+fn plugin_identity(identity: age::plugin::Identity) -> Result<Box<dyn age::Identity + Send + Sync>> {
+    let name = identity.plugin().to_owned();
+    match age::plugin::IdentityPluginV1::new(&name, &[identity], age::NoCallbacks) {
+        Ok(plugin) => Ok(Box::new(plugin)),
+        Err(_) => Err(no_plugin("read the identity", &name)),
+    }
+}
+
+fn no_plugin(doing: &str, name: &str) -> Error {
+    Error::usage(format!("{doing}: age-plugin-{name} is not there"))
+        .with_hint("install the plugin of age that made the key, where the PATH leads to it")
 }
 
 /// Makes a new X25519 identity: its secret line and its recipient.
@@ -79,12 +113,23 @@ pub fn recipients_of(text: &[u8]) -> Result<Vec<String>> {
     Ok(found)
 }
 
+/// True if a plugin must be run to seal to this recipient.
+#[must_use]
+pub fn needs_plugin(recipient: &str) -> bool {
+    recipient.parse::<age::plugin::Recipient>().is_ok()
+}
+
 fn parse_recipient(text: &str) -> Result<Box<dyn age::Recipient + Send>> {
     if let Ok(recipient) = text.parse::<age::x25519::Recipient>() {
         return Ok(Box::new(recipient));
     }
     if let Ok(recipient) = text.parse::<age::ssh::Recipient>() {
         return Ok(Box::new(recipient));
+    }
+    if let Ok(recipient) = text.parse::<age::plugin::Recipient>() {
+        let name = recipient.plugin().to_owned();
+        let plugin = age::plugin::RecipientPluginV1::new(&name, &[recipient], &[], age::NoCallbacks);
+        return plugin.map(|plugin| Box::new(plugin) as _).map_err(|_| no_plugin("read the recipient", &name));
     }
     Err(Error::usage(format!("read the recipient {text:?}: neither age1… nor an ssh-ed25519 or ssh-rsa public key")))
 }
@@ -135,11 +180,14 @@ pub fn unwrap(wrapped: &[u8], credential: &Credential) -> Result<Zeroizing<Vec<u
     }
     let decryptor = age::Decryptor::new_buffered(wrapped).map_err(map_error)?;
     let reader = match credential {
-        Credential::Identities(identities) => {
+        Credential::Identities { own, plugins } => {
             if decryptor.is_scrypt() {
                 return Err(wrong_key("it is sealed with a passphrase"));
             }
-            decryptor.decrypt(identities.iter().map(|identity| identity.as_ref() as &dyn age::Identity))
+            // A plugin may ask for a touch, so it is not run for what it cannot open.
+            let foreign = recipient_kinds(wrapped).iter().any(|kind| !OWN_KINDS.contains(&kind.as_str()));
+            let plugins = plugins.iter().filter(|_| foreign);
+            decryptor.decrypt(own.iter().chain(plugins).map(|identity| identity.as_ref() as &dyn age::Identity))
         }
         Credential::Passphrase(passphrase) => {
             if !decryptor.is_scrypt() {
@@ -166,7 +214,7 @@ pub fn credential_of(secret: &str) -> Result<Credential> {
     let identity = secret
         .parse::<age::x25519::Identity>()
         .map_err(|_| Error::damaged("read an identity of a bundle: not an AGE-SECRET-KEY"))?;
-    Ok(Credential::Identities(vec![Box::new(identity)]))
+    Ok(Credential::only(Box::new(identity)))
 }
 
 /// The kinds of recipients in the header of an age file, such as `X25519` or `scrypt`.

@@ -5,7 +5,7 @@ use crate::event::{Event, Observer, Progress, Stage, stop_if_asked};
 use crate::format::log::PackRef;
 use crate::format::tree::{ChunkType, Node, NodeKind};
 use crate::id::{ChunkId, ChunkPrefix, PackId, SnapshotId};
-use crate::repo::{PackReport, Reader, Repository};
+use crate::repo::{Act, PackReport, Reader, Repository};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -55,6 +55,8 @@ pub struct CheckReport {
     pub chunks: u64,
     /// Bytes read from the store.
     pub bytes_read: u64,
+    /// Packs of other clients that this check vouched for in the log.
+    pub attested: u64,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -72,6 +74,7 @@ impl CheckReport {
 /// # Errors
 /// Only what keeps the check from going on; everything that is wrong with the repository is in the report.
 pub fn check(repository: &Repository, options: &CheckOptions, observer: &dyn Observer) -> Result<CheckReport> {
+    repository.permit(if options.read_data { Act::Read } else { Act::List })?;
     let began = Instant::now();
     let mut report = CheckReport::default();
     let packs = repository.packs()?;
@@ -83,16 +86,32 @@ pub fn check(repository: &Repository, options: &CheckOptions, observer: &dyn Obs
     observer.observe(Event::Started(Stage::Checking, &progress));
     let checked = check_packs(repository, options, &packs, &progress, observer);
     let lost = checked.and_then(|found| {
+        let whole = found.iter().filter(|(_, pack)| options.read_data && pack.problems.is_empty());
+        match repository.attest(whole.map(|(number, _)| packs[*number].id)) {
+            Ok(attested) => report.attested = attested,
+            Err(error) => observer.observe(Event::Warning(&format!("what was checked cannot be vouched for: {error}"))),
+        }
         let lost = take_packs(&mut report, found, &packs);
         unknown_packs(repository, &packs, &mut report)?;
         check_trees(repository, &lost, &mut report, observer)
     });
     observer.observe(Event::Finished(Stage::Checking));
     lost?;
+    tell_of_clones(repository, &mut report)?;
     report.packs = packs.len() as u64;
     report.chunks = repository.chunk_count()?;
     report.elapsed = began.elapsed();
     Ok(report)
+}
+
+/// Names clients whose identity several machines use at once.
+fn tell_of_clones(repository: &Repository, report: &mut CheckReport) -> Result<()> {
+    for (member, machines) in repository.cloned()? {
+        let problem = format!("{machines} machines use its identity at once; give each its own with `lifeboat key enrol`");
+        let object = format!("client {}", member.id);
+        report.findings.push(Finding { severity: Severity::Notice, object, problem });
+    }
+    Ok(())
 }
 
 /// Length of a path beyond which a tree is taken to be hostile.

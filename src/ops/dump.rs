@@ -4,7 +4,7 @@ use super::walk::walk;
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::format::tree::{Node, NodeKind};
-use crate::repo::{Reader, Repository, SnapshotEntry};
+use crate::repo::{Act, Reader, Repository, SnapshotEntry};
 use std::collections::HashMap;
 use std::io::Write;
 use tar::{Builder, EntryType, Header};
@@ -29,6 +29,7 @@ pub fn dump(
     out: &mut dyn Write,
     observer: &dyn Observer,
 ) -> Result<DumpReport> {
+    repository.permit(Act::Read)?;
     let reader = repository.reader()?;
     let top = reader.resolve(&entry.snapshot.root, path)?;
     let mut builder = Builder::new(out);

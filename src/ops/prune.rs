@@ -2,8 +2,8 @@
 
 use crate::error::Result;
 use crate::event::Observer;
+use crate::repo::{Act, PruneReport as Pruned, Repository};
 pub use crate::repo::{CompactOptions, Decision, PackDecision, PruneOptions};
-use crate::repo::{PruneReport as Pruned, Repository};
 use std::time::{Duration, Instant};
 
 /// What a prune did.
@@ -39,6 +39,7 @@ impl PruneReport {
 /// `Refused` if the keys at hand may not prune, `Damaged` if a tree that must be followed cannot be read; then nothing
 /// was deleted.
 pub fn prune(repository: &Repository, options: &PruneOptions, observer: &dyn Observer) -> Result<PruneReport> {
+    repository.permit(Act::Forget)?;
     let began = Instant::now();
     let pruned = repository.prune(options, observer)?;
     Ok(PruneReport { pruned, elapsed: began.elapsed() })

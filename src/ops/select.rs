@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::snapshot::Snapshot;
 use crate::id::SnapshotId;
-use crate::repo::{Repository, SnapshotEntry};
+use crate::repo::{Repository, SealedEntry, SnapshotEntry, Standing};
 use std::collections::BTreeSet;
 
 /// Which snapshots are meant; empty fields fit everything.
@@ -54,6 +54,20 @@ pub fn list(repository: &Repository, filter: &SnapshotFilter, which: Which) -> R
     all.retain(|entry| entry.is_kept() == (which == Which::Kept) && filter.fits(&entry.snapshot));
     all.sort_by_key(|entry| (entry.snapshot.start, entry.id));
     Ok(all)
+}
+
+/// The same as far as the keys at hand can tell; and, unless the filter asks for what they cannot tell, those of which
+/// they can only tell that they are there.
+///
+/// # Errors
+/// `Failed` if the cache cannot be read.
+pub fn known(repository: &Repository, filter: &SnapshotFilter, which: Which) -> Result<(Vec<SnapshotEntry>, Vec<SealedEntry>)> {
+    let (mut known, mut sealed) = repository.known_snapshots()?;
+    known.retain(|entry| entry.is_kept() == (which == Which::Kept) && filter.fits(&entry.snapshot));
+    known.sort_by_key(|entry| (entry.snapshot.start, entry.id));
+    let is_kept = |entry: &SealedEntry| matches!(entry.standing, Standing::Live | Standing::Held);
+    sealed.retain(|entry| is_kept(entry) == (which == Which::Kept) && *filter == SnapshotFilter::default());
+    Ok((known, sealed))
 }
 
 /// The snapshot that `text` names: `latest`, which is the finished one that ended last, an id, or the beginning of one.

@@ -1,7 +1,7 @@
 //! How a session becomes visible: what it stored is durable, what it borrowed is still there, then one record says so.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::log::{PackRef, RecordBody, SealedSnapshot};
+use crate::format::log::{Head, PackRef, RecordBody, SealedSnapshot};
 use crate::format::snapshot::Snapshot;
 use crate::format::tree::{ChunkType, Class};
 use crate::id::{PackId, SnapshotId};
@@ -35,7 +35,10 @@ impl Session {
         packs.dedup();
         let sessions = self.shared.begun().map(|(_, session)| session).collect();
         let body = RecordBody::Snapshot { id, snapshot: sealed, packs: packs.clone(), indexes: Vec::new(), sessions };
-        Ok(self.append_unless_outrun(body, &packs)?.then_some((id, snapshot)))
+        let Some(head) = self.append_unless_outrun(body, &packs)? else { return Ok(None) };
+        // A writer could not open it again; this machine knows it anyway. Committed is committed, even if it cannot note that.
+        let _ = self.repository.remember_body(&head, &snapshot.encode());
+        Ok(Some((id, snapshot)))
     }
 
     /// Seals everything that is open, and the snapshot.
@@ -92,23 +95,22 @@ impl Session {
         packs.retain(|pack| !claimed.contains(&pack.id));
         let new: Vec<PackId> = packs.iter().map(|pack| pack.id).collect();
         let body = RecordBody::Claim { packs, checkpoint: Some((SnapshotId::from(id), sealed)) };
-        let appended = self.append_unless_outrun(body, &all)?;
-        if appended {
-            claimed.extend(new);
-        }
-        Ok(appended)
+        let Some(head) = self.append_unless_outrun(body, &all)? else { return Ok(false) };
+        let _ = self.repository.remember_body(&head, &bytes);
+        claimed.extend(new);
+        Ok(true)
     }
 
-    /// Appends a record that relies on what the session stored and borrowed; false if a prune outran it.
-    fn append_unless_outrun(&self, body: RecordBody, packs: &[PackRef]) -> Result<bool> {
+    /// Appends a record that relies on what the session stored and borrowed; `None` if a prune outran it.
+    fn append_unless_outrun(&self, body: RecordBody, packs: &[PackRef]) -> Result<Option<Head>> {
         let outrun = Cell::new(false);
         let still_valid = || {
             outrun.set(!self.is_valid(packs)?);
             if outrun.get() { Err(Error::new(ErrorKind::InUse, "append a record: a prune was faster")) } else { Ok(()) }
         };
         match self.repository.append_if(body, &still_valid) {
-            Ok(_) => Ok(true),
-            Err(_) if outrun.get() => Ok(false),
+            Ok(head) => Ok(Some(head)),
+            Err(_) if outrun.get() => Ok(None),
             Err(error) => Err(error),
         }
     }

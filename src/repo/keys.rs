@@ -80,13 +80,8 @@ impl Keys {
     }
 
     fn generation(&self, number: u32) -> Result<&GenerationKeys> {
-        self.generations.iter().find(|generation| generation.number == number).ok_or_else(|| {
-            Error::new(
-                ErrorKind::WrongKey,
-                format!("open an object of key generation {number}: the slot at hand does not hold it"),
-            )
-            .with_hint("keys were rotated after this slot was made; ask the owner for a new slot")
-        })
+        let found = self.generations.iter().find(|generation| generation.number == number);
+        found.ok_or_else(|| super::rotate::too_old(number))
     }
 
     pub(super) fn index_key(&self, generation: u32) -> Result<&Secret> {

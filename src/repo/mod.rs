@@ -3,9 +3,11 @@
 //! Never knows where files come from or who asks; never prints. What it stores is durable before it is referred to,
 //! and a record of the log is the one step that commits.
 
+mod attest;
 mod block;
 mod cache;
 mod chunker;
+mod clients;
 mod commit;
 mod copied;
 mod filter;
@@ -16,6 +18,8 @@ mod log;
 mod mirror;
 mod packer;
 mod reader;
+mod roles;
+mod rotate;
 mod sealed;
 mod session;
 mod shards;
@@ -26,11 +30,14 @@ mod view;
 
 pub use cache::StatRow;
 pub use chunker::Chunker;
+pub use clients::{ClientInfo, Enrolled, Enrolment};
 pub use copied::CopyMap;
 pub use gc::{Decision, PackDecision, PruneOptions, PruneReport};
-pub use log::{LostRecords, Member, Rollback, SnapshotEntry, Standing, StoredTime};
+pub use log::{ATTESTED, EVERYBODY, LostRecords, Member, Rollback, SealedEntry, SnapshotEntry, Standing, StoredTime};
 pub use mirror::{MirrorOptions, MirrorReport, mirror, mirror_stores};
 pub use reader::{BlockPlace, Reader};
+pub use roles::Act;
+pub use rotate::{RotateOptions, RotateReport, RotatedSlot, SlotFate};
 pub use session::{ChunkWriter, Session, SessionCounts};
 pub use shards::{CompactOptions, CompactReport, Shards};
 pub use slots::{Access, NewSlot, OpenOptions, SlotInfo, default_sizes, generate_identity, recipients_of};
@@ -42,7 +49,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Observer;
 use crate::format::key::{Bundle, Role};
 use crate::format::repository::{MAX_FORMAT, RepositoryFormat};
-use crate::id::{ClientId, Fingerprint};
+use crate::id::{ClientId, Fingerprint, InstanceId};
 use crate::store::{AnyStore, Key, Location};
 use cache::Cache;
 use keys::Keys;
@@ -64,6 +71,8 @@ struct Inner {
     cache: Cache,
     connection: Mutex<Connection>,
     state: PathBuf,
+    /// Tells this machine from others with the same identity.
+    instance: InstanceId,
 }
 
 impl Repository {
@@ -116,7 +125,8 @@ impl Repository {
         let (cache, connection) = Cache::open(&options.cache_dir.join(&name))?;
         let keys = Arc::new(Keys::new(bundle));
         let state = options.state_dir.join(format!("{name}.heads"));
-        let inner = Inner { store, format, fingerprint, keys, cache, connection: Mutex::new(connection), state };
+        let instance = log::load_instance(&options.state_dir.join(format!("{name}.instance")))?;
+        let inner = Inner { store, format, fingerprint, keys, cache, connection: Mutex::new(connection), state, instance };
         Ok(Self { inner: Arc::new(inner) })
     }
 

@@ -123,6 +123,7 @@ impl Session {
     /// # Errors
     /// `Refused` if the keys at hand cannot back up.
     pub fn start(repository: &Repository, dry_run: bool) -> Result<Self> {
+        repository.verify_current_keys()?;
         let format = repository.format();
         let trusting = repository.trusting()?;
         let (incarnation, epoch, barred) = {

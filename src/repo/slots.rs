@@ -10,13 +10,14 @@ use crate::format::key::{Bundle, Generation, Role};
 use crate::format::log::RecordBody;
 use crate::format::repository::{ChunkSizes, RepositoryFormat};
 use crate::id::{Fingerprint, ObjectHash, RepositoryId, SlotId};
+use crate::repo::roles::Act;
 use crate::repo::{Repository, cache};
 use crate::store::{AnyStore, Key, Location};
 use std::path::PathBuf;
 use zeroize::Zeroizing;
 
 /// Longest slot that is read.
-const MAX_SLOT: u64 = 1 << 20;
+pub(super) const MAX_SLOT: u64 = 1 << 20;
 /// Raw bytes at which a block is closed.
 const BLOCK_TARGET: u32 = 1 << 20;
 /// Stored bytes at which a pack is closed.
@@ -94,7 +95,7 @@ pub fn default_sizes(average: u32) -> Result<ChunkSizes> {
     Ok(ChunkSizes { minimum: average / 4, average, maximum: average * 4, normalisation: 3 })
 }
 
-fn credentials(access: &Access) -> Result<Vec<Credential>> {
+pub(super) fn credentials(access: &Access) -> Result<Vec<Credential>> {
     let mut credentials = Vec::new();
     if let Some(text) = &access.identity {
         credentials.push(Credential::from_identity_file(text)?);
@@ -114,23 +115,26 @@ pub(super) fn open_bundle(store: &AnyStore, access: &Access, fingerprint: Finger
     find_slot(store, access, fingerprint).map(|(_, bundle)| bundle)
 }
 
-fn find_slot(store: &AnyStore, access: &Access, fingerprint: Fingerprint) -> Result<(SlotId, Bundle)> {
+/// The slot that opens and allows most: of several, the one with the newest keys.
+pub(super) fn find_slot(store: &AnyStore, access: &Access, fingerprint: Fingerprint) -> Result<(SlotId, Bundle)> {
     let credentials = credentials(access)?;
-    let mut slots = Vec::new();
-    store.list("keys", &mut |entry| {
-        slots.extend(entry.key.slot_id());
-        Ok(())
-    })?;
+    let slots = list_slots(store)?;
     if slots.is_empty() {
         return Err(Error::damaged("open the repository: all its key slots are gone").with_hint(
             "the store is not complete: put back the files of `keys/`, any copy of one of them opens the repository",
         ));
     }
+    let mut found: Option<(SlotId, Bundle)> = None;
     let mut damaged = None;
+    let rank = |bundle: &Bundle| (bundle.role.code(), bundle.generations.last().map(|generation| generation.number));
     for slot in &slots {
         let opened = store.get(&Key::slot(slot), MAX_SLOT).and_then(|wrapped| open_slot(&wrapped, &credentials));
         match opened {
-            Ok(bundle) if bundle.fingerprint == fingerprint => return Ok((*slot, bundle)),
+            Ok(bundle) if bundle.fingerprint == fingerprint => {
+                if found.as_ref().is_none_or(|(_, best)| rank(best) < rank(&bundle)) {
+                    found = Some((*slot, bundle));
+                }
+            }
             Ok(_) => {
                 damaged = Some(
                     Error::new(ErrorKind::WrongKey, format!("open key slot {slot}: it belongs to another repository"))
@@ -141,13 +145,27 @@ fn find_slot(store: &AnyStore, access: &Access, fingerprint: Fingerprint) -> Res
             Err(error) => damaged = Some(error.while_doing(format!("key slot {slot}"))),
         }
     }
+    if let Some(found) = found {
+        return Ok(found);
+    }
     let message = format!("open the repository: none of its {} key slots opens with what was given", slots.len());
     let wrong = Error::new(ErrorKind::WrongKey, message)
         .with_hint("check --identity or the passphrase; another identity or the paper kit may open it");
     Err(damaged.unwrap_or(wrong))
 }
 
-fn open_slot(wrapped: &[u8], credentials: &[Credential]) -> Result<Bundle> {
+/// The names of all slots, ascending.
+pub(super) fn list_slots(store: &AnyStore) -> Result<Vec<SlotId>> {
+    let mut slots = Vec::new();
+    store.list("keys", &mut |entry| {
+        slots.extend(entry.key.slot_id());
+        Ok(())
+    })?;
+    slots.sort_unstable();
+    Ok(slots)
+}
+
+pub(super) fn open_slot(wrapped: &[u8], credentials: &[Credential]) -> Result<Bundle> {
     let mut last = Error::new(ErrorKind::WrongKey, "open a key slot: nothing to open it with");
     for credential in credentials {
         match wrap::unwrap(wrapped, credential) {
@@ -159,7 +177,7 @@ fn open_slot(wrapped: &[u8], credentials: &[Credential]) -> Result<Bundle> {
     Err(last)
 }
 
-fn seal_bundle(bundle: &Bundle, slot: &NewSlot) -> Result<Vec<u8>> {
+pub(super) fn seal_bundle(bundle: &Bundle, slot: &NewSlot) -> Result<Vec<u8>> {
     match slot {
         NewSlot::Recipient(recipient) => wrap::wrap_to(recipient, &bundle.encode()),
         NewSlot::Passphrase(passphrase) => wrap::wrap_with_passphrase(passphrase, &bundle.encode(), None),
@@ -167,19 +185,6 @@ fn seal_bundle(bundle: &Bundle, slot: &NewSlot) -> Result<Vec<u8>> {
 }
 
 fn owner_bundle(repository: RepositoryId, fingerprint: Fingerprint, seed: &Secret) -> Result<Bundle> {
-    let (identity_data, vault_data) = wrap::generate_identity();
-    let (identity_meta, vault_meta) = wrap::generate_identity();
-    let generation = Generation {
-        number: 1,
-        index: random()?,
-        shared_data: Some(random()?),
-        shared_meta: Some(random()?),
-        vault_data,
-        vault_meta,
-        identity_data: Some(identity_data.to_string()),
-        identity_meta: Some(identity_meta.to_string()),
-        extra: Vec::new(),
-    };
     Ok(Bundle {
         role: Role::Owner,
         repository,
@@ -187,7 +192,34 @@ fn owner_bundle(repository: RepositoryId, fingerprint: Fingerprint, seed: &Secre
         signing_seed: Some(seed.0),
         domain: Some(random()?),
         names: None,
-        generations: vec![generation],
+        generations: vec![new_generation(1)?],
+        extra: Vec::new(),
+    })
+}
+
+impl NewSlot {
+    /// To whom it is sealed, as the log says it: empty for a passphrase.
+    pub(super) fn recipient(&self) -> String {
+        match self {
+            Self::Recipient(recipient) => recipient.clone(),
+            Self::Passphrase(_) => String::new(),
+        }
+    }
+}
+
+/// A new generation of keys.
+pub(super) fn new_generation(number: u32) -> Result<Generation> {
+    let (identity_data, vault_data) = wrap::generate_identity();
+    let (identity_meta, vault_meta) = wrap::generate_identity();
+    Ok(Generation {
+        number,
+        index: random()?,
+        shared_data: Some(random()?),
+        shared_meta: Some(random()?),
+        vault_data,
+        vault_meta,
+        identity_data: Some(identity_data.to_string()),
+        identity_meta: Some(identity_meta.to_string()),
         extra: Vec::new(),
     })
 }
@@ -260,11 +292,7 @@ impl Repository {
     ) -> Result<Self> {
         store.put(&Key::slot(id), wrapped)?;
         let repository = Self::genesis(store.clone(), format, bundle.fingerprint, bundle, options)?;
-        let recipient = match slot {
-            NewSlot::Recipient(recipient) => recipient.clone(),
-            NewSlot::Passphrase(_) => String::new(),
-        };
-        repository.append(RecordBody::Slot { id: *id, added: true, label: String::new(), recipient })?;
+        repository.append(RecordBody::Slot { id: *id, added: true, label: String::new(), recipient: slot.recipient() })?;
         Ok(repository)
     }
 
@@ -304,13 +332,8 @@ impl Repository {
     /// `Failed` if the store cannot be read.
     pub fn slots(&self, access: &Access) -> Result<Vec<SlotInfo>> {
         let current = find_slot(self.store(), access, self.fingerprint()).map(|(slot, _)| slot).ok();
-        let mut ids = Vec::new();
-        self.store().list("keys", &mut |entry| {
-            ids.extend(entry.key.slot_id());
-            Ok(())
-        })?;
-        ids.sort_unstable();
-        ids.into_iter()
+        list_slots(self.store())?
+            .into_iter()
             .map(|id| {
                 let wrapped = self.store().get(&Key::slot(&id), MAX_SLOT)?;
                 let said = cache::log::slot(&self.connection(), &id)?;
@@ -327,16 +350,28 @@ impl Repository {
     /// # Errors
     /// `WrongKey`, `Usage` for a recipient that cannot be read.
     pub fn add_slot(&self, access: &Access, slot: &NewSlot, label: &str) -> Result<SlotId> {
+        self.permit(Act::ManageKeys)?;
         let (_, bundle) = find_slot(self.store(), access, self.fingerprint())?;
-        let wrapped = seal_bundle(&bundle, slot)?;
+        self.put_slot(&bundle, slot, label)
+    }
+
+    /// Seals a bundle into a new slot, and says so in the log.
+    pub(super) fn put_slot(&self, bundle: &Bundle, slot: &NewSlot, label: &str) -> Result<SlotId> {
         let id = SlotId(random()?);
-        self.store().put(&Key::slot(&id), &wrapped)?;
-        let recipient = match slot {
-            NewSlot::Recipient(recipient) => recipient.clone(),
-            NewSlot::Passphrase(_) => String::new(),
-        };
-        self.append(RecordBody::Slot { id, added: true, label: label.to_owned(), recipient })?;
-        Ok(id)
+        self.put_slot_as(id, bundle, slot, label).map(|()| id)
+    }
+
+    /// The same under a name that was chosen before.
+    pub(super) fn put_slot_as(&self, id: SlotId, bundle: &Bundle, slot: &NewSlot, label: &str) -> Result<()> {
+        self.store().put(&Key::slot(&id), &seal_bundle(bundle, slot)?)?;
+        let recipient = slot.recipient();
+        self.append(RecordBody::Slot { id, added: true, label: label.to_owned(), recipient }).map(drop)
+    }
+
+    /// Says in the log that a slot is gone, and deletes it.
+    pub(super) fn drop_slot(&self, id: &SlotId) -> Result<()> {
+        self.append(RecordBody::Slot { id: *id, added: false, label: String::new(), recipient: String::new() })?;
+        self.store().delete(&Key::slot(id))
     }
 
     /// Removes a slot; never the last one, and the one in use only when told so.
@@ -344,6 +379,7 @@ impl Repository {
     /// # Errors
     /// `Missing`, `Refused`.
     pub fn remove_slot(&self, access: &Access, id: &SlotId, even_current: bool) -> Result<()> {
+        self.permit(Act::ManageKeys)?;
         let slots = self.slots(access)?;
         let slot = slots.iter().find(|slot| slot.id == *id);
         let slot = slot.ok_or_else(|| {
@@ -358,7 +394,6 @@ impl Repository {
         if slot.current && !even_current {
             return Err(refused("it is the one in use").with_hint("open the repository with another slot, or add --force"));
         }
-        self.append(RecordBody::Slot { id: *id, added: false, label: String::new(), recipient: String::new() })?;
-        self.store().delete(&Key::slot(id))
+        self.drop_slot(id)
     }
 }

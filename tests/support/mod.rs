@@ -6,6 +6,7 @@ pub mod home;
 pub mod interposed;
 pub mod journal;
 pub mod plant;
+pub mod team;
 pub mod terminal;
 
 use lifeboat::event::{Event, Observer, Silent};

@@ -18,7 +18,7 @@ use crate::event::{Event, Observer, Stage, stop_if_asked};
 use crate::format::snapshot::{Counts, Snapshot};
 use crate::id::ChunkId;
 use crate::id::SnapshotId;
-use crate::repo::{Repository, Session, SnapshotEntry};
+use crate::repo::{Act, Repository, Session, SnapshotEntry};
 use crate::source::files::RuleOptions;
 use crate::source::files::{Directory, Owners, ReadOptions, Rules};
 use run::{Run, Trust, Worker};
@@ -106,6 +106,7 @@ impl BackupReport {
 /// `Missing` if a path is not there, `Full`, `Interrupted`, `Refused`; then nothing is committed, and what was stored
 /// already is not stored again by the next run.
 pub fn backup(repository: &Repository, options: BackupOptions, observer: &dyn Observer) -> Result<BackupReport> {
+    repository.permit(Act::BackUp)?;
     let began = Instant::now();
     let mut snapshot = Snapshot::empty();
     snapshot.start = now();
@@ -142,8 +143,10 @@ fn now() -> i64 {
 
 /// The newest snapshot of the same host and paths.
 fn parent(repository: &Repository, snapshot: &Snapshot) -> Option<SnapshotEntry> {
-    let all = repository.snapshots().ok()?;
-    all.into_iter().rev().find(|entry| entry.snapshot.host == snapshot.host && entry.snapshot.paths == snapshot.paths)
+    let (all, _) = repository.known_snapshots().ok()?;
+    all.into_iter()
+        .rev()
+        .find(|entry| entry.is_kept() && entry.snapshot.host == snapshot.host && entry.snapshot.paths == snapshot.paths)
 }
 
 type Committed = (Option<crate::id::SnapshotId>, Snapshot);

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Observer;
 use crate::format::log::RecordRef;
 use crate::id::SnapshotId;
-use crate::repo::{Repository, SnapshotEntry, StoredTime};
+use crate::repo::{Act, Repository, SnapshotEntry, StoredTime};
 use std::collections::HashSet;
 
 /// Which of the two times of a snapshot rules go by.
@@ -92,6 +92,7 @@ impl Survey {
     /// # Errors
     /// `Missing` if the filter names something that no snapshot has, or nothing fits.
     pub fn of_filter(repository: &Repository, filter: &SnapshotFilter) -> Result<Self> {
+        repository.permit(Act::Forget)?;
         let kept = repository.snapshots()?;
         select::verify_known(&kept, filter)?;
         let chosen: Vec<SnapshotEntry> = kept.iter().filter(|entry| filter.fits(&entry.snapshot)).cloned().collect();
@@ -106,6 +107,7 @@ impl Survey {
     /// # Errors
     /// `Missing` if one is not there, `Usage` if a beginning is that of several, `Refused` if one is held.
     pub fn of_names(repository: &Repository, names: &[String]) -> Result<Self> {
+        repository.permit(Act::Forget)?;
         let chosen = select::all_named(repository, names)?;
         verify_none_held(&chosen)?;
         Self::new(repository, repository.snapshots()?, chosen)

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::event::{Event, Observer, Stage};
 use crate::format::snapshot::Failure;
 use crate::format::tree::NodeKind;
-use crate::repo::{Repository, SnapshotEntry};
+use crate::repo::{Act, Repository, SnapshotEntry};
 use crate::source::files::RuleOptions;
 use place::Place;
 use report::Tally;
@@ -108,6 +108,7 @@ pub fn restore(
     options: &RestoreOptions,
     observer: &dyn Observer,
 ) -> Result<RestoreReport> {
+    repository.permit(Act::Read)?;
     let began = Instant::now();
     let reader = repository.reader()?;
     let top = reader.resolve(&entry.snapshot.root, &options.subpath)?;

@@ -270,6 +270,15 @@ pub(in crate::repo) fn distrusted(connection: &Connection, trusting: &[ClientId]
     Ok(found)
 }
 
+/// Packs that clients other than the owner list, and that nobody vouched for.
+pub(in crate::repo) fn not_attested(connection: &Connection, owner: &ClientId) -> Result<HashSet<PackId>> {
+    let sql = "SELECT id FROM pack WHERE client IS NOT NULL AND client <> ? AND id NOT IN (SELECT pack FROM attested)";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let rows = statement.query_map([&owner.0[..]], |row| row.get::<_, Vec<u8>>(0)).map_err(failed)?;
+    let ids = rows.map(|row| row.map(|id| PackId::from_slice(&id)).map_err(failed)).collect::<Result<Vec<_>>>()?;
+    Ok(ids.into_iter().flatten().collect())
+}
+
 /// Names this cache; one that was made anew has another name, and other numbers for its packs.
 pub(in crate::repo) fn incarnation(connection: &Connection) -> Result<Vec<u8>> {
     connection.query_row("SELECT value FROM meta WHERE key = 'incarnation'", [], |row| row.get(0)).map_err(failed)

@@ -43,11 +43,13 @@ pub(in crate::repo) fn heads(connection: &Connection) -> Result<Vec<Head>> {
     Ok(rows.into_iter().flatten().collect())
 }
 
-/// Takes note of the record at `head`; `void` counts one more that says nothing.
-pub(in crate::repo) fn set_head(transaction: &Transaction<'_>, head: &Head, fence: u64, void: bool) -> Result<()> {
-    let values = params![&head.client.0[..], head.seq.cast_signed(), &head.hash.0[..], fence.cast_signed(), i64::from(void)];
-    let sql = "INSERT INTO head(client, seq, hash, fence, void) VALUES(?1, ?2, ?3, ?4, ?5) ON CONFLICT(client)
-               DO UPDATE SET seq = ?2, hash = ?3, fence = ?4, void = void + ?5 WHERE seq < ?2";
+/// Takes note of the record at `head` and of its time; one without a time is void, and counted as such.
+pub(in crate::repo) fn set_head(transaction: &Transaction<'_>, head: &Head, fence: u64, time: Option<i64>) -> Result<()> {
+    let void = i64::from(time.is_none());
+    let values = params![&head.client.0[..], head.seq.cast_signed(), &head.hash.0[..], fence.cast_signed(), void, time];
+    let sql = "INSERT INTO head(client, seq, hash, fence, void, time) VALUES(?1, ?2, ?3, ?4, ?5, ifnull(?6, 0))
+               ON CONFLICT(client) DO UPDATE SET seq = ?2, hash = ?3, fence = ?4, void = void + ?5, time = ifnull(?6, time)
+               WHERE seq < ?2";
     transaction.execute(sql, values).map(drop).map_err(failed)
 }
 
@@ -79,9 +81,11 @@ pub(in crate::repo) fn add_session(transaction: &Transaction<'_>, client: &Clien
     transaction.execute("INSERT OR IGNORE INTO session(id, client) VALUES(?, ?)", values).map(drop).map_err(failed)
 }
 
-/// Notes that a reader has hashed a pack.
-pub(in crate::repo) fn add_attested(transaction: &Transaction<'_>, pack: &PackId) -> Result<()> {
-    transaction.execute("INSERT OR IGNORE INTO attested(pack) VALUES(?)", [&pack.0[..]]).map(drop).map_err(failed)
+/// Notes that a record says that its client has hashed a pack.
+pub(in crate::repo) fn add_attested(transaction: &Transaction<'_>, pack: &PackId, by: &RecordRef) -> Result<()> {
+    let values = params![&pack.0[..], &by.client.0[..], by.seq.cast_signed()];
+    let sql = "INSERT OR IGNORE INTO attested(pack, client, seq) VALUES(?, ?, ?)";
+    transaction.execute(sql, values).map(drop).map_err(failed)
 }
 
 /// Notes what a record does to snapshots.
@@ -183,8 +187,8 @@ pub(in crate::repo) fn remove_snapshot(connection: &Connection, record: &RecordR
     connection.execute("DELETE FROM snapshot WHERE client = ? AND seq = ?", values).map(drop).map_err(failed)
 }
 
-pub(in crate::repo) fn set_body(connection: &Connection, snapshot: &CachedSnapshot, body: &[u8]) -> Result<()> {
-    let values = params![body, &snapshot.client.0[..], snapshot.seq.cast_signed()];
+pub(in crate::repo) fn set_body(connection: &Connection, record: &RecordRef, body: &[u8]) -> Result<()> {
+    let values = params![body, &record.client.0[..], record.seq.cast_signed()];
     connection.execute("UPDATE snapshot SET body = ? WHERE client = ? AND seq = ?", values).map(drop).map_err(failed)
 }
 

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Changes with every change of the tables; another number means another version, and the cache is made anew.
-const VERSION: i32 = 4;
+const VERSION: i32 = 5;
 
 const SCHEMA: &str = "
     CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -38,17 +38,21 @@ const SCHEMA: &str = "
     CREATE TABLE unread(pack BLOB PRIMARY KEY, size INTEGER NOT NULL, toc_len INTEGER NOT NULL,
                         client BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE head(client BLOB PRIMARY KEY, seq INTEGER NOT NULL, hash BLOB NOT NULL, fence INTEGER NOT NULL,
-                      void INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+                      void INTEGER NOT NULL DEFAULT 0, unknown INTEGER, time INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
     CREATE TABLE client(id BLOB PRIMARY KEY, public BLOB NOT NULL, role INTEGER NOT NULL, name TEXT NOT NULL,
-                        trusted BLOB NOT NULL, last INTEGER, base INTEGER NOT NULL, seq INTEGER NOT NULL) WITHOUT ROWID;
+                        trusted BLOB NOT NULL, last INTEGER, ended INTEGER, base INTEGER NOT NULL, seq INTEGER NOT NULL,
+                        first_slot BLOB, slot BLOB) WITHOUT ROWID;
+    CREATE TABLE instance(client BLOB, id BLOB, first INTEGER NOT NULL, last INTEGER NOT NULL,
+                          PRIMARY KEY(client, id)) WITHOUT ROWID;
     CREATE TABLE snapshot(id BLOB NOT NULL, client BLOB NOT NULL, seq INTEGER NOT NULL, time INTEGER NOT NULL,
                           session BLOB, sealed BLOB NOT NULL, body BLOB, PRIMARY KEY(client, seq)) WITHOUT ROWID;
     CREATE TABLE session(id BLOB, client BLOB, PRIMARY KEY(id, client)) WITHOUT ROWID;
-    CREATE TABLE attested(pack BLOB PRIMARY KEY) WITHOUT ROWID;
+    CREATE TABLE attested(pack BLOB, client BLOB, seq INTEGER NOT NULL, PRIMARY KEY(pack, client)) WITHOUT ROWID;
     CREATE TABLE judgement(snapshot_client BLOB, snapshot_seq INTEGER, client BLOB, seq INTEGER, deed INTEGER NOT NULL,
                            heads BLOB NOT NULL, reason TEXT NOT NULL,
                            PRIMARY KEY(snapshot_client, snapshot_seq, client, seq)) WITHOUT ROWID;
-    CREATE TABLE prune(generation INTEGER PRIMARY KEY, condemn BLOB, plan BLOB, heads BLOB);
+    CREATE TABLE prune(generation INTEGER PRIMARY KEY, condemn BLOB, client BLOB, plan BLOB, planner BLOB, heads BLOB);
+    CREATE TABLE fenced(client BLOB PRIMARY KEY, generation INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE condemned(pack BLOB PRIMARY KEY) WITHOUT ROWID;
     CREATE TABLE gone(pack BLOB PRIMARY KEY) WITHOUT ROWID;
     CREATE TABLE slot(id BLOB PRIMARY KEY, label TEXT NOT NULL, recipient TEXT NOT NULL, time INTEGER NOT NULL) WITHOUT ROWID;

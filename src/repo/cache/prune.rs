@@ -3,7 +3,7 @@
 use super::failed;
 use super::log::seen;
 use crate::error::Result;
-use crate::format::log::Head;
+use crate::format::gc::PruneObject;
 use crate::id::{ObjectHash, PackId};
 use crate::repo::log::Seen;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -40,12 +40,12 @@ pub(in crate::repo) fn newest(connection: &Connection) -> Result<Option<PruneRow
 pub(in crate::repo) fn condemn(
     transaction: &Transaction<'_>,
     generation: u64,
-    object: Option<(ObjectHash, &[PackId])>,
+    object: Option<(ObjectHash, &PruneObject)>,
 ) -> Result<()> {
-    let hash = object.map(|(hash, _)| hash.0.to_vec());
-    let sql = "INSERT OR IGNORE INTO prune(generation, condemn) VALUES(?, ?)";
-    transaction.execute(sql, params![generation.cast_signed(), hash]).map_err(failed)?;
-    let packs = object.map_or(&[][..], |(_, packs)| packs);
+    let (hash, client) = object.map(|(hash, object)| (hash.0.to_vec(), object.client.0.to_vec())).unzip();
+    let sql = "INSERT OR IGNORE INTO prune(generation, condemn, client) VALUES(?, ?, ?)";
+    transaction.execute(sql, params![generation.cast_signed(), hash, client]).map_err(failed)?;
+    let packs = object.map_or(&[][..], |(_, object)| object.packs.as_slice());
     {
         let mut insert = transaction.prepare_cached("INSERT OR IGNORE INTO condemned(pack) VALUES(?)").map_err(failed)?;
         for pack in packs {
@@ -65,12 +65,13 @@ pub(in crate::repo) fn plan(
     transaction: &Transaction<'_>,
     generation: u64,
     hash: &ObjectHash,
-    heads: &[Head],
-    packs: &[PackId],
+    object: Option<&PruneObject>,
 ) -> Result<()> {
+    let (heads, packs) = object.map_or((&[][..], &[][..]), |object| (object.heads.as_slice(), object.packs.as_slice()));
+    let planner = object.map(|object| object.client.0.to_vec());
     let seen: Vec<u8> = heads.iter().flat_map(|head| [&head.client.0[..], &head.seq.to_be_bytes()].concat()).collect();
-    let values = params![&hash.0[..], seen, generation.cast_signed()];
-    transaction.execute("UPDATE prune SET plan = ?, heads = ? WHERE generation = ?", values).map_err(failed)?;
+    let values = params![&hash.0[..], planner, seen, generation.cast_signed()];
+    transaction.execute("UPDATE prune SET plan = ?, planner = ?, heads = ? WHERE generation = ?", values).map_err(failed)?;
     {
         let mut gone = transaction.prepare_cached("INSERT OR IGNORE INTO gone(pack) VALUES(?)").map_err(failed)?;
         for pack in packs {
@@ -128,7 +129,7 @@ pub(in crate::repo) fn is_gone(connection: &Connection, pack: &PackId) -> Result
 }
 
 /// What was known of the index must be looked up again.
-fn raise_epoch(transaction: &Transaction<'_>) -> Result<()> {
+pub(super) fn raise_epoch(transaction: &Transaction<'_>) -> Result<()> {
     let sql = "INSERT INTO meta(key, value) VALUES('epoch', 1) ON CONFLICT(key) DO UPDATE SET value = value + 1";
     transaction.execute(sql, []).map(drop).map_err(failed)
 }

@@ -4,7 +4,6 @@ use crate::crypto::sign::{self, PRUNE_OBJECT, SIGNATURE_LEN};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::envelope::ObjectKind;
 use crate::format::gc::PruneObject;
-use crate::format::key::Role;
 use crate::id::ObjectHash;
 use crate::repo::Repository;
 use crate::repo::cache;
@@ -40,16 +39,13 @@ impl Repository {
     }
 
     fn prune_object(&self, key: &Key) -> Result<Option<Vec<u8>>> {
-        match self.store().get(key, MAX_PRUNE) {
-            Err(error) if error.kind() == ErrorKind::Missing => Ok(None),
-            other => other.map(Some),
-        }
+        self.front_of(key, MAX_PRUNE)
     }
 
     fn take_in_condemn(&self, generation: u64, bytes: &[u8]) -> Result<()> {
         // A void one condemns nothing, but its generation has been.
         let object = self.open_settled(ObjectKind::Condemn, generation, bytes)?;
-        let condemned = object.as_ref().map(|object| (object_hash(bytes), object.packs.as_slice()));
+        let condemned = object.as_ref().map(|object| (object_hash(bytes), object));
         self.in_transaction(|transaction| cache::prune::condemn(transaction, generation, condemned))
     }
 
@@ -57,24 +53,34 @@ impl Repository {
         let object = self.open_settled(ObjectKind::Plan, generation, bytes)?;
         // A void plan deletes nothing; so does one that belongs to another condemn object.
         let object = object.filter(|object| object.previous == condemn);
-        let (heads, packs) = object.map_or_else(Default::default, |object| (object.heads, object.packs));
         let hash = object_hash(bytes);
-        self.in_transaction(|transaction| cache::prune::plan(transaction, generation, &hash, &heads, &packs))
+        self.in_transaction(|transaction| cache::prune::plan(transaction, generation, &hash, object.as_ref()))
     }
 
     /// The object, or `None` if it is void. Somebody who may prune was enrolled before, so a log that is read after the
     /// object decides.
     fn open_settled(&self, kind: ObjectKind, generation: u64, bytes: &[u8]) -> Result<Option<PruneObject>> {
-        if let Ok(object) = self.open_prune(kind, generation, bytes) {
+        if let Ok(object) = self.open_prune(kind, generation, bytes)
+            && object.client == self.owner()
+        {
             return Ok(Some(object));
         }
         self.follow_owner()?;
-        match self.open_prune(kind, generation, bytes) {
-            Ok(object) => Ok(Some(object)),
+        let error = match self.open_prune(kind, generation, bytes) {
+            Ok(object) => return Ok(Some(object)),
+            Err(error) => error,
+        };
+        let void = match error.kind() {
+            ErrorKind::Damaged => true,
             // Sealed with keys that this client does not hold: it could judge wrongly, so it does not judge.
-            Err(error) if matches!(error.kind(), ErrorKind::WrongKey | ErrorKind::Unsupported) => Err(error),
-            Err(_) => Ok(None),
-        }
+            ErrorKind::WrongKey => !self.is_announced(bytes)?,
+            ErrorKind::Unsupported => {
+                let signer = self.signer_of(PRUNE_OBJECT, kind, bytes)?;
+                !signer.is_some_and(|signer| signer.may_prune(generation))
+            }
+            _ => false,
+        };
+        if void { Ok(None) } else { Err(error) }
     }
 
     /// Opens a prune object and verifies that somebody signed it who may prune.
@@ -84,7 +90,7 @@ impl Repository {
             body.split_first_chunk::<SIGNATURE_LEN>().ok_or_else(|| Error::damaged("open a prune object: it is cut off"))?;
         let object = PruneObject::decode(kind, map)?;
         let member = self.members()?.into_iter().find(|member| member.id == object.client);
-        let member = member.filter(|member| matches!(member.role, Role::Owner | Role::Maintainer));
+        let member = member.filter(|member| member.may_prune(generation));
         let member = member.ok_or_else(|| Error::damaged("open a prune object: its signer may not prune"))?;
         sign::verify(&member.public, PRUNE_OBJECT, &self.keys().repository, map, signature)?;
         if object.generation != generation {

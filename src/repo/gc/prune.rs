@@ -99,6 +99,7 @@ impl<'a> Prune<'a> {
     fn run(mut self) -> Result<PruneReport> {
         let began = Instant::now();
         self.repository.refresh(self.observer)?;
+        self.repository.verify_all_known()?;
         if !self.options.dry_run {
             // Whatever an earlier runner left: its generation is brought to an end, and its plan carried out.
             self.settle()?;

@@ -60,7 +60,8 @@ impl Repository {
     }
 
     fn draft(&self, client: ClientId, body: RecordBody, author: Option<ClientId>) -> Record {
-        Record { client, seq: 0, previous: None, time: now(), heads: Vec::new(), base: 0, body, author, extra: Vec::new() }
+        let extra = vec![super::instance::field(&self.inner.instance)];
+        Record { client, seq: 0, previous: None, time: now(), heads: Vec::new(), base: 0, body, author, extra }
     }
 
     fn member(&self, client: &ClientId) -> Result<Member> {
@@ -104,7 +105,8 @@ impl Repository {
                 return Ok(head);
             }
             // Somebody was faster: another process with the same keys, or a fence.
-            let bytes = self.store().get(&key, MAX_RECORD)?;
+            let bytes = self.front_of(&key, MAX_RECORD)?;
+            let bytes = bytes.ok_or_else(|| Error::failed(format!("read the record {key}: it was there a moment ago")))?;
             self.take_in(member, head, &bytes, &mut Vec::new(), &Silent)?;
             // What `still_valid` looks at: generations first, then the decision.
             self.follow_prunes()?;

@@ -2,6 +2,7 @@
 
 use super::judge::Deed;
 use super::members::{self, Member};
+use super::unreadable::Blame;
 use super::{heads, open_snapshot};
 use crate::crypto::sign::{self, LOG_RECORD, SIGNATURE_LEN, client_id};
 use crate::error::{Error, ErrorKind, Result};
@@ -43,6 +44,9 @@ impl Repository {
 
     /// The same without a look at what was seen before; `believing` makes what others have seen count.
     pub(super) fn refresh_told(&self, observer: &dyn Observer, believing: bool) -> Result<()> {
+        if cache::members::must_read_anew(&self.connection())? {
+            self.in_transaction(cache::members::read_anew)?;
+        }
         // What plans removed is known before the records that list it are read.
         self.follow_prunes()?;
         let mut followed = BTreeSet::new();
@@ -50,13 +54,18 @@ impl Repository {
         loop {
             // The owner's log comes first: it says who else there is, and so may others' enrolments that it brings.
             let members = self.members()?;
-            let Some(member) = members.iter().find(|member| !followed.contains(&member.id)) else { break };
+            let concerning = self.concerning(&members);
+            let Some(member) = members.iter().find(|member| !followed.contains(&member.id) && concerning(member)) else { break };
             followed.insert(member.id);
             self.follow(member, &mut told, observer)?;
+        }
+        if cache::members::must_read_anew(&self.connection())? {
+            return self.refresh_told(observer, believing);
         }
         self.follow_prunes()?;
         self.verify_told(told, observer, believing)?;
         self.index_unread(observer)?;
+        self.tell_of_clones(observer)?;
         self.remember_heads()
     }
 
@@ -80,10 +89,7 @@ impl Repository {
         let mut head = cache::log::head(&self.connection(), &member.id)?.map(|(head, _)| head);
         loop {
             let seq = head.map_or(0, |head| head.seq + 1);
-            let bytes = match self.store().get(&Key::log(&member.id, seq), MAX_RECORD) {
-                Err(error) if error.kind() == ErrorKind::Missing => break,
-                other => other?,
-            };
+            let Some(bytes) = self.front_of(&Key::log(&member.id, seq), MAX_RECORD)? else { break };
             head = Some(self.take_in(member, head, &bytes, told, observer)?);
         }
         if head.is_none() && member.id == self.owner() {
@@ -101,11 +107,8 @@ impl Repository {
     }
 
     fn verify_remembered(&self, head: &Head) -> Result<()> {
-        let found = match self.store().get(&Key::log(&head.client, head.seq), MAX_RECORD) {
-            Err(error) if error.kind() == ErrorKind::Missing => None,
-            other => Some(object_hash(&other?)),
-        };
-        match found {
+        let found = self.front_of(&Key::log(&head.client, head.seq), MAX_RECORD)?;
+        match found.map(|bytes| object_hash(&bytes)) {
             Some(hash) if hash == head.hash => Ok(()),
             Some(_) => Err(self.rolled_back(head, "seen before, is another one")),
             None => Err(self.rolled_back(head, "seen before, is gone")),
@@ -116,7 +119,7 @@ impl Repository {
     /// prune is enough for that: a writer could stop everybody with a lie, so what it says is a warning.
     fn verify_told(&self, mut told: Vec<Told>, observer: &dyn Observer, believing: bool) -> Result<()> {
         while let Some(Told { head, believed }) = told.pop() {
-            if self.knows(&head)? {
+            if self.knows(&head)? || !self.is_concerned(&head.client)? {
                 continue;
             }
             // It may have been written after its log was read, and by somebody who was enrolled after that.
@@ -162,7 +165,10 @@ impl Repository {
     ) -> Result<Head> {
         let seq = head.map_or(0, |head| head.seq + 1);
         let next = Head { client: member.id, seq, hash: object_hash(bytes) };
-        let judged = || self.open_record(bytes).and_then(|record| self.judge_record(member, head, seq, record));
+        let judged = || {
+            let record = self.judge_record(member, head, self.open_record(bytes)?)?;
+            if member.counts(seq) { Ok(record) } else { Err(Error::damaged("its client was revoked before it")) }
+        };
         let mut record = judged();
         if record.is_err() && member.id != self.owner() {
             // Its signer may have been enrolled a moment ago; the owner's log says, read to its end.
@@ -175,11 +181,18 @@ impl Repository {
                 told.extend(record.heads.iter().map(|head| Told { head: *head, believed }));
                 self.apply(&record, &next)?;
             }
-            Err(error) if error.kind() == ErrorKind::Unsupported => return Err(error),
             Err(error) => {
+                self.list_revoked(member, head, bytes)?;
+                let blame = self.blame(member, seq, bytes, &error)?;
+                if blame == Blame::Stop {
+                    return Err(error);
+                }
                 observer.observe(Event::Warning(&format!("record {seq} of the log of {} is void: {error}", member.id)));
                 let fence = cache::log::head(&self.connection(), &member.id)?.map_or(member.base, |(_, fence)| fence);
-                self.in_transaction(|transaction| cache::log::set_head(transaction, &next, fence, true))?;
+                self.in_transaction(|transaction| {
+                    cache::log::set_head(transaction, &next, fence, None)?;
+                    if blame == Blame::Unknown { cache::members::note_unknown(transaction, &member.id, seq) } else { Ok(()) }
+                })?;
             }
         }
         Ok(next)
@@ -200,19 +213,21 @@ impl Repository {
     }
 
     /// Fails unless the record may be where it is and say what it says.
-    fn judge_record(&self, member: &Member, head: Option<Head>, seq: u64, record: Record) -> Result<Record> {
+    pub(super) fn judge_record(&self, member: &Member, head: Option<Head>, record: Record) -> Result<Record> {
+        let seq = head.map_or(0, |head| head.seq + 1);
         if record.client != member.id || record.seq != seq || record.previous != head.map(|head| head.hash) {
             return Err(Error::damaged("it does not follow the record before it"));
         }
-        let role = match record.author {
-            None => Some(member.role),
-            Some(author) => self.members()?.into_iter().find(|member| member.id == author).map(|member| member.role),
+        let signer = match record.author {
+            None => Some(member.clone()),
+            Some(author) => self.members()?.into_iter().find(|member| member.id == author),
         };
-        if !role.is_some_and(|role| members::may_write(role, &record)) {
+        let may_write = signer.is_some_and(|signer| match record.body {
+            RecordBody::Fence { generation } => signer.may_prune(generation),
+            _ => members::may_write(signer.role, &record),
+        });
+        if !may_write {
             return Err(Error::damaged("its signer may not write such a record"));
-        }
-        if !member.counts(seq) {
-            return Err(Error::damaged("its client was revoked before it"));
         }
         let fence = cache::log::head(&self.connection(), &member.id)?.map_or(member.base, |(_, fence)| fence);
         if record.base < fence && !matches!(record.body, RecordBody::Fence { .. }) {
@@ -244,7 +259,10 @@ impl Repository {
             }
             unread.iter().try_for_each(|pack| cache::index::add_unread(transaction, pack, &record.client))?;
             apply_body(transaction, record)?;
-            cache::log::set_head(transaction, head, fence, false)
+            if let Some(instance) = super::instance::of(record) {
+                cache::members::add_instance(transaction, &record.client, &instance, record.seq)?;
+            }
+            cache::log::set_head(transaction, head, fence, Some(record.time))
         })
     }
 
@@ -292,15 +310,20 @@ fn apply_body(transaction: &Transaction<'_>, record: &Record) -> Result<()> {
         RecordBody::Unforget { records } => judge(Deed::Unforget, records, ""),
         RecordBody::Hold { records, reason } => judge(Deed::Hold, records, reason),
         RecordBody::Unhold { records } => judge(Deed::Unhold, records, ""),
-        RecordBody::Enrol { public, role, name, trusted, .. } => {
+        RecordBody::Enrol { public, role, name, trusted, slot } => {
             let id: ClientId = client_id(public);
             let (name, trusted, base) = (name.clone(), trusted.clone(), record.base);
-            let member = Member { id, public: *public, role: *role, name, trusted, last: None, base };
+            let (public, role, slot) = (*public, *role, *slot);
+            let member = Member { id, public, role, name, trusted, last: None, ended: None, base, first_slot: slot, slot };
             cache::members::enrol(transaction, &member, record.seq)
         }
-        RecordBody::Revoke { client, last } => cache::members::revoke(transaction, client, *last),
+        RecordBody::Revoke { client, last } => cache::members::revoke(transaction, client, *last, record.base),
+        RecordBody::Generation { number, .. } => cache::members::set_generation(transaction, *number),
+        RecordBody::Fence { generation } => {
+            cache::members::note_fence(transaction, &record.author.unwrap_or(record.client), *generation)
+        }
         RecordBody::Index { indexes, packs } => cache::shards::add_set(transaction, place, indexes, packs),
-        RecordBody::Attest { packs } => packs.iter().try_for_each(|pack| cache::log::add_attested(transaction, pack)),
+        RecordBody::Attest { packs } => packs.iter().try_for_each(|pack| cache::log::add_attested(transaction, pack, &place)),
         _ => Ok(()),
     }
 }

@@ -4,9 +4,14 @@ use crate::crypto::sign::client_id;
 use crate::error::Result;
 use crate::format::key::Role;
 use crate::format::log::{Record, RecordBody};
-use crate::id::ClientId;
+use crate::id::{ClientId, SlotId};
 use crate::repo::Repository;
 use crate::repo::cache;
+
+/// Among trusted clients, stands for all of them: those too that are enrolled later.
+pub const EVERYBODY: ClientId = ClientId([0; 16]);
+/// Among trusted clients, stands for packs of all of them that a reader has vouched for.
+pub const ATTESTED: ClientId = ClientId([0xff; 16]);
 
 /// A client that has a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,12 +24,19 @@ pub struct Member {
     pub role: Role,
     /// What it is called; empty for the owner.
     pub name: String,
-    /// Clients whose packs it takes as known, besides its own, ascending.
+    /// Clients whose packs it takes as known, besides its own, ascending; [`EVERYBODY`] stands for all, [`ATTESTED`] for all
+    /// that a reader has vouched for.
     pub trusted: Vec<ClientId>,
     /// Once it was revoked: its last record that counts.
     pub last: Option<u64>,
+    /// Once it was revoked: the last prune generation that it may have had a part in.
+    pub ended: Option<u64>,
     /// Records of its log must know at least this prune generation: the one that its enrolment knew.
     pub base: u64,
+    /// The key slot with which it was enrolled first.
+    pub first_slot: Option<SlotId>,
+    /// Its key slot now.
+    pub slot: Option<SlotId>,
 }
 
 impl Member {
@@ -32,6 +44,11 @@ impl Member {
     #[must_use]
     pub fn counts(&self, seq: u64) -> bool {
         self.last.is_none_or(|last| seq <= last)
+    }
+
+    /// True if it may have a part in this prune generation.
+    pub(in crate::repo) fn may_prune(&self, generation: u64) -> bool {
+        matches!(self.role, Role::Owner | Role::Maintainer) && self.ended.is_none_or(|ended| generation <= ended)
     }
 }
 
@@ -49,11 +66,35 @@ impl Repository {
             name: String::new(),
             trusted: Vec::new(),
             last: None,
+            ended: None,
             base: 0,
+            first_slot: None,
+            slot: None,
         };
         let mut members = vec![owner];
         members.extend(cache::members::all(&self.connection())?);
         Ok(members)
+    }
+
+    /// Whose logs this client needs to read. A writer needs its own, those of clients whose packs it may rely on, and those
+    /// of others who can say something about its snapshots and packs; so what a backup costs need not grow with the number
+    /// of writers. Everybody else reads all.
+    pub(super) fn concerning(&self, members: &[Member]) -> impl Fn(&Member) -> bool + use<> {
+        let me = self.keys().client().ok().filter(|_| self.role() == Role::Writer);
+        let trusted = members.iter().find(|member| Some(member.id) == me).map(|member| member.trusted.clone());
+        let trusted = trusted.unwrap_or_default();
+        move |member: &Member| {
+            let is_trusted = || trusted.contains(&EVERYBODY) || trusted.contains(&ATTESTED) || trusted.contains(&member.id);
+            me.is_none() || member.role != Role::Writer || Some(member.id) == me || is_trusted()
+        }
+    }
+
+    /// True if this client reads the log of that one.
+    pub(super) fn is_concerned(&self, client: &ClientId) -> Result<bool> {
+        let members = self.members()?;
+        let concerning = self.concerning(&members);
+        // One that is not known may have been enrolled a moment ago.
+        Ok(members.iter().find(|member| member.id == *client).is_none_or(concerning))
     }
 
     /// Clients whose packs this one takes as known.
@@ -61,12 +102,16 @@ impl Repository {
         self.trusted_by(&self.keys().client()?)
     }
 
-    /// Clients on whose packs `client` relies: itself, those that it was enrolled to trust, and the owner, who has all
-    /// keys anyway and verifies what a prune rewrites.
+    /// Clients on whose packs `client` relies: itself, those that it was enrolled to trust and that were not revoked, and
+    /// the owner, who has all keys anyway and verifies what a prune rewrites.
     pub(in crate::repo) fn trusted_by(&self, client: &ClientId) -> Result<Vec<ClientId>> {
-        let member = self.members()?.into_iter().find(|member| member.id == *client);
-        let trusted = member.map(|member| member.trusted).unwrap_or_default();
-        Ok(trusted.into_iter().chain([*client, self.owner()]).collect())
+        let members = self.members()?;
+        let trusted = members.iter().find(|member| member.id == *client).map_or(&[][..], |member| &member.trusted);
+        let others = members.iter().filter(|member| {
+            member.last.is_none() && (trusted.contains(&EVERYBODY) || trusted.contains(&member.id)) && member.id != *client
+        });
+        let others: Vec<ClientId> = others.map(|member| member.id).filter(|id| *id != self.owner()).collect();
+        Ok(others.into_iter().chain([*client, self.owner()]).collect())
     }
 }
 
@@ -86,6 +131,8 @@ pub(super) fn may_write(role: Role, record: &Record) -> bool {
         | RecordBody::Index { .. } => matches!(role, Role::Owner | Role::Maintainer),
         RecordBody::Attest { .. } => matches!(role, Role::Owner | Role::Reader),
         RecordBody::Lost { .. } => role != Role::Writer,
-        RecordBody::Snapshot { .. } | RecordBody::Claim { .. } | RecordBody::Hold { .. } => true,
+        RecordBody::Snapshot { .. } => matches!(role, Role::Owner | Role::Writer),
+        RecordBody::Claim { .. } => role != Role::Reader,
+        RecordBody::Hold { .. } => true,
     }
 }

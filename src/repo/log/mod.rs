@@ -6,20 +6,24 @@ mod append;
 mod deeds;
 mod follow;
 mod heads;
+mod instance;
 mod judge;
 mod members;
+mod revoked;
 mod rollback;
 mod snapshots;
 mod stored;
 mod toc;
+mod unreadable;
 
 pub(super) use follow::object_hash;
+pub(super) use instance::load as load_instance;
 pub use judge::Standing;
 pub(super) use judge::{Deed, Judgement, Seen};
-pub use members::Member;
+pub use members::{ATTESTED, EVERYBODY, Member};
 pub use rollback::{LostRecords, Rollback};
-pub use snapshots::SnapshotEntry;
 pub(super) use snapshots::open_snapshot;
+pub use snapshots::{SealedEntry, SnapshotEntry};
 pub use stored::StoredTime;
 
 /// This machine's clock, nanoseconds since 1970: told to people, and never relied on.

@@ -3,7 +3,7 @@
 use super::judge::{Standing, standing};
 use crate::error::{Error, Result};
 use crate::format::cbor::Decoder;
-use crate::format::log::{Record, RecordBody, RecordRef, SealedSnapshot};
+use crate::format::log::{Head, Record, RecordBody, RecordRef, SealedSnapshot};
 use crate::format::pack::{BlockRow, Codec, SealEntry, TableEntry};
 use crate::format::snapshot::Snapshot;
 use crate::format::tree::ChunkType;
@@ -12,6 +12,7 @@ use crate::repo::Repository;
 use crate::repo::block::{Opener, table_digest};
 use crate::repo::cache::{self, CachedSnapshot};
 use crate::repo::keys::Keys;
+use crate::repo::roles::Act;
 
 /// A committed snapshot and where its record is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +51,47 @@ impl SnapshotEntry {
     }
 }
 
+/// A snapshot of which the keys at hand can tell no more than that it is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedEntry {
+    /// Its id.
+    pub id: SnapshotId,
+    /// The client that made it.
+    pub client: ClientId,
+    /// The place of its record in that client's log.
+    pub seq: u64,
+    /// When that client says it wrote the record, nanoseconds since 1970.
+    pub time: i64,
+    /// Whether it is kept.
+    pub standing: Standing,
+}
+
 impl Repository {
+    /// What a writer may know: the snapshots that this machine made itself and remembers, and of all others that they are
+    /// there; each oldest first. For other roles the same as [`Repository::all_snapshots`].
+    ///
+    /// # Errors
+    /// `Failed` if the cache cannot be read.
+    pub fn known_snapshots(&self) -> Result<(Vec<SnapshotEntry>, Vec<SealedEntry>)> {
+        let (mut known, mut sealed) = (Vec::new(), Vec::new());
+        let opens = self.permit(Act::List).is_ok();
+        for (cached, standing, reason) in self.standings()? {
+            if opens || cached.body.is_some() {
+                known.push(self.snapshot_entry(cached, standing, reason)?);
+            } else {
+                let time = Record::decode(&cached.sealed)?.time;
+                sealed.push(SealedEntry { id: cached.id, client: cached.client, seq: cached.seq, time, standing });
+            }
+        }
+        Ok((known, sealed))
+    }
+
+    /// Remembers what this machine stored as a snapshot.
+    pub(in crate::repo) fn remember_body(&self, head: &Head, body: &[u8]) -> Result<()> {
+        let record = RecordRef { client: head.client, seq: head.seq };
+        cache::log::set_body(&self.connection(), &record, body)
+    }
+
     /// All snapshots that are kept, oldest first.
     ///
     /// # Errors
@@ -66,6 +107,7 @@ impl Repository {
     /// # Errors
     /// `Refused` if the keys at hand cannot read them.
     pub fn all_snapshots(&self) -> Result<Vec<SnapshotEntry>> {
+        self.permit(Act::List)?;
         let standings = self.standings()?;
         standings.into_iter().map(|(cached, standing, reason)| self.snapshot_entry(cached, standing, reason)).collect()
     }
@@ -97,7 +139,7 @@ impl Repository {
                     _ => return Err(Error::failed("read the local cache: a snapshot's row is damaged")),
                 };
                 let body = open_snapshot(self.keys(), &id, &sealed)?;
-                cache::log::set_body(&self.connection(), &cached, &body)?;
+                cache::log::set_body(&self.connection(), &RecordRef { client: cached.client, seq: cached.seq }, &body)?;
                 body
             }
         };

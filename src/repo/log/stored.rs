@@ -1,6 +1,6 @@
 //! When the store says that records were written: beside what clients claim, the only time there is.
 
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::format::log::RecordRef;
 use crate::repo::Repository;
 use crate::store::Key;
@@ -16,6 +16,21 @@ pub enum StoredTime {
 }
 
 impl Repository {
+    /// An object whose name is not its hash, as far as `limit`: of a longer one, which nobody made who keeps to the
+    /// format, the front stands for all of it. `None` if there is none.
+    pub(in crate::repo) fn front_of(&self, key: &Key, limit: u64) -> Result<Option<Vec<u8>>> {
+        match self.store().get(key, limit) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == ErrorKind::Missing => Ok(None),
+            Err(error) if error.kind() == ErrorKind::Damaged && self.store().size(key)?.is_some_and(|size| size > limit) => {
+                let mut front = vec![0; usize::try_from(limit).expect("limits are far below the address space")];
+                self.store().read_at(key, 0, &mut front)?;
+                Ok(Some(front))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// When each of the records was written. Records are missing from the answer only if the store has no record at all.
     ///
     /// # Errors

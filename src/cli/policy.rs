@@ -1,0 +1,79 @@
+//! `lifeboat key policy`: what a store must be told about a role.
+
+use super::globals::Context;
+use super::roles::{PolicyArguments, RoleName};
+use crate::error::{Error, Result};
+use serde_json::{Value, json};
+
+/// What everybody may ask of an SFTP server: to read, to make folders, and to write files that are not there yet. A file
+/// comes into being under another name and is linked to its own; it can be written to only while it is first open.
+const SSH_CREATE: &str = "open,close,read,write,stat,lstat,fstat,opendir,readdir,mkdir,realpath,hardlink,fsync,statvfs,limits";
+/// What readers may ask.
+const SSH_READ: &str = "open,close,read,stat,lstat,fstat,opendir,readdir,realpath,statvfs,limits";
+
+pub(super) fn run(context: &Context, arguments: &PolicyArguments) -> Result<u8> {
+    let (text, kind) = if arguments.ssh { (ssh(arguments)?, "ssh") } else { (pretty(&s3(arguments)), "s3") };
+    if context.globals.json {
+        println!("{}", json!({"kind": kind, "policy": text}));
+    } else {
+        println!("{text}");
+    }
+    Ok(0)
+}
+
+fn pretty(value: &Value) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default()
+}
+
+fn s3(arguments: &PolicyArguments) -> Value {
+    let bucket = format!("arn:aws:s3:::{}", arguments.bucket);
+    let prefix = match arguments.prefix.trim_matches('/') {
+        "" => String::new(),
+        prefix => format!("{prefix}/"),
+    };
+    let below = |folder: &str| format!("{bucket}/{prefix}{folder}");
+    let objects = |folders: &[&str]| -> Value { folders.iter().map(|folder| below(folder)).collect() };
+    let principal = json!({"AWS": arguments.principal});
+    let statement = |name: &str, effect: &str, actions: &[&str], resource: Value| json!({"Sid": name, "Effect": effect, "Principal": principal, "Action": actions, "Resource": resource});
+    let everything = objects(&["*"]);
+    let list = statement("List", "Allow", &["s3:ListBucket", "s3:GetBucketLocation"], json!(bucket));
+    let read = statement("Read", "Allow", &["s3:GetObject"], everything.clone());
+    let mut statements = vec![list, read];
+    let (written, deleted): (&[&str], &[&str]) = match arguments.role {
+        RoleName::Writer => (&["packs/*", "index/*", "log/*"], &[]),
+        RoleName::Maintainer => (&["packs/*", "index/*", "log/*", "gc/*", "parity/*"], &["packs/*", "index/*", "parity/*"]),
+        RoleName::Reader => (&["log/*"], &[]),
+    };
+    // An upload in parts carries the condition only with the request that completes it.
+    let mut create = statement("Create", "Allow", &["s3:PutObject"], objects(written));
+    create["Condition"] = json!({"Null": {"s3:if-none-match": "false"}});
+    let mut parts = statement("CreateInParts", "Allow", &["s3:PutObject", "s3:AbortMultipartUpload"], objects(written));
+    parts["Condition"] = json!({"Bool": {"s3:ObjectCreationOperation": "false"}});
+    let mut overwrite = statement("NeverOverwrite", "Deny", &["s3:PutObject"], everything.clone());
+    overwrite["Condition"] = json!({"Null": {"s3:if-none-match": "true"}, "Bool": {"s3:ObjectCreationOperation": "true"}});
+    statements.extend([create, parts, overwrite]);
+    let deletions = ["s3:DeleteObject", "s3:DeleteObjectVersion"];
+    if deleted.is_empty() {
+        let mut refused = deletions.to_vec();
+        refused.extend(["s3:PutObjectRetention", "s3:PutObjectLegalHold", "s3:BypassGovernanceRetention"]);
+        statements.push(statement("NeverDelete", "Deny", &refused, everything));
+    } else {
+        statements.push(statement("Delete", "Allow", &deletions[..1], objects(deleted)));
+    }
+    json!({"Version": "2012-10-17", "Statement": statements})
+}
+
+fn ssh(arguments: &PolicyArguments) -> Result<String> {
+    let directory = arguments.directory.to_str().filter(|text| !text.contains(['"', '\'', '\n', '\\']));
+    let directory = directory.ok_or_else(|| Error::usage("write a line of authorized_keys: the directory has odd characters"))?;
+    let key = arguments.public_key.trim();
+    if key.contains('\n') {
+        return Err(Error::usage("write a line of authorized_keys: the public key is more than one line"));
+    }
+    let options = match arguments.role {
+        RoleName::Writer => format!("-p {SSH_CREATE} "),
+        RoleName::Reader => format!("-R -p {SSH_READ} "),
+        RoleName::Maintainer => "-P setstat,fsetstat,lsetstat,symlink,rename,posix-rename ".to_owned(),
+    };
+    Ok(format!("restrict,command=\"internal-sftp {options}-d '{directory}'\" {key}"))
+}
