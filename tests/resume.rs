@@ -6,9 +6,13 @@ use lifeboat::error::ErrorKind;
 use lifeboat::event::Silent;
 use lifeboat::ops::backup::{BackupOptions, CheckpointOptions, backup};
 use lifeboat::ops::check::{CheckOptions, check};
+use lifeboat::store::{Measured, ObjectClass, Operation};
 use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use support::home::Home;
 use support::interposed::{Fate, Interposed, Verb};
 use support::{Bench, contents, noise};
 
@@ -81,12 +85,49 @@ fn a_backup_that_was_cut_off_goes_on_without_reading_or_storing_again_what_was_d
     let before = stored(&bench);
     let all = FILES * LENGTH as u64 + 20_000_000;
     assert!(before > FILES * LENGTH as u64 / 2);
-    let writer = bench.open_over(local(&bench), "writer").unwrap();
+    let measured = Measured::new(local(&bench));
+    let writer = bench.open_over(Arc::new(measured.clone()), "writer").unwrap();
     let report = backup(&writer, bench.backup_options(), &Silent).unwrap();
     assert!(stored(&bench) < all + all / 20, "{} bytes are stored for {all}", stored(&bench));
+    let counts = measured.counts();
+    assert_eq!(counts.of(Operation::Put, ObjectClass::Pack).bytes, stored(&bench) - before, "nothing is put twice");
+    // Of what is stored, lists of chunks and pages of directories are looked at, and no contents.
+    let read = counts.of(Operation::Read, ObjectClass::Pack).bytes;
+    assert!(read < before / 10, "{read} bytes of packs are read back");
     assert!(report.snapshot.counts.bytes_read < all * 3 / 4, "{} bytes were read", report.snapshot.counts.bytes_read);
     assert!(report.snapshot.counts.unmodified > 0);
     healthy(&bench);
+}
+
+/// The program itself, killed when half of the content is stored. (Its files are too fresh to be believed by their times, so
+/// they are read again, but not stored again.)
+#[test]
+fn a_program_that_is_killed_half_way_stores_only_what_it_had_not_written_down() {
+    let all = 120 * 400_000;
+    let killed_half_way = (0..10).any(|_| {
+        let home = Home::filled_in_memory();
+        for file in 0..120 {
+            std::fs::write(home.path(&format!("documents/f{file}")), noise(file, 400_000)).unwrap();
+        }
+        let stored = || stored_in(&home.repository_dir());
+        let eager = ["backup", "documents", "--checkpoint", "1ms", "--threads", "1", "--quiet"];
+        let mut child = home.command(&eager).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        while child.try_wait().unwrap().is_none() && stored() < all / 2 {}
+        // What is stored now is written down by the next record.
+        let (claimed, records) = (stored(), home.records());
+        while child.try_wait().unwrap().is_none() && home.records() == records {}
+        let _ = child.kill();
+        let killed = !child.wait().unwrap().success();
+        let before = stored();
+        home.ok(&["backup", "documents"]);
+        let most = before + all.saturating_sub(claimed) + all / 20;
+        assert!(stored() < most, "{} bytes are stored: {before} when it was killed, {claimed} of them written down", stored());
+        home.ok(&["check", "--read-data"]);
+        home.ok(&["restore", "latest:documents", "--to", "out"]);
+        assert!(contents(&home.path("out")) == contents(&home.path("documents")));
+        killed && claimed < all * 9 / 10
+    });
+    assert!(killed_half_way, "no backup could be killed half way");
 }
 
 #[test]

@@ -96,6 +96,12 @@ impl Home {
         self.path(".local/share/lifeboat/repository")
     }
 
+    /// How many log records there are.
+    pub fn records(&self) -> usize {
+        let logs = std::fs::read_dir(self.repository_dir().join("log")).unwrap().flatten();
+        logs.map(|log| std::fs::read_dir(log.path()).unwrap().count()).sum()
+    }
+
     /// The same repository through the library.
     pub fn open(&self) -> Repository {
         let options = OpenOptions {
