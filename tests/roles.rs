@@ -236,6 +236,20 @@ fn clones_that_write_at_once_both_commit() {
 }
 
 #[test]
+fn snapshots_are_copied_to_where_one_may_only_write() {
+    let (here, there) = (Team::new(), Team::new());
+    let writer = there.enrol("writer", "here", &[]);
+    let key = writer.identity.to_str().unwrap();
+    let copy = ["copy", "--to", &writer.repository, "--to-identity", key, "--json"];
+    assert_eq!(here.owner.json(&copy)[0]["copied"].as_array().unwrap().len(), 1);
+    assert_eq!(here.owner.json(&copy)[0]["present"].as_array().unwrap().len(), 1);
+    there.owner.ok(&["restore", "latest", "--to", "out", "--verify"]);
+    assert_eq!(std::fs::read(there.owner.path("out/documents/note")).unwrap(), b"hello");
+    let output = here.owner.run(&["copy", "--repo", &writer.repository, "-i", key, "--to", here.repository().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(11), "and nothing is copied from there with that key");
+}
+
+#[test]
 fn ssh_keys_and_passphrases_enrol_too() {
     let team = Team::new();
     let (mut machine, _) = team.stranger();

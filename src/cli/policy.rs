@@ -64,8 +64,13 @@ fn s3(arguments: &PolicyArguments) -> Value {
 }
 
 fn ssh(arguments: &PolicyArguments) -> Result<String> {
-    let directory = arguments.directory.to_str().filter(|text| !text.contains(['"', '\'', '\n', '\\']));
-    let directory = directory.ok_or_else(|| Error::usage("write a line of authorized_keys: the directory has odd characters"))?;
+    // The server cuts the command at its spaces and knows no quotes.
+    let is_plain =
+        |text: &&str| text.starts_with('/') && !text.contains(['"', '\'', '\\', '%']) && !text.contains(char::is_whitespace);
+    let directory = arguments.directory.to_str().filter(is_plain).ok_or_else(|| {
+        Error::usage("write a line of authorized_keys: the directory is relative, or has spaces or quotes in it")
+            .with_hint("the server cannot be told such names; use another directory, or a link to it")
+    })?;
     let key = arguments.public_key.trim();
     if key.contains('\n') {
         return Err(Error::usage("write a line of authorized_keys: the public key is more than one line"));
@@ -75,5 +80,5 @@ fn ssh(arguments: &PolicyArguments) -> Result<String> {
         RoleName::Reader => format!("-R -p {SSH_READ} "),
         RoleName::Maintainer => "-P setstat,fsetstat,lsetstat,symlink,rename,posix-rename ".to_owned(),
     };
-    Ok(format!("restrict,command=\"internal-sftp {options}-d '{directory}'\" {key}"))
+    Ok(format!("restrict,command=\"internal-sftp {options}-d {directory}\" {key}"))
 }

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer, Progress, Stage, stop_if_asked};
 use crate::format::snapshot::Snapshot;
 use crate::id::SnapshotId;
-use crate::repo::{CopyMap, Repository, Session, SessionCounts, SnapshotEntry};
+use crate::repo::{Act, CopyMap, Repository, Session, SessionCounts, SnapshotEntry};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -81,6 +81,8 @@ pub fn copy(
     options: CopyOptions,
     observer: &dyn Observer,
 ) -> Result<CopyReport> {
+    source.permit(Act::Read)?;
+    target.permit(Act::BackUp)?;
     let began = Instant::now();
     if source.format().id == target.format().id {
         return Err(Error::usage("copy snapshots: source and target are one repository, or a mirror of it")
@@ -123,7 +125,9 @@ pub fn copy(
 
 /// The snapshots of a repository by where they were made: repository and id there.
 fn origins(repository: &Repository) -> Result<HashMap<String, SnapshotId>> {
-    let kept = repository.snapshots()?;
+    // Of a writer's key, those that this machine made.
+    let (mut kept, _) = repository.known_snapshots()?;
+    kept.retain(SnapshotEntry::is_kept);
     Ok(kept.iter().map(|entry| (origin(repository, entry), entry.id)).collect())
 }
 

@@ -1,0 +1,103 @@
+//! What counts and what does not of clients that were revoked, for those who had taken it in before as well.
+
+mod support;
+
+use lifeboat::format::envelope::ObjectKind;
+use lifeboat::format::log::RecordBody;
+use lifeboat::store::Key;
+use support::forge::Thief;
+use support::home::Home;
+use support::noise;
+use support::team::{Machine, Team};
+
+fn owner_elsewhere(team: &Team, writer: &Machine) -> Machine {
+    let identity = team.owner.path(".config/lifeboat/identity.txt");
+    Machine { home: Home::new(), repository: writer.repository.clone(), identity }
+}
+
+#[test]
+fn packs_that_a_revoked_client_listed_too_late_stay_for_those_who_rely_on_them() {
+    let team = Team::new();
+    let (one, two) = (team.enrol("writer", "one", &[]), team.enrol("writer", "two", &["--trust", "all"]));
+    one.back_up("early", b"early");
+    let last = team.client("one")["last_record"].as_u64().unwrap();
+    let content = noise(4, 300_000);
+    let late = one.back_up("late", &content);
+    let borrowed = two.back_up("copy", &content);
+    assert!(borrowed["bytes_stored"].as_u64().unwrap() < 50_000, "it relies on what the other one stored");
+    team.owner.ok(&["key", "revoke", "one", "--last", &last.to_string()]);
+    for round in 0..2 {
+        let listed = team.owner.ok(&["snapshots", "--json"]);
+        assert!(!listed.contains(late["id"].as_str().unwrap()) && listed.contains(borrowed["id"].as_str().unwrap()));
+        team.owner.ok(&["prune", "--grace", "0s", "--max-unused", "0"]);
+        team.owner.ok(&["check", "--read-data"]);
+        let out = format!("out{round}");
+        team.owner.ok(&["restore", borrowed["id"].as_str().unwrap(), "--to", &out, "--verify"]);
+        assert!(std::fs::read(team.owner.path(&out).join("data/copy")).unwrap() == content);
+        // The same for somebody who has seen nothing before.
+        std::fs::remove_dir_all(team.owner.path(".cache")).unwrap();
+    }
+    assert!(two.back_up("again", &content)["bytes_stored"].as_u64().unwrap() > 0);
+    team.owner.ok(&["check", "--read-data"]);
+}
+
+#[test]
+fn a_revocation_does_not_reach_below_what_a_prune_relied_on() {
+    let team = Team::new();
+    let writer = team.enrol("writer", "laptop", &[]);
+    let first = writer.back_up("file", &noise(1, 200_000));
+    writer.back_up("file", &noise(2, 200_000));
+    team.owner.ok(&["forget", first["id"].as_str().unwrap(), "--allow-most"]);
+    team.owner.ok(&["prune", "--grace", "0s"]);
+    let output = team.owner.run(&["key", "revoke", "laptop", "--last", "0"]);
+    assert_eq!(output.status.code(), Some(11));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("a prune relied on its records"));
+    team.owner.ok(&["key", "revoke", "laptop"]);
+    team.owner.ok(&["check", "--read-data"]);
+}
+
+/// A maintainer condemns everything and fences a log for a prune that never was; it is revoked by somebody who has
+/// not seen that.
+#[test]
+fn what_a_revoked_maintainer_condemned_and_fenced_is_void_for_everybody() {
+    let team = Team::new();
+    let (writer, maintainer) = (team.enrol("writer", "laptop", &[]), team.enrol("maintainer", "server", &[]));
+    let other = owner_elsewhere(&team, &writer);
+    let kept = writer.back_up("file", &noise(1, 200_000));
+    let thief = Thief::of(&maintainer);
+    thief.prune_object(ObjectKind::Condemn, thief.client(), 1, thief.packs());
+    thief.record(Thief::of(&writer).client(), 0, Some(thief.client()), RecordBody::Fence { generation: 1 << 40 });
+    // These two take it in while it counts.
+    other.ok(&["snapshots"]);
+    writer.ok(&["snapshots"]);
+    let condemn = team.repository().join(Key::condemn(1).as_str());
+    let hidden = team.owner.path("hidden");
+    std::fs::rename(&condemn, &hidden).unwrap();
+    team.owner.ok(&["key", "revoke", "server"]);
+    std::fs::rename(&hidden, &condemn).unwrap();
+    writer.back_up("second", b"it goes on");
+    other.ok(&["forget", kept["id"].as_str().unwrap(), "--allow-most"]);
+    other.ok(&["prune", "--grace", "0s"]);
+    assert!(team.repository().join(Key::condemn(2).as_str()).exists(), "the first generation was nothing");
+    assert!(!team.repository().join(Key::plan(1).as_str()).exists());
+    for machine in [&other, &owner_elsewhere(&team, &writer)] {
+        machine.ok(&["check", "--read-data"]);
+        for (number, entry) in machine.json(&["snapshots"]).as_array().unwrap().iter().enumerate() {
+            machine.ok(&["restore", entry["id"].as_str().unwrap(), "--to", &format!("out{number}"), "--verify"]);
+        }
+    }
+}
+
+#[test]
+fn a_maintainer_is_not_revoked_while_its_prune_is_open_and_can_be_afterwards() {
+    let team = Team::new();
+    let maintainer = team.enrol("maintainer", "server", &[]);
+    let thief = Thief::of(&maintainer);
+    thief.prune_object(ObjectKind::Condemn, thief.client(), 1, thief.packs());
+    let output = team.owner.run(&["key", "revoke", "server"]);
+    assert_eq!(output.status.code(), Some(11), "{}", String::from_utf8_lossy(&output.stderr));
+    team.owner.ok(&["prune"]);
+    team.owner.ok(&["key", "revoke", "server"]);
+    team.owner.ok(&["check", "--read-data"]);
+    team.owner.ok(&["restore", "latest", "--to", "out", "--verify"]);
+}
