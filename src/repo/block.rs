@@ -1,7 +1,7 @@
 //! Solid blocks: chunks that lie together are compressed and sealed together.
 
 use crate::crypto::derive::{BlockContext, block_key};
-use crate::crypto::seal::{open_in_place, seal_in_place};
+use crate::crypto::seal::{open_in_place, open_into, seal_in_place};
 use crate::error::{Error, Result};
 use crate::format::pack::{BlockRow, Codec, TableEntry, encode_table};
 use crate::format::tree::ChunkType;
@@ -61,7 +61,6 @@ impl OpenBlock {
 pub(super) struct Sealer {
     compressor: Compressor<'static>,
     opener: Opener,
-    check: Vec<u8>,
 }
 
 impl Sealer {
@@ -69,7 +68,7 @@ impl Sealer {
         let failed = |error| Error::io("prepare", "zstd", error);
         let mut compressor = Compressor::new(level).map_err(failed)?;
         compressor.include_checksum(false).map_err(failed)?;
-        Ok(Self { compressor, opener: Opener::new()?, check: Vec::new() })
+        Ok(Self { compressor, opener: Opener::new()? })
     }
 
     /// Empties `block` into a sealed block, written to `out`, which is a buffer to reuse. What was sealed is opened
@@ -83,21 +82,18 @@ impl Sealer {
         block: &mut OpenBlock,
         mut out: Vec<u8>,
     ) -> Result<SealedBlock> {
-        let codec = self.pack(&block.raw, &mut out)?;
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("blocks are at most 16 MiB");
+        let raw_len = length(&block.raw);
+        let codec = self.pack(&mut block.raw, &mut out)?;
         let chunks = std::mem::take(&mut block.chunks);
-        let row = BlockRow { seal: 0, number, kind: block.kind, codec, raw_len: length(&block.raw), packed_len: length(&out) };
+        let row = BlockRow { seal: 0, number, kind: block.kind, codec, raw_len, packed_len: length(&out) };
         let table = table_digest(&chunks);
         let key = block_key(session, &context(&row, &table));
         out.resize(row.padded_len() as usize, 0);
         seal_in_place(&key, &NONCE, &keys.repository.0, &mut out, 0);
         block.raw.clear();
 
-        self.check.clear();
-        self.check.extend_from_slice(&out);
-        let mut check = std::mem::take(&mut self.check);
-        let raw = self.opener.open(&keys.repository, session, &row, &table, &mut check)?;
-        let mut rest = raw;
+        let mut rest = self.opener.open_copy(&keys.repository, session, &row, &table, &out)?;
         for chunk in &chunks {
             let (bytes, after) = rest.split_at(chunk.len as usize);
             if keys.name(block.kind, bytes)?.prefix() != chunk.prefix {
@@ -106,33 +102,34 @@ impl Sealer {
             }
             rest = after;
         }
-        self.check = check;
         Ok(SealedBlock { row, chunks, bytes: out })
     }
 
-    fn pack(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Result<Codec> {
+    /// Leaves in `out` what is to be sealed; `raw` may be another buffer afterwards.
+    fn pack(&mut self, raw: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<Codec> {
         out.clear();
         out.reserve(zstd::zstd_safe::compress_bound(raw.len()) + 128);
-        let packed = self.compressor.compress_to_buffer(raw, out).map_err(|error| Error::io("compress", "a block", error))?;
+        let packed =
+            self.compressor.compress_to_buffer(&raw[..], out).map_err(|error| Error::io("compress", "a block", error))?;
         if packed + raw.len() / LEAST_GAIN < raw.len() {
             return Ok(Codec::Zstd);
         }
-        out.clear();
-        out.extend_from_slice(raw);
+        // As it is, without a copy: the buffers change places.
+        std::mem::swap(raw, out);
         Ok(Codec::Raw)
     }
 }
 
-/// Opens and decompresses blocks into a buffer of its own.
+/// Opens and decompresses blocks into buffers of its own.
 pub(super) struct Opener {
-    decompressor: Decompressor<'static>,
-    raw: Vec<u8>,
+    unpacker: Unpacker,
+    plain: Vec<u8>,
 }
 
 impl Opener {
     pub(super) fn new() -> Result<Self> {
         let decompressor = Decompressor::new().map_err(|error| Error::io("prepare", "zstd", error))?;
-        Ok(Self { decompressor, raw: Vec::new() })
+        Ok(Self { unpacker: Unpacker { decompressor, raw: Vec::new() }, plain: Vec::new() })
     }
 
     /// The raw bytes of a block. `stored` is opened in place; the result lives until the next call.
@@ -147,6 +144,32 @@ impl Opener {
         row.check()?;
         let key = block_key(session, &context(row, table));
         let padded = open_in_place(&key, &NONCE, &repository.0, stored)?;
+        self.unpacker.unpack(row, padded)
+    }
+
+    /// As [`Opener::open`], but leaves `stored` as it is.
+    fn open_copy(
+        &mut self,
+        repository: &RepositoryId,
+        session: &[u8; 32],
+        row: &BlockRow,
+        table: &[u8; 32],
+        stored: &[u8],
+    ) -> Result<&[u8]> {
+        row.check()?;
+        let key = block_key(session, &context(row, table));
+        let length = open_into(&key, &NONCE, &repository.0, stored, &mut self.plain)?;
+        self.unpacker.unpack(row, &self.plain[..length])
+    }
+}
+
+struct Unpacker {
+    decompressor: Decompressor<'static>,
+    raw: Vec<u8>,
+}
+
+impl Unpacker {
+    fn unpack<'a>(&'a mut self, row: &BlockRow, padded: &'a [u8]) -> Result<&'a [u8]> {
         let wrong = |why: &str| Error::damaged(format!("open a block: {why}"));
         let (packed, padding) =
             padded.split_at_checked(row.packed_len as usize).ok_or_else(|| wrong("it is shorter than it says"))?;

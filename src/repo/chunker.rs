@@ -1,11 +1,20 @@
 //! Where content is cut: FastCDC (Xia et al., USENIX ATC 2016, and its 2020 refinement) with a keyed table.
+//!
+//! The rolling hash at a position depends on the 64 bytes up to it alone: older ones have been shifted out. So a
+//! stretch is searched in two halves at once, the second one begun 64 bytes early; each step waits for the one before,
+//! and two chains of steps fill the processor where one leaves it idle.
 
-use fastcdc::v2020::{Normalization, cut_gear, select_masks};
+use fastcdc::v2020::{Normalization, select_masks};
+use std::ops::Range;
+
+/// Bytes on which the hash at a position depends.
+const MEMORY: usize = 64;
+/// Bytes that are searched in two halves at once: few enough that what is searched in vain behind a cut is little.
+const STRIDE: usize = 4096;
 
 /// Finds cut points; cheap to share between threads.
 pub struct Chunker {
     gear: Box<[u64; 256]>,
-    shifted: Box<[u64; 256]>,
     minimum: usize,
     average: usize,
     maximum: usize,
@@ -24,10 +33,8 @@ impl Chunker {
             _ => Normalization::Level3,
         };
         let (strict, relaxed) = select_masks(sizes.average as usize, level);
-        let shifted = Box::new(std::array::from_fn(|position| gear[position] << 1));
         Self {
             gear,
-            shifted,
             minimum: sizes.minimum as usize,
             average: sizes.average as usize,
             maximum: sizes.maximum as usize,
@@ -43,19 +50,13 @@ impl Chunker {
         if bytes.len() <= self.minimum {
             return bytes.len();
         }
-        cut_gear(
-            bytes,
-            self.minimum,
-            self.average,
-            self.maximum,
-            self.strict,
-            self.relaxed,
-            self.strict << 1,
-            self.relaxed << 1,
-            &self.gear[..],
-            &self.shifted[..],
-        )
-        .1
+        let view = &bytes[..bytes.len().min(self.maximum)];
+        // Bytes are taken in pairs, so an odd last one is not tried.
+        let end = view.len() & !1;
+        let middle = self.average.min(end);
+        let (cut, hash) = self.search(view, self.minimum..middle, self.strict, 0);
+        let cut = cut.or_else(|| self.search(view, middle..end, self.relaxed, hash).0);
+        cut.unwrap_or(view.len())
     }
 
     /// The longest chunk in bytes.
@@ -63,6 +64,54 @@ impl Chunker {
     pub fn maximum(&self) -> usize {
         self.maximum
     }
+
+    /// The first position in `range` at which the hash, which is `hash` before it, has no bit of `mask`; and the hash
+    /// at the end of the range.
+    fn search(&self, view: &[u8], range: Range<usize>, mask: u64, mut hash: u64) -> (Option<usize>, u64) {
+        let Range { mut start, end } = range;
+        while end - start >= STRIDE {
+            let (near, far) = view[start..start + STRIDE].split_at(STRIDE / 2);
+            let ahead = near[near.len() - MEMORY..].iter().fold(0, |hash, byte| step(&self.gear, hash, *byte));
+            let (cut, after) = both(&self.gear, near, far, mask, (hash, ahead));
+            if let Some(cut) = cut {
+                return (Some(start + cut), 0);
+            }
+            hash = after;
+            start += STRIDE;
+        }
+        let (cut, hash) = one(&self.gear, &view[start..end], mask, hash);
+        (cut.map(|cut| start + cut), hash)
+    }
+}
+
+fn step(gear: &[u64; 256], hash: u64, byte: u8) -> u64 {
+    (hash << 1).wrapping_add(gear[usize::from(byte)])
+}
+
+/// The first position at which the hash has no bit of `mask`, and the hash at the end.
+fn one(gear: &[u64; 256], bytes: &[u8], mask: u64, mut hash: u64) -> (Option<usize>, u64) {
+    let found = bytes.iter().position(|byte| {
+        hash = step(gear, hash, *byte);
+        hash & mask == 0
+    });
+    (found, hash)
+}
+
+/// As [`one`] for `near` and `far` behind it, two halves of the same length, with the hashes before each.
+fn both(gear: &[u64; 256], near: &[u8], far: &[u8], mask: u64, before: (u64, u64)) -> (Option<usize>, u64) {
+    let (mut hash, mut ahead) = before;
+    let found = near.iter().zip(far).position(|(first, second)| {
+        hash = step(gear, hash, *first);
+        ahead = step(gear, ahead, *second);
+        hash & mask == 0 || ahead & mask == 0
+    });
+    let Some(found) = found else { return (None, ahead) };
+    if hash & mask == 0 {
+        return (Some(found), hash);
+    }
+    // Only in the second half: the rest of the first one may still have a cut.
+    let (cut, _) = one(gear, &near[found + 1..], mask, hash);
+    (Some(cut.map_or(near.len() + found, |cut| found + 1 + cut)), ahead)
 }
 
 #[cfg(test)]
@@ -86,5 +135,53 @@ mod tests {
         }
         let line = format!("cut points = {}", lengths.join(" "));
         assert!(include_str!("../../docs/format.md").lines().any(|known| known == line), "{line}");
+    }
+
+    /// What the reference implementation says.
+    fn reference(chunker: &Chunker, bytes: &[u8]) -> usize {
+        let shifted: Vec<u64> = chunker.gear.iter().map(|word| word << 1).collect();
+        let Chunker { gear, minimum, average, maximum, strict, relaxed } = chunker;
+        let (strict_shifted, relaxed_shifted) = (strict << 1, relaxed << 1);
+        let sizes = (*minimum, *average, *maximum);
+        fastcdc::v2020::cut_gear(
+            bytes,
+            sizes.0,
+            sizes.1,
+            sizes.2,
+            *strict,
+            *relaxed,
+            strict_shifted,
+            relaxed_shifted,
+            &gear[..],
+            &shifted,
+        )
+        .1
+    }
+
+    #[test]
+    fn cuts_are_those_of_the_reference_implementation() {
+        let mut data = vec![0; 3 << 20];
+        blake3::Hasher::new().update(b"cuts").finalize_xof().fill(&mut data);
+        // A stretch that never cuts, and one in which a short pattern returns.
+        data[1 << 20..(1 << 20) + (700 << 10)].fill(7);
+        (0..200 << 10).for_each(|position| data[(2 << 20) + position] = (position % 97) as u8);
+        for (minimum, average, maximum) in
+            [(64, 256, 1024), (256, 256, 256), (1 << 10, 4 << 10, 64 << 10), (16 << 10, 64 << 10, 256 << 10)]
+        {
+            for normalisation in 0..=3 {
+                let sizes = ChunkSizes { minimum, average, maximum, normalisation };
+                let chunker = Chunker::new(chunker_table(&Secret([normalisation + 1; 32])), &sizes);
+                let mut rest = &data[..];
+                while !rest.is_empty() {
+                    let length = chunker.cut(rest);
+                    assert_eq!(length, reference(&chunker, rest), "{sizes:?} with {} bytes left", rest.len());
+                    rest = &rest[length..];
+                }
+                for length in (0..9_000).step_by(7).chain(60_000..60_040).chain(65_530..65_545) {
+                    let view = &data[length..2 * length];
+                    assert_eq!(chunker.cut(view), reference(&chunker, view), "{sizes:?} in {length} bytes");
+                }
+            }
+        }
     }
 }
