@@ -32,6 +32,22 @@ pub struct Counts {
     pub bytes_stored: u64,
 }
 
+impl Counts {
+    /// Adds what another worker counted.
+    pub fn add(&mut self, other: &Self) {
+        self.files += other.files;
+        self.directories += other.directories;
+        self.others += other.others;
+        self.bytes += other.bytes;
+        self.new += other.new;
+        self.changed += other.changed;
+        self.unmodified += other.unmodified;
+        self.bytes_read += other.bytes_read;
+        self.bytes_added += other.bytes_added;
+        self.bytes_stored += other.bytes_stored;
+    }
+}
+
 /// A path that is missing from a snapshot, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {

@@ -24,6 +24,10 @@ const WAITING_BLOCKS: usize = 6;
 
 /// Pages of SQLite's log after which it is written back: 64 MiB.
 const WAL_PAGES: u32 = 16_384;
+/// Memory for pages of the connection that writes the cache, negative as SQLite wants it for KiB.
+const CACHE_KIB: i32 = -16_384;
+/// Rows of the stat cache that are saved in one transaction, if so many wait.
+const ROWS_AT_ONCE: usize = 256;
 
 struct OpenSession {
     own: OnceLock<(Arc<crate::format::pack::SealEntry>, OwnSession)>,
@@ -146,7 +150,7 @@ impl Session {
         let (blocks, block_queue) = bounded(WAITING_BLOCKS);
         let (finished, finished_queue) = bounded(2);
         let (buffers, spare) = bounded(WAITING_BLOCKS * 2);
-        let (stat, cache_queue) = bounded(64);
+        let (stat, cache_queue) = bounded(128);
         let packer = Packer {
             keys: shared.keys.clone(),
             store: repository.store().clone(),
@@ -211,7 +215,7 @@ impl Session {
     }
 
     /// Saves rows of the stat cache.
-    pub fn save_stat(&self, origin: i64, rows: Vec<StatRow>) {
+    pub(super) fn save_stat(&self, origin: i64, rows: Vec<StatRow>) {
         if let Some(stat) = &self.stat {
             // The thread ends early only on an error of its own, which `finish` reports.
             let _ = stat.send(CacheWork::Stat(origin, rows));
@@ -285,10 +289,13 @@ fn keep_cache(cache: &cache::Cache, shared: &Shared, work: &Receiver<CacheWork>)
     // Workers read while this thread writes, so the log of SQLite cannot start over meanwhile, and each attempt sorts
     // all of it: at the default of 1,000 pages that took a seventh of the time of a backup of many changed files.
     connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES).map_err(cache::failed)?;
+    // What is written goes to random places of a large table; from the default of 4 MiB it would be read back all the time.
+    connection.pragma_update(None, "cache_size", CACHE_KIB).map_err(cache::failed)?;
     let mut packs = Vec::new();
     let mut doubted = Vec::new();
-    while let Ok(work) = work.recv() {
-        match work {
+    let mut next = None;
+    while let Some(some) = next.take().or_else(|| work.recv().ok()) {
+        match some {
             // The other end may have given up waiting.
             CacheWork::Packed(Packed::Barrier(reply)) => drop(reply.send(packs.clone())),
             CacheWork::Packed(Packed::Pack(pack)) => {
@@ -296,7 +303,15 @@ fn keep_cache(cache: &cache::Cache, shared: &Shared, work: &Receiver<CacheWork>)
                 shared.known.settle(pack.toc.blocks.iter().flat_map(|block| block.chunks.iter().map(|chunk| &chunk.prefix)));
                 packs.push(pack.pack);
             }
-            CacheWork::Stat(origin, rows) => {
+            CacheWork::Stat(origin, mut rows) => {
+                // One transaction for many directories.
+                while rows.len() < ROWS_AT_ONCE && next.is_none() {
+                    match work.try_recv() {
+                        Ok(CacheWork::Stat(same, more)) if same == origin => rows.extend(more),
+                        Ok(other) => next = Some(other),
+                        Err(_) => break,
+                    }
+                }
                 if !doubted.contains(&origin) {
                     cache::stat::doubt_origin(&connection, origin)?;
                     doubted.push(origin);

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::id::SnapshotId;
-use crate::repo::{Repository, cache};
+use crate::repo::{Repository, Session, cache};
 use rusqlite::Connection;
 
 /// The remembered state of one path that is backed up; each thread has one of its own.
@@ -10,7 +10,14 @@ pub struct StatCache {
     connection: Connection,
     origin: i64,
     trusted: bool,
+    /// Rows that wait to be handed over, and their bytes.
+    rows: Vec<cache::StatRow>,
+    waiting: usize,
 }
+
+/// Bytes of rows that are handed over at once: the thread that keeps the cache is busy with a pack now and then, and
+/// nobody should wait for it meanwhile.
+const HAND_OVER: usize = 64 << 10;
 
 impl Repository {
     /// Opens what is remembered of `path`, an absolute path.
@@ -23,10 +30,10 @@ impl Repository {
         let epoch = cache::index::epoch(&connection)?;
         if let Some((origin, snapshot, then)) = cache::stat::origin(&connection, &name)? {
             let trusted = then == epoch && self.is_live(&snapshot)?;
-            return Ok(StatCache { connection, origin, trusted });
+            return Ok(StatCache { connection, origin, trusted, rows: Vec::new(), waiting: 0 });
         }
         let origin = cache::stat::make_origin(&connection, &name)?;
-        Ok(StatCache { connection, origin, trusted: false })
+        Ok(StatCache { connection, origin, trusted: false, rows: Vec::new(), waiting: 0 })
     }
 }
 
@@ -38,13 +45,24 @@ impl StatCache {
     pub fn reopen(&self, repository: &Repository) -> Result<Self> {
         let connection = repository.cache().connect()?;
         connection.execute_batch("BEGIN").map_err(cache::failed)?;
-        Ok(Self { connection, origin: self.origin, trusted: self.trusted })
+        Ok(Self { connection, origin: self.origin, trusted: self.trusted, rows: Vec::new(), waiting: 0 })
     }
 
-    /// The origin's number, for saving rows.
-    #[must_use]
-    pub fn origin(&self) -> i64 {
-        self.origin
+    /// Saves a row, at the latest when [`StatCache::hand_over`] is called.
+    pub fn save(&mut self, session: &Session, row: cache::StatRow) {
+        self.waiting += row.entries.len();
+        self.rows.push(row);
+        if self.waiting >= HAND_OVER {
+            self.hand_over(session);
+        }
+    }
+
+    /// Hands over what waits to be saved.
+    pub fn hand_over(&mut self, session: &Session) {
+        self.waiting = 0;
+        if !self.rows.is_empty() {
+            session.save_stat(self.origin, std::mem::take(&mut self.rows));
+        }
     }
 
     /// True if every chunk that rows name is surely there; otherwise each must be looked up.

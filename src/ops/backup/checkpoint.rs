@@ -9,7 +9,7 @@ use super::pages::PageBuilder;
 use super::run::Run;
 use crate::error::Result;
 use crate::event::Event;
-use crate::format::snapshot::Snapshot;
+use crate::format::snapshot::{Counts, Snapshot};
 use crate::format::tree::{Node, encode_node};
 use crate::id::ChunkId;
 use crate::repo::ChunkWriter;
@@ -93,13 +93,15 @@ fn keep(run: &Run<'_>, options: CheckpointOptions, snapshot: &Snapshot, ending: 
 fn write(run: &Run<'_>, mut snapshot: Snapshot) -> Result<()> {
     let mut writer = run.session.writer()?;
     let Some(root) = tree(run, &mut writer)? else { return Ok(()) };
+    snapshot.counts = Counts::default();
     for worker in &run.workers {
-        worker.lock().expect("no code panics while it holds this lock").writer.flush()?;
+        let mut worker = worker.lock().expect("no code panics while it holds this lock");
+        worker.writer.flush()?;
+        snapshot.counts.add(&worker.counts);
     }
     snapshot.root = root;
     snapshot.incomplete = true;
     snapshot.end = super::now();
-    snapshot.counts = *run.counts.lock().expect("no code panics while it holds this lock");
     snapshot.counts.bytes_read = run.bytes_read.load(Ordering::Relaxed);
     if run.session.claim(writer, &snapshot)? {
         run.observer.observe(Event::Note("checkpoint: what is done so far can be restored"));

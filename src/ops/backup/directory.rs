@@ -5,7 +5,7 @@ use super::entries::{Entry, ROW_ENTRIES, Remembered};
 use super::pages::PageBuilder;
 use super::run::{Run, Worker};
 use crate::error::Result;
-use crate::format::tree::{Node, encode_node};
+use crate::format::tree::{Node, NodeKind, encode_node};
 use crate::id::ChunkId;
 use crate::repo::{ChunkWriter, StatRow};
 use crate::source::files::{Directory, Names, Stat};
@@ -29,6 +29,11 @@ impl Listing {
             Self::All(names) => names.len(),
             Self::Chosen(names) => names.len(),
         }
+    }
+
+    /// True if the directory itself says that the entry is a regular file.
+    pub(super) fn is_file(&self, position: usize) -> bool {
+        matches!(self, Self::All(names) if names.kind(position) == Some(NodeKind::File))
     }
 
     pub(super) fn name(&self, position: usize) -> &[u8] {
@@ -156,7 +161,7 @@ impl Dir {
         Ok(())
     }
 
-    fn close_row(&self, run: &Run<'_>, worker: &Worker, state: &mut State) {
+    fn close_row(&self, run: &Run<'_>, worker: &mut Worker, state: &mut State) {
         let entries = std::mem::take(&mut state.row);
         state.row_entries = 0;
         state.parts += 1;
@@ -164,7 +169,7 @@ impl Dir {
             state.first_row = Some(entries);
         } else if let Some(origin) = self.origin {
             let row = StatRow { path: stat_key(&self.path), part: state.parts - 1, parts: 0, entries };
-            run.session.save_stat(worker.stat[origin].origin(), vec![row]);
+            worker.stat[origin].save(run.session, row);
         }
     }
 
@@ -188,7 +193,7 @@ impl Dir {
             let mut entries = state.first_row.take().unwrap_or_default();
             entries[..32].copy_from_slice(&root.0);
             let row = StatRow { path: stat_key(&self.path), part: 0, parts: state.parts, entries };
-            run.session.save_stat(worker.stat[origin].origin(), vec![row]);
+            worker.stat[origin].save(run.session, row);
         }
         Ok(root)
     }
@@ -234,7 +239,7 @@ impl Dir {
             };
             let mut node = {
                 let mut state = dir.state.lock().expect("no code panics while it holds this lock");
-                std::mem::replace(&mut state.node, Node::new(Vec::new(), crate::format::tree::NodeKind::Directory))
+                std::mem::replace(&mut state.node, Node::new(Vec::new(), NodeKind::Directory))
             };
             node.subtree = Some(root);
             let done = Done::node(worker, &parent, &node, &dir.stat, false);
@@ -270,7 +275,7 @@ impl Done {
         encode_node(node, &mut worker.node);
         let changed = dir.remembered.find(&node.name).is_none_or(|packed| packed.node() != worker.node);
         let entry = Entry::new(&node.name, stat, racy, &worker.node);
-        let is_file = node.kind == crate::format::tree::NodeKind::File;
+        let is_file = node.kind == NodeKind::File;
         Self { entry: Some(entry), changed, stale: is_file }
     }
 }

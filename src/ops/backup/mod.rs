@@ -18,7 +18,7 @@ use crate::event::{Event, Observer, Stage, stop_if_asked};
 use crate::format::snapshot::{Counts, Snapshot};
 use crate::id::ChunkId;
 use crate::id::SnapshotId;
-use crate::repo::{Act, Repository, Session, SnapshotEntry};
+use crate::repo::{Act, Repository, Session, SnapshotEntry, StatCache};
 use crate::source::files::RuleOptions;
 use crate::source::files::{Directory, Owners, ReadOptions, Rules};
 use run::{Run, Trust, Worker};
@@ -197,17 +197,10 @@ fn attempt(
     let pool = pool(options.threads)?;
     let origins: Vec<_> =
         absolute.iter().map(|path| repository.stat_cache(path.as_os_str().as_bytes())).collect::<Result<_>>()?;
-    if origins.iter().any(crate::repo::StatCache::trusted) {
+    if origins.iter().any(StatCache::trusted) {
         session.rely_on_index();
     }
-    let mut workers = Vec::new();
-    for _ in 0..pool.current_num_threads() {
-        let stat = origins.iter().map(|origin| origin.reopen(repository)).collect::<Result<Vec<_>>>()?;
-        let seen = origins.iter().map(|_| Vec::new()).collect();
-        let (buffer, node) = (Vec::new(), Vec::new());
-        let lists = repository.reader()?;
-        workers.push(Mutex::new(Worker { writer: session.writer()?, lists, owners: Owners::new(), buffer, node, stat, seen }));
-    }
+    let workers = workers(repository, &session, &origins, pool.current_num_threads())?;
     let read = ReadOptions { atime: options.atime, xattrs: true, flags: true };
     let settled = i128::from(snapshot.start) - i128::try_from(options.settle.as_nanos()).unwrap_or(i128::MAX);
     let trust = Trust { reread: options.reread, settled };
@@ -223,13 +216,16 @@ fn attempt(
     observer.observe(Event::Finished(Stage::BackingUp));
     let walked = walked.and_then(|root| stop_if_asked(observer).map(|()| root));
     let (failures, failure_count) = run.take_failures();
-    let mut counts = *run.counts.lock().expect("the walk has ended");
-    counts.bytes_read = run.bytes_read.load(std::sync::atomic::Ordering::Relaxed);
+    let bytes_read = run.bytes_read.load(std::sync::atomic::Ordering::Relaxed);
+    let mut counts = Counts { bytes_read, ..Counts::default() };
     let Run { workers, .. } = run;
     let mut writers = Vec::new();
     let mut seen: Vec<Vec<[u8; 16]>> = origins.iter().map(|_| Vec::new()).collect();
     for worker in workers {
-        let worker = worker.into_inner().expect("the walk has ended");
+        let mut worker = worker.into_inner().expect("the walk has ended");
+        counts.add(&worker.counts);
+        // Also of a backup that was stopped: the next one need not read again what is stored.
+        worker.stat.iter_mut().for_each(|stat| stat.hand_over(&session));
         writers.push(worker.writer);
         seen.iter_mut().zip(worker.seen).for_each(|(all, some)| all.extend(some));
     }
@@ -263,6 +259,22 @@ fn refuse_own(rules: &Rules, paths: &[PathBuf]) -> Result<()> {
     let Some(own) = paths.iter().find(|path| rules.is_within_own(path)) else { return Ok(()) };
     Err(Error::usage(format!("back up {}: it belongs to the repository that would hold it", own.display()))
         .with_hint("for a second copy of a repository, copy its directory while nothing writes to it"))
+}
+
+fn workers(repository: &Repository, session: &Session, origins: &[StatCache], count: usize) -> Result<Vec<Mutex<Worker>>> {
+    let worker = || {
+        Ok(Mutex::new(Worker {
+            writer: session.writer()?,
+            lists: repository.reader()?,
+            owners: Owners::new(),
+            buffer: Vec::new(),
+            node: Vec::new(),
+            stat: origins.iter().map(|origin| origin.reopen(repository)).collect::<Result<_>>()?,
+            counts: Counts::default(),
+            seen: origins.iter().map(|_| Vec::new()).collect(),
+        }))
+    };
+    (0..count).map(|_| worker()).collect()
 }
 
 /// Commits, or with `dry_run` only counts; `None` if a prune was faster.

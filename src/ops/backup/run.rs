@@ -26,6 +26,8 @@ pub(super) struct Worker {
     pub(super) node: Vec<u8>,
     /// One stat cache for each path that is backed up.
     pub(super) stat: Vec<StatCache>,
+    /// What it has counted.
+    pub(super) counts: Counts,
     /// Keys of the directories that were seen, for each path.
     pub(super) seen: Vec<Vec<[u8; 16]>>,
 }
@@ -65,7 +67,6 @@ pub(super) struct Run<'a> {
     pub(super) progress: Arc<Progress>,
     pub(super) session: &'a crate::repo::Session,
     pub(super) workers: Vec<Mutex<Worker>>,
-    pub(super) counts: Mutex<Counts>,
     pub(super) bytes_read: AtomicU64,
     /// Directories that may be open; those that are gone are dropped now and then.
     open: Mutex<Vec<Weak<Dir>>>,
@@ -94,7 +95,6 @@ impl<'a> Run<'a> {
             progress: Arc::default(),
             session,
             workers,
-            counts: Mutex::default(),
             bytes_read: AtomicU64::new(0),
             open: Mutex::default(),
             links: Mutex::default(),

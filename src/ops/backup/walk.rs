@@ -79,7 +79,7 @@ fn open(
         Some(origin) if !run.trust.reread => Remembered::parse(worker.stat[origin].load(&stat_key(&path))?),
         _ => Remembered::default(),
     };
-    run.counts.lock().expect("no code panics while it holds this lock").directories += 1;
+    worker.counts.directories += 1;
     Ok(Dir::new((Some((parent.clone(), position)), origin, path), (directory, stat, top), listing, remembered, node))
 }
 
@@ -138,12 +138,16 @@ fn entry<'s>(
 ) -> Result<Option<Done>> {
     let name = dir.listing.name(position);
     let path = dir.child_path(name);
-    let stat = match dir.directory.stat(name) {
-        Ok(stat) => stat,
-        Err(error) if error.kind() == ErrorKind::Missing && tops.is_none() => {
-            run.observer.observe(Event::Note(&format!("{} vanished", String::from_utf8_lossy(&path))));
+    if tops.is_none() && dir.listing.is_file(position) && dir.remembered.find(name).is_none() && !run.rules.limit_size() {
+        // Nothing is known to compare it with: that it is opened tells as much as a look at it by its name.
+        if run.rules.excludes(&path, false) {
             return Ok(Some(Done::nothing()));
         }
+        return file(scope, run, worker, (dir, position), None, path);
+    }
+    let stat = match dir.directory.stat(name) {
+        Ok(stat) => stat,
+        Err(error) if error.kind() == ErrorKind::Missing && tops.is_none() => return Ok(Some(vanished(run, &path))),
         Err(error) => {
             run.fail(&path, &error);
             return Ok(Some(Done::nothing()));
@@ -173,23 +177,25 @@ fn entry<'s>(
         && packed.is_unchanged(&stat)
         && is_kept(worker, dir, packed)?
     {
-        let mut counts = run.counts.lock().expect("no code panics while it holds this lock");
-        counts.files += 1;
-        counts.unmodified += 1;
-        counts.bytes += stat.size;
-        drop(counts);
+        worker.counts.files += 1;
+        worker.counts.unmodified += 1;
+        worker.counts.bytes += stat.size;
         run.progress.add_file(stat.size);
         return Ok(Some(Done::unchanged(packed.to_entry())));
     }
-    run.progress.at(&path);
-    file(scope, run, worker, (dir, position), &stat, path)
+    file(scope, run, worker, (dir, position), Some(&stat), path)
+}
+
+fn vanished(run: &Run<'_>, path: &[u8]) -> Done {
+    run.observer.observe(Event::Note(&format!("{} vanished", String::from_utf8_lossy(path))));
+    Done::nothing()
 }
 
 fn other(run: &Run<'_>, worker: &mut Worker, dir: &Dir, name: &[u8], stat: &Stat, path: &[u8]) -> Done {
     match dir.directory.node(name, stat, &mut worker.owners, &run.read) {
         Ok((node, problems)) => {
             problems.iter().for_each(|problem| run.fail(path, problem));
-            run.counts.lock().expect("no code panics while it holds this lock").others += 1;
+            worker.counts.others += 1;
             Done::node(worker, dir, &node, stat, false)
         }
         Err(error) => {
@@ -249,13 +255,15 @@ fn file<'s>(
     run: &'s Run<'s>,
     worker: &mut Worker,
     place: (&Arc<Dir>, usize),
-    stat: &Stat,
+    stat: Option<&Stat>,
     path: Vec<u8>,
 ) -> Result<Option<Done>> {
     let (dir, position) = place;
     let name = dir.listing.name(position);
+    run.progress.at(&path);
     let file = match SourceFile::open(&dir.directory, name, stat) {
         Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::Missing && stat.is_none() => return Ok(Some(vanished(run, &path))),
         Err(error) => {
             run.fail(&path, &error);
             return Ok(Some(Done::nothing()));
@@ -318,7 +326,7 @@ fn take(run: &Run<'_>, worker: &mut Worker, dir: &Dir, node: &mut Node, stat: &S
 }
 
 fn done(run: &Run<'_>, worker: &mut Worker, dir: &Dir, node: &Node, stat: &Stat) -> Done {
-    let mut counts = run.counts.lock().expect("no code panics while it holds this lock");
+    let counts = &mut worker.counts;
     counts.files += 1;
     counts.bytes += node.size;
     if dir.remembered.find(&node.name).is_some() {
@@ -326,7 +334,6 @@ fn done(run: &Run<'_>, worker: &mut Worker, dir: &Dir, node: &Node, stat: &Stat)
     } else {
         counts.new += 1;
     }
-    drop(counts);
     run.progress.files.fetch_add(1, Ordering::Relaxed);
     Done::node(worker, dir, node, stat, node.unstable || run.trust.is_racy(stat))
 }

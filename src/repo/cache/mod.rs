@@ -23,6 +23,7 @@ use std::time::Duration;
 /// Changes with every change of the tables; another number means another version, and the cache is made anew.
 const VERSION: i32 = 5;
 
+/// `directory` has rowids: its rows are long, and in a table without them each step of a search reads a whole row.
 const SCHEMA: &str = "
     CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE pack(no INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, size INTEGER NOT NULL,
@@ -58,7 +59,7 @@ const SCHEMA: &str = "
     CREATE TABLE slot(id BLOB PRIMARY KEY, label TEXT NOT NULL, recipient TEXT NOT NULL, time INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE origin(no INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, snapshot BLOB NOT NULL, epoch INTEGER NOT NULL);
     CREATE TABLE directory(origin INTEGER NOT NULL, path BLOB NOT NULL, part INTEGER NOT NULL, entries BLOB NOT NULL,
-                           PRIMARY KEY(origin, path, part)) WITHOUT ROWID;
+                           PRIMARY KEY(origin, path, part));
     INSERT INTO meta(key, value) VALUES('incarnation', randomblob(16));
 ";
 

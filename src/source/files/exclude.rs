@@ -129,6 +129,12 @@ impl Rules {
         self.markers.iter().find(|marker| marker.is_in(directory)).map(|marker| marker.name.as_slice())
     }
 
+    /// True if sizes matter, so that a file must be looked at before it is opened.
+    #[must_use]
+    pub fn limit_size(&self) -> bool {
+        self.larger_than < u64::MAX
+    }
+
     /// True if a file of `size` bytes is too large to be kept.
     #[must_use]
     pub fn too_large(&self, size: u64) -> bool {

@@ -20,18 +20,19 @@ pub struct SourceFile {
 const OPEN: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 impl SourceFile {
-    /// Opens the regular file `name` that was seen as `expected`: two system calls.
+    /// Opens the regular file `name` that was seen as `expected`, or that was not looked at yet: two system calls.
     ///
     /// The access time stays as it is where that is permitted. Nothing that was put in the file's place since
     /// is read: a symbolic link is not followed, and a fifo does not make the call wait.
     ///
     /// # Errors
     /// `Missing` if it is gone, `Failed` if another file is there now, else what the system says.
-    pub fn open(directory: &Directory, name: &[u8], expected: &Stat) -> Result<Self> {
+    pub fn open<'s>(directory: &Directory, name: &[u8], expected: impl Into<Option<&'s Stat>>) -> Result<Self> {
+        let expected = expected.into();
         check_name(name)?;
         let fd = open(directory.as_fd(), name, expected).map_err(|errno| failed("open", name, errno))?;
         let opened = stat::of(&fd).map_err(|errno| failed("look at", name, errno))?;
-        if !opened.same_file(expected) || opened.kind != NodeKind::File {
+        if opened.kind != NodeKind::File || expected.is_some_and(|expected| !opened.same_file(expected)) {
             let message = format!("open {}: another file took its place meanwhile", shown(name));
             return Err(Error::new(ErrorKind::Failed, message).with_hint("back up again to get the new one"));
         }
@@ -111,7 +112,7 @@ impl AsFd for SourceFile {
     }
 }
 
-fn open(directory: BorrowedFd<'_>, name: &[u8], expected: &Stat) -> rustix::io::Result<OwnedFd> {
+fn open(directory: BorrowedFd<'_>, name: &[u8], expected: Option<&Stat>) -> rustix::io::Result<OwnedFd> {
     let attempt = |flags| rustix::fs::openat(directory, name, flags, Mode::empty());
     match quietly(OPEN | OFlags::NONBLOCK, attempt) {
         #[cfg(target_os = "linux")]
@@ -126,10 +127,10 @@ fn open(directory: BorrowedFd<'_>, name: &[u8], expected: &Stat) -> rustix::io::
 /// Another process holds a lease on the file (a file server does): the open has to wait until it is given up.
 /// Waiting is safe only for a regular file, so the file is held without opening it, and then opened itself.
 #[cfg(target_os = "linux")]
-fn open_leased(directory: BorrowedFd<'_>, name: &[u8], expected: &Stat) -> rustix::io::Result<OwnedFd> {
+fn open_leased(directory: BorrowedFd<'_>, name: &[u8], expected: Option<&Stat>) -> rustix::io::Result<OwnedFd> {
     let held = rustix::fs::openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let seen = stat::of(&held)?;
-    if seen.kind != NodeKind::File || !seen.same_file(expected) {
+    if seen.kind != NodeKind::File || expected.is_some_and(|expected| !seen.same_file(expected)) {
         return Err(Errno::AGAIN);
     }
     let path = super::directory::proc_path(held.as_fd(), b"");
