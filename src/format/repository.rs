@@ -127,7 +127,12 @@ fn not_ours(bytes: &[u8]) -> Error {
         return Error::new(ErrorKind::Unsupported, "open the repository: its format is newer than this version knows")
             .with_hint("update lifeboat");
     }
+    if MAGIC.starts_with(bytes) {
+        return Error::damaged("open the repository: the object format/1 is cut off")
+            .with_hint("put it back from any copy of the repository; nothing else of it is needed to open what is there");
+    }
     Error::new(ErrorKind::NoRepository, "open the repository: the object format/1 is not lifeboat's")
+        .with_hint("check --repo; another program uses this place")
 }
 
 fn chunk_sizes(decoder: &mut Decoder<'_>) -> Result<ChunkSizes> {

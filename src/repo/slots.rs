@@ -110,6 +110,9 @@ pub(super) fn credentials(access: &Access) -> Result<Vec<Credential>> {
     Ok(credentials)
 }
 
+const SLOT_DAMAGED: &str =
+    "put the slot back from a copy of the repository, or open another one with its own identity or passphrase";
+
 /// Tries every slot with every credential.
 pub(super) fn open_bundle(store: &AnyStore, access: &Access, fingerprint: Fingerprint) -> Result<Bundle> {
     find_slot(store, access, fingerprint).map(|(_, bundle)| bundle)
@@ -142,7 +145,11 @@ pub(super) fn find_slot(store: &AnyStore, access: &Access, fingerprint: Fingerpr
                 );
             }
             Err(error) if error.kind() == ErrorKind::WrongKey => {}
-            Err(error) => damaged = Some(error.while_doing(format!("key slot {slot}"))),
+            Err(error) => {
+                let error = error.while_doing(format!("open the repository: key slot {slot}"));
+                let is_damage = error.kind() == ErrorKind::Damaged;
+                damaged = Some(if is_damage { error.with_hint(SLOT_DAMAGED) } else { error });
+            }
         }
     }
     if let Some(found) = found {

@@ -82,11 +82,20 @@ impl Home {
         Self { dir: tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap() }.fill()
     }
 
+    /// Files, and no repository yet.
+    pub fn documents() -> Self {
+        Self::new().with_documents()
+    }
+
+    fn with_documents(self) -> Self {
+        std::fs::create_dir_all(self.path("documents/deep")).unwrap();
+        std::fs::write(self.path("documents/note"), "hello").unwrap();
+        std::fs::write(self.path("documents/deep/data"), noise(1, 300_000)).unwrap();
+        self
+    }
+
     fn fill(self) -> Self {
-        let home = self;
-        std::fs::create_dir_all(home.path("documents/deep")).unwrap();
-        std::fs::write(home.path("documents/note"), "hello").unwrap();
-        std::fs::write(home.path("documents/deep/data"), noise(1, 300_000)).unwrap();
+        let home = self.with_documents();
         home.ok(&["backup", "documents", "--tag", "first"]);
         home
     }

@@ -31,7 +31,11 @@ impl Marker {
         for snapshot in &view.snapshots {
             if self.walked.insert(snapshot.id) {
                 let client = self.marks.client(&snapshot.client);
-                self.marks.mark(&ChunkId::from(snapshot.id).prefix(), client)?;
+                // The record has the snapshot itself; a copy goes with the packs of a backup that had something to store.
+                let copy = ChunkId::from(snapshot.id);
+                if self.reader.locate(&copy).is_ok() {
+                    self.marks.mark(&copy.prefix(), client)?;
+                }
                 self.walk(&snapshot.root, client, progress, observer)?;
             }
             progress.files.fetch_add(1, Ordering::Relaxed);
