@@ -24,7 +24,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("source", &["event", "format::tree"]),
     ("ops", &["event", "format", "repo", "source", "store::Location"]),
     ("plan", &["source", "ops"]),
-    ("cli", &["event", "format", "repo", "source", "ops", "plan", "store::Location"]),
+    ("cli", &["event", "format", "repo", "source", "ops", "plan", "store::Location", "store::StoreSettings"]),
     ("main", &["cli"]),
 ];
 

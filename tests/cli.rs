@@ -62,7 +62,9 @@ fn bad_input_has_its_exit_code_one_line_and_a_hint() {
         (&["init"], 11),
         (&["--identity", "documents/note", "snapshots"], 2),
         (&["--config", "missing.toml", "snapshots"], 2),
-        (&["--repo", "s3://bucket", "snapshots"], 1),
+        (&["--repo", "ftp://host/folder", "snapshots"], 1),
+        (&["--repo", "s3://bucket/x?secret=1", "snapshots"], 2),
+        (&["--repo", "sftp://me:password@host/x", "snapshots"], 2),
         (&["key", "remove", "00000000"], 1),
     ];
     for (arguments, code) in cases {

@@ -20,7 +20,7 @@ pub(super) struct Arguments {
 #[derive(Args, Default)]
 #[command(next_help_heading = "Options of every command")]
 pub(super) struct Globals {
-    /// Place of the repository: a directory or file:// URL
+    /// Place of the repository: a directory, or a URL (s3, b2, gs, az, webdav, webdavs, sftp)
     #[arg(long, short = 'r', global = true, env = "LIFEBOAT_REPOSITORY", value_name = "URL", hide_env_values = true)]
     pub(super) repo: Option<String>,
     /// File with the age identity or SSH key that opens it
@@ -59,6 +59,15 @@ pub(super) struct Globals {
     /// Worker threads; one for each processor by default
     #[arg(long, global = true, value_name = "N")]
     pub(super) threads: Option<usize>,
+    /// Requests to a store elsewhere under way at once [default: 16]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) connections: Option<u16>,
+    /// Bytes per second that may be sent to the store
+    #[arg(long, global = true, value_name = "RATE", value_parser = super::text::parse_size)]
+    pub(super) limit_upload: Option<u64>,
+    /// Bytes per second that may be fetched from the store
+    #[arg(long, global = true, value_name = "RATE", value_parser = super::text::parse_size)]
+    pub(super) limit_download: Option<u64>,
 }
 
 #[derive(Subcommand)]

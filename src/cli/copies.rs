@@ -8,7 +8,6 @@ use crate::ops::copy::{CopyOptions, CopyReport, copy};
 use crate::ops::mirror::{MirrorOptions, MirrorReport, mirror};
 use crate::ops::select;
 use crate::repo::SnapshotEntry;
-use crate::store::Location;
 use clap::ValueHint;
 use std::path::PathBuf;
 
@@ -143,7 +142,7 @@ fn say_copied(context: &Context, place: &str, report: &CopyReport, dry_run: bool
 pub(super) fn run_mirror(context: &Context, arguments: &MirrorArguments) -> Result<u8> {
     let began = std::time::Instant::now();
     let (source, _) = context.location()?;
-    let target = Location::parse(&arguments.to)?;
+    let target = context.place(&arguments.to)?;
     let options = MirrorOptions { dry_run: arguments.dry_run, verify: arguments.verify, threads: context.threads() };
     let report = mirror(&source, &target, options, &context.watcher)?;
     if context.globals.json {

@@ -6,7 +6,7 @@ use super::{prompt, rollback};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Fingerprint;
 use crate::repo::{Access, OpenOptions, Repository, Rollback};
-use crate::store::Location;
+use crate::store::{Location, StoreSettings};
 use std::io::{self, BufRead, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,9 @@ struct Configuration {
     identity: Option<PathBuf>,
     cache_dir: Option<PathBuf>,
     threads: Option<usize>,
+    connections: Option<u16>,
+    limit_upload: Option<String>,
+    limit_download: Option<String>,
 }
 
 /// What every command has at hand.
@@ -62,9 +65,36 @@ impl Context {
     /// The repository's place, and whether it was said or is the default.
     pub(super) fn location(&self) -> Result<(Location, bool)> {
         match self.globals.repo.as_ref().or(self.configuration.repository.as_ref()) {
-            Some(text) => Ok((Location::parse(text)?, true)),
+            Some(text) => Ok((self.place(text)?, true)),
             None => Ok((Location::directory(&xdg("XDG_DATA_HOME", ".local/share")?.join("repository")), false)),
         }
+    }
+
+    /// A place as the user writes it, to be reached with the settings at hand.
+    pub(super) fn place(&self, text: &str) -> Result<Location> {
+        Ok(Location::parse(text)?.with_settings(self.store_settings()?))
+    }
+
+    /// What stores elsewhere need: credentials of the environment, the home directory, and limits.
+    fn store_settings(&self) -> Result<StoreSettings> {
+        let limit = |said: Option<u64>, configured: &Option<String>| match (said, configured) {
+            (None, Some(text)) => {
+                let parsed = super::text::parse_size(text);
+                parsed.map(Some).map_err(|why| Error::usage(format!("read the configuration: {why}")))
+            }
+            (said, _) => Ok(said),
+        };
+        let connections = self.globals.connections.or(self.configuration.connections);
+        Ok(StoreSettings {
+            variables: std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .collect(),
+            home: home().ok(),
+            answers: xdg("XDG_STATE_HOME", ".local/state").ok().map(|state| state.join("stores")),
+            connections: connections.map(usize::from),
+            limit_upload: limit(self.globals.limit_upload, &self.configuration.limit_upload)?,
+            limit_download: limit(self.globals.limit_download, &self.configuration.limit_download)?,
+        })
     }
 
     /// The identity's file, and whether it was said or is the default.
@@ -183,7 +213,7 @@ impl Context {
     /// Opens another repository than the one that the command is about. The same identity and passphrase open it unless
     /// others are given.
     pub(super) fn open_other(&self, place: &str, identity: Option<&Path>, passphrase_file: Option<&Path>) -> Result<Repository> {
-        let location = Location::parse(place)?;
+        let location = self.place(place)?;
         location.open()?;
         let mut access = if identity.is_some() || passphrase_file.is_some() {
             Access { identity: None, passphrase: None }

@@ -28,6 +28,7 @@ pub(super) fn init(context: &Context, arguments: &InitArguments) -> Result<u8> {
                 "repository": report.repository.to_string(),
                 "fingerprint": report.fingerprint.to_string(),
                 "location": location.to_string(),
+                "several_at_once": location.promises().is_none_or(|promises| promises.many_writers()),
             })
         );
     } else if !context.globals.quiet {
@@ -63,6 +64,16 @@ pub(super) fn explain(location: &Location, slot: &NewSlot, identity: &Path, repo
         }
     }
     println!();
+    if let Some(promises) = location.promises().filter(|promises| !promises.lacks().is_empty()) {
+        println!("This store does not keep all that a repository may rely on:");
+        promises.lacks().iter().for_each(|lack| println!("  {lack}"));
+        if !promises.many_writers() {
+            println!(
+                "So use it from one machine at a time, and never prune while something else runs: see docs/reference/stores.md."
+            );
+        }
+        println!();
+    }
     println!("Without the key nobody can read the backups, neither can you. Keep a copy of it, with the fingerprint,");
     println!("away from this machine: on paper, or on a stick in another place. `lifeboat key add` makes a second way in.");
     println!();

@@ -1,48 +1,98 @@
 //! Where a repository is, as the user writes it.
 
-use super::{AnyStore, Local};
+use super::address::{Address, Scheme};
+use super::far::{Far, Remote};
+use super::promises::{Answers, FOLDER};
+use super::retry::Retry;
+use super::settings::{CONNECTIONS, StoreSettings};
+use super::sftp::Sftp;
+use super::throttle::Throttled;
+use super::webdav::WebDav;
+use super::{AnyStore, Key, Local, Promises, clouds};
 use crate::error::{Error, ErrorKind, Result};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+/// Longest `format/1` that is looked at.
+const LONGEST_FORMAT: u64 = 64 << 10;
 
 /// The place of a repository.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Location {
-    path: PathBuf,
+    place: Place,
+    settings: Arc<StoreSettings>,
+    /// The remote store, once somebody opened it: clones share its connections.
+    opened: Arc<OnceLock<AnyStore>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    Directory(PathBuf),
+    Remote(Box<Address>),
 }
 
 impl Location {
-    /// Reads a path or a `file://` URL.
+    /// Reads a path or a URL: `file`, `s3`, `b2`, `gs`, `az`, `webdav`, `webdavs`, `sftp`.
     ///
     /// # Errors
-    /// `Unsupported` for kinds of stores that this version does not have, `Usage` for an empty text.
+    /// `Unsupported` for kinds of stores that this version does not have, `Usage` for an empty text, and for a URL
+    /// with a secret in it or an option that there is not.
     pub fn parse(text: &str) -> Result<Self> {
         if text.is_empty() {
             return Err(Error::usage("read the place of the repository: it is empty"));
         }
         if let Some(path) = text.strip_prefix("file://") {
-            return Ok(Self { path: path.into() });
+            return Ok(Self::directory(Path::new(path)));
+        }
+        if let Some(address) = Address::parse(text)? {
+            return Ok(Self::at(Place::Remote(Box::new(address))));
         }
         match text.split_once("://") {
             Some((scheme, _)) => {
-                let message = format!("open the repository {scheme}://…: this version keeps repositories in directories only");
-                Err(Error::new(ErrorKind::Unsupported, message).with_hint("give a path or file:///path"))
+                let message = format!("open the repository {scheme}://…: there is no such kind of store");
+                let hint = "give a path, or a URL: file, s3, b2, gs, az, webdav, webdavs, sftp (docs/reference/stores.md)";
+                Err(Error::new(ErrorKind::Unsupported, message).with_hint(hint))
             }
-            None => Ok(Self { path: text.into() }),
+            None => Ok(Self::directory(Path::new(text))),
         }
     }
 
     /// The directory at `path`.
     #[must_use]
     pub fn directory(path: &Path) -> Self {
-        Self { path: path.to_owned() }
+        Self::at(Place::Directory(path.to_owned()))
+    }
+
+    fn at(place: Place) -> Self {
+        Self { place, settings: Arc::default(), opened: Arc::default() }
+    }
+
+    /// The same place, reached with these settings.
+    #[must_use]
+    pub fn with_settings(self, settings: StoreSettings) -> Self {
+        Self { place: self.place, settings: Arc::new(settings), opened: Arc::default() }
+    }
+
+    /// True if it is on another machine, or may be.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        matches!(self.place, Place::Remote(_))
+    }
+
+    /// What a probe found of the store, if it was opened and somebody probed it.
+    #[must_use]
+    pub fn promises(&self) -> Option<Promises> {
+        self.opened.get().and_then(|store| store.promises())
     }
 
     /// The directory, if it is one.
     #[must_use]
     pub fn local_path(&self) -> Option<&Path> {
-        Some(&self.path)
+        match &self.place {
+            Place::Directory(path) => Some(path),
+            Place::Remote(_) => None,
+        }
     }
 
     /// Opens the store that is there.
@@ -50,20 +100,93 @@ impl Location {
     /// # Errors
     /// `NoRepository` if there is none.
     pub fn open(&self) -> Result<AnyStore> {
-        Ok(Arc::new(Local::open(&self.path)?))
+        let address = match &self.place {
+            Place::Directory(path) => return Ok(self.throttled(Arc::new(Local::open(path)?))),
+            Place::Remote(address) => address,
+        };
+        if let Some(store) = self.opened.get() {
+            return Ok(store.clone());
+        }
+        let store = self.connect(address)?;
+        match store.get(&Key::format(), LONGEST_FORMAT) {
+            Ok(_) => Ok(self.opened.get_or_init(|| store).clone()),
+            Err(error) if error.kind() == ErrorKind::Missing => {
+                let message = format!("open the repository {address}: there is none");
+                Err(Error::new(ErrorKind::NoRepository, message)
+                    .with_hint(format!("make one with `lifeboat init --repo '{address}'`, or check --repo")))
+            }
+            Err(error) => Err(error.while_doing(format!("open the repository {address}"))),
+        }
     }
 
-    /// Makes the store, which may be there already if it is empty.
+    /// Makes the store, which may be there already if it is empty. What a remote one keeps of its promises is probed.
     ///
     /// # Errors
-    /// `Refused` if the directory holds something else.
+    /// `Refused` if the place holds something else.
     pub fn create(&self) -> Result<AnyStore> {
-        Ok(Arc::new(Local::create(&self.path)?))
+        let address = match &self.place {
+            Place::Directory(path) => return Ok(self.throttled(Arc::new(Local::create(path)?))),
+            Place::Remote(address) => address,
+        };
+        let store = self.connect(address)?;
+        let mut taken = None;
+        let listed = store.list("", &mut |entry| {
+            if entry.key.as_str().starts_with(FOLDER) {
+                return Ok(());
+            }
+            taken = Some(entry.key);
+            Err(Error::new(ErrorKind::Refused, "one is enough"))
+        });
+        if let Some(key) = taken {
+            let message = format!("make the repository {address}: the place is not empty, it has {key}");
+            let hint = "choose an empty place; if a repository is there already, use it without init";
+            return Err(Error::new(ErrorKind::Refused, message).with_hint(hint));
+        }
+        listed.map_err(|error| error.while_doing(format!("make the repository {address}")))?;
+        store.probe()?;
+        Ok(self.opened.get_or_init(|| store).clone())
+    }
+
+    fn connect(&self, address: &Address) -> Result<AnyStore> {
+        let wished = address.number("connections").and_then(|number| usize::try_from(number).ok());
+        let width = wished.or(self.settings.connections).unwrap_or(CONNECTIONS).max(1);
+        let remote: Box<dyn Remote> = match address.scheme {
+            Scheme::Sftp => Box::new(Sftp::new(address, &self.settings)),
+            Scheme::WebDav | Scheme::WebDavTls => Box::new(WebDav::connect(address, &self.settings, width)?),
+            Scheme::S3 | Scheme::B2 | Scheme::Gcs | Scheme::Azure => clouds::connect(address, &self.settings, width)?,
+        };
+        let place = address.to_string();
+        let answers = Answers::load(self.settings.answers.as_ref(), &place);
+        Ok(Arc::new(Far::new(remote, place, Retry::of(address), width, answers)))
+    }
+
+    fn throttled(&self, store: AnyStore) -> AnyStore {
+        match self.settings.limits() {
+            limits if limits.is_empty() => store,
+            limits => Arc::new(Throttled { store, limits }),
+        }
+    }
+}
+
+impl PartialEq for Location {
+    fn eq(&self, other: &Self) -> bool {
+        self.place == other.place
+    }
+}
+
+impl Eq for Location {}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.place, out)
     }
 }
 
 impl fmt::Display for Location {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}", self.path.display())
+        match &self.place {
+            Place::Directory(path) => write!(out, "{}", path.display()),
+            Place::Remote(address) => write!(out, "{address}"),
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Counts what is asked of a store: calls and bytes, by operation and by kind of object.
 
-use super::{AnyStore, Created, Entry, Key, Staged, Store};
+use super::{AnyStore, Created, Entry, Key, Promises, Staged, Store};
 use crate::error::Result;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -270,6 +270,23 @@ impl Store for Measured {
 
     fn describe(&self) -> String {
         self.below.describe()
+    }
+
+    fn stage_cold(&self) -> Result<Box<dyn Staged>> {
+        let below = self.below.stage_cold()?;
+        Ok(Box::new(MeasuredStaged { below, cells: self.cells.clone(), written: 0 }))
+    }
+
+    fn width(&self) -> usize {
+        self.below.width()
+    }
+
+    fn promises(&self) -> Option<Promises> {
+        self.below.promises()
+    }
+
+    fn probe(&self) -> Result<Option<Promises>> {
+        self.below.probe()
     }
 }
 

@@ -3,16 +3,34 @@
 //! A store never learns what its objects mean. `put` may be repeated, `create` is the one atomic step that
 //! commits are built on, and nothing overwrites.
 
+mod address;
+mod aws_files;
+mod clouds;
+mod far;
+mod fault;
 mod local;
 mod location;
 mod measured;
 mod memory;
+mod object;
+mod promises;
+mod retry;
+mod s3_extras;
+mod settings;
+mod sftp;
+mod spool;
+mod ssh;
 mod temporary;
+mod throttle;
+mod webdav;
+mod wire;
 
 pub use local::Local;
 pub use location::Location;
 pub use measured::{Count, Counts, Measured, ObjectClass, Operation};
 pub use memory::Memory;
+pub use promises::Promises;
+pub use settings::StoreSettings;
 
 use crate::error::{Error, Result};
 use crate::id::{ClientId, IndexId, PackId, SlotId};
@@ -78,6 +96,14 @@ pub trait Store: Send + Sync {
     /// `Full`, `Failed`.
     fn stage(&self) -> Result<Box<dyn Staged>>;
 
+    /// Begins an object that is read for a restore alone, and may lie in a class of storage that is cheap and slow.
+    ///
+    /// # Errors
+    /// `Full`, `Failed`.
+    fn stage_cold(&self) -> Result<Box<dyn Staged>> {
+        self.stage()
+    }
+
     /// The whole object, if it is no longer than `limit` bytes.
     ///
     /// # Errors
@@ -127,6 +153,24 @@ pub trait Store: Send + Sync {
 
     /// The place in words, for messages.
     fn describe(&self) -> String;
+
+    /// Requests that are worth having under way at once; 1 for a store that answers at once.
+    fn width(&self) -> usize {
+        1
+    }
+
+    /// What a probe found, if there was one.
+    fn promises(&self) -> Option<Promises> {
+        None
+    }
+
+    /// Finds out what the store keeps of what a repository needs; `None` for stores that keep it by their nature.
+    ///
+    /// # Errors
+    /// `Failed`; `Refused` if the store can hold no repository.
+    fn probe(&self) -> Result<Option<Promises>> {
+        Ok(None)
+    }
 }
 
 /// A handle to some store.

@@ -1,6 +1,9 @@
 //! What every store must do, asked of every store; and what only a directory can be asked.
 
 mod directory;
+mod remote;
+#[path = "../support/servers.rs"]
+mod servers;
 mod suite;
 
 use lifeboat::store::{AnyStore, Local, Measured, Memory, Store};

@@ -64,6 +64,35 @@ macro_rules! conforms {
     };
 }
 
+/// A function of the suite.
+pub type Demand = fn(&Place);
+
+/// All of them by name, for stores of which one server is asked everything.
+pub const ALL: &[(&str, Demand)] = &[
+    ("create_makes_an_object_once_and_never_replaces_it", create_makes_an_object_once_and_never_replaces_it),
+    ("of_many_who_create_a_name_at_once_exactly_one_wins", of_many_who_create_a_name_at_once_exactly_one_wins),
+    ("what_was_put_is_read_by_every_handle", what_was_put_is_read_by_every_handle),
+    ("putting_again_keeps_what_is_there", putting_again_keeps_what_is_there),
+    ("ranges_are_exact_and_never_go_past_the_end", ranges_are_exact_and_never_go_past_the_end),
+    ("what_is_missing_is_missing_and_nothing_else", what_is_missing_is_missing_and_nothing_else),
+    ("an_object_longer_than_the_limit_is_not_read", an_object_longer_than_the_limit_is_not_read),
+    ("an_empty_object_is_an_object", an_empty_object_is_an_object),
+    ("listings_are_complete_and_keep_to_their_folder", listings_are_complete_and_keep_to_their_folder),
+    ("a_listing_ends_with_the_error_of_who_asked", a_listing_ends_with_the_error_of_who_asked),
+    (
+        "a_listing_while_others_write_shows_what_was_there_before_and_only_whole_objects",
+        a_listing_while_others_write_shows_what_was_there_before_and_only_whole_objects,
+    ),
+    ("the_time_of_writing_is_the_same_however_it_is_asked", the_time_of_writing_is_the_same_however_it_is_asked),
+    ("to_delete_twice_is_to_delete_once", to_delete_twice_is_to_delete_once),
+    ("large_objects_go_in_by_steps", large_objects_go_in_by_steps),
+    ("what_is_staged_and_dropped_leaves_nothing", what_is_staged_and_dropped_leaves_nothing),
+    ("a_staged_object_is_seen_when_it_is_finished_and_not_before", a_staged_object_is_seen_when_it_is_finished_and_not_before),
+    ("every_kind_of_key_has_its_own_object", every_kind_of_key_has_its_own_object),
+    ("whoever_sees_a_record_sees_what_was_put_before_it", whoever_sees_a_record_sees_what_was_put_before_it),
+    ("many_threads_may_share_one_handle", many_threads_may_share_one_handle),
+];
+
 pub fn key(name: &str) -> Key {
     Key::new(name).unwrap()
 }

@@ -1,0 +1,196 @@
+//! What a store on another machine keeps of what a repository needs, found out by asking and not by believing.
+//!
+//! Servers answer that they know a condition and ignore it, or refuse a second object and still let two racers win. So
+//! objects are written twice, raced for, and read back, below `probe/`, when a repository is made and when it is
+//! checked. The answer is remembered on this machine; without one, a store is treated as one that keeps nothing.
+
+use super::far::{Body, Remote, Use};
+use super::fault::Fault;
+use crate::error::{Error, Result};
+use bytes::Bytes;
+use futures_util::future::join_all;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+/// Racers for one name, and races.
+const RACERS: usize = 8;
+const RACES: usize = 3;
+/// Folder of what a probe writes.
+pub(super) const FOLDER: &str = "probe";
+
+/// What a probe found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Promises {
+    /// A second object of the same name is refused.
+    pub create_once: bool,
+    /// Of many that create one name at the same time, exactly one wins.
+    pub create_atomic: bool,
+    /// What was written is read back at once, and what was deleted is gone at once.
+    pub read_after_write: bool,
+    /// A listing shows at once what was written.
+    pub list_after_write: bool,
+    /// Parts of an object can be read.
+    pub ranges: bool,
+    /// These credentials may delete.
+    pub delete: bool,
+}
+
+impl Promises {
+    /// True if several clients and maintainers may work at once.
+    #[must_use]
+    pub fn many_writers(&self) -> bool {
+        self.create_atomic && self.read_after_write
+    }
+
+    /// What is missing, in words for the user; empty if nothing is.
+    #[must_use]
+    pub fn lacks(&self) -> Vec<&'static str> {
+        let lack = |kept: bool, text: &'static str| (!kept).then_some(text);
+        [
+            lack(self.create_once, "it replaces an object although it is told to create one only if there is none"),
+            lack(self.create_atomic || !self.create_once, "of several that create one name at once, more than one may win"),
+            lack(self.read_after_write, "what was written or deleted does not show at once"),
+            lack(self.list_after_write, "a listing does not show at once what was written"),
+            lack(self.ranges, "it sends whole objects when a part is asked for"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+/// The answers about one store, in memory and in a file.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    file: Option<PathBuf>,
+    known: Mutex<Option<Promises>>,
+}
+
+impl Answers {
+    /// What was remembered in `folder` of the store at `place`.
+    pub(super) fn load(folder: Option<&PathBuf>, place: &str) -> Self {
+        let name = format!("{}.json", &blake3::hash(place.as_bytes()).to_hex()[..32]);
+        let file = folder.map(|folder| folder.join(name));
+        // A file that cannot be read is as good as none: the store is then treated as one that keeps nothing.
+        let text = file.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
+        let known = text.and_then(|text| serde_json::from_str(&text).ok());
+        Self { file, known: Mutex::new(known) }
+    }
+
+    pub(super) fn get(&self) -> Option<Promises> {
+        *self.known.lock().expect("no code panics while it holds this lock")
+    }
+
+    /// True if creating is known to be atomic.
+    pub(super) fn atomic(&self) -> bool {
+        self.get().is_some_and(|promises| promises.many_writers())
+    }
+
+    /// Remembers; that it cannot be written to a file only costs a few requests later.
+    pub(super) fn set(&self, promises: &Promises) {
+        *self.known.lock().expect("no code panics while it holds this lock") = Some(*promises);
+        let Some(file) = &self.file else { return };
+        let Some(folder) = file.parent() else { return };
+        let text = serde_json::to_string(promises).expect("it is made of truth values");
+        let write = || {
+            std::fs::create_dir_all(folder)?;
+            let new = tempfile::NamedTempFile::new_in(folder)?;
+            std::fs::write(new.path(), text)?;
+            new.persist(file).map_err(|error| error.error).map(drop)
+        };
+        if let Err(error) = write() {
+            tracing::debug!("remember what the store keeps: {error}");
+        }
+    }
+}
+
+/// Asks a server, by writing, racing, reading, listing, and deleting below `probe/`.
+pub(super) async fn probe(remote: &dyn Remote) -> Result<Promises, Fault> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|error| Fault::lasting(format!("no random name: {error}")))?;
+    let base = format!("{FOLDER}/{:016x}", u64::from_le_bytes(random));
+    let first = format!("{base}.a");
+    let (one, two) = (noise(&first, 0), noise(&first, 1));
+    remote.create(&first, &Body::Bytes(one.clone()), Use::Hot).await?;
+    let read_back = remote.get(&first, 4096).await.is_ok_and(|bytes| bytes == one);
+    let refused = matches!(remote.create(&first, &Body::Bytes(two), Use::Hot).await, Ok(false));
+    let kept = remote.get(&first, 4096).await.is_ok_and(|bytes| bytes == one);
+    let read = remote.read(&first, 100, 50).await;
+    let ranges = read.is_ok_and(|bytes| bytes == one.slice(100..150));
+    let listed = remote.list(FOLDER, None).await?;
+    let listed = listed.items.iter().any(|item| item.name == first) || listed.next.is_some();
+    let create_once = refused && kept;
+    let mut create_atomic = create_once && !remote.never_atomic();
+    let mut names = vec![first];
+    for race in 0..RACES {
+        if create_atomic {
+            names.push(format!("{base}.r{race}"));
+            create_atomic = race_for(remote, &names[race + 1]).await;
+        }
+    }
+    let (mut delete, mut gone) = (true, true);
+    for name in &names {
+        delete &= remote.delete(name).await.is_ok();
+        gone &= !delete || matches!(remote.look(name).await, Ok(None));
+    }
+    Ok(Promises { create_once, create_atomic, read_after_write: read_back && gone, list_after_write: listed, ranges, delete })
+}
+
+/// True if of many that create `name` at once one wins, and its bytes are what is there.
+async fn race_for(remote: &dyn Remote, name: &str) -> bool {
+    let run = |racer: usize| async move {
+        let bytes = noise(name, racer);
+        let created = remote.create(name, &Body::Bytes(bytes.clone()), Use::Hot).await;
+        (created, bytes)
+    };
+    let results = join_all((0..RACERS).map(run)).await;
+    let mut winners = results.iter().filter(|(created, _)| matches!(created, Ok(true)));
+    let (Some((_, bytes)), None) = (winners.next(), winners.next()) else { return false };
+    remote.get(name, 4096).await.is_ok_and(|there| there == bytes)
+}
+
+/// Bytes that no two racers share.
+fn noise(name: &str, racer: usize) -> Bytes {
+    let mut bytes = vec![0; 1024];
+    blake3::Hasher::new().update(name.as_bytes()).update(&(racer as u64).to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes.into()
+}
+
+/// The error for a store that cannot hold a repository at all.
+pub(super) fn unfit(place: &str, promises: &Promises) -> Option<Error> {
+    if promises.read_after_write {
+        return None;
+    }
+    let message = format!("use the store {place}: what was written or deleted does not show at once");
+    Some(Error::new(crate::error::ErrorKind::Refused, message).with_hint("choose a store that keeps what it is given"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_remembered_and_a_broken_file_is_no_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("stores");
+        let promises = Promises {
+            create_once: true,
+            create_atomic: false,
+            read_after_write: true,
+            list_after_write: true,
+            ranges: true,
+            delete: false,
+        };
+        let answers = Answers::load(Some(&folder), "s3://bucket/x");
+        assert_eq!((answers.get(), answers.atomic()), (None, false));
+        answers.set(&promises);
+        let again = Answers::load(Some(&folder), "s3://bucket/x");
+        assert_eq!(again.get(), Some(promises));
+        assert!(!again.atomic() && again.get().unwrap().lacks().len() == 1);
+        assert_eq!(Answers::load(Some(&folder), "s3://bucket/y").get(), None);
+        let file = std::fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
+        std::fs::write(&file, "{\"create-once\":").unwrap();
+        assert_eq!(Answers::load(Some(&folder), "s3://bucket/x").get(), None);
+    }
+}
