@@ -55,16 +55,17 @@ fn summary(context: &Context, report: &BackupReport) {
     let counts = &report.snapshot.counts;
     let style = text::Style::of(&std::io::stdout());
     context.say(&format!(
-        "files:     {} new, {} changed, {} unmodified; {} directories, {} others",
+        "files:     {} new, {} changed, {} unmodified; {}, {}",
         text::count(counts.new),
         text::count(counts.changed),
         text::count(counts.unmodified),
-        text::count(counts.directories),
-        text::count(counts.others)
+        text::number(counts.directories, "directory", "directories"),
+        text::number(counts.others, "other", "others")
     ));
+    // Of a few bytes, what is stored around them is more than they are.
     let ratio = match counts.bytes_stored {
-        0 => String::new(),
-        stored => format!(" ({:.2}:1)", counts.bytes_added as f64 / stored as f64),
+        stored if stored < counts.bytes_added => format!(" ({:.2}:1)", counts.bytes_added as f64 / stored as f64),
+        _ => String::new(),
     };
     context.say(&format!(
         "data:      {} in all, {} read, {} new, stored as {}{ratio}",

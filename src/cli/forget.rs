@@ -195,8 +195,9 @@ pub(super) fn run(context: &Context, arguments: &ForgetArguments) -> Result<u8> 
     if act {
         confirm(context, arguments, &plan)?;
         let report = forget::forget(&repository, &plan, allow, &context.watcher)?;
-        let (gone, left) = (report.forgotten.len(), report.kept);
-        context.say(&format!("forgot {gone} snapshots, {left} are left; until a prune, `lifeboat unforget` brings them back"));
+        let gone = text::number(report.forgotten.len() as u64, "snapshot", "snapshots");
+        let left = report.kept;
+        context.say(&format!("forgot {gone}, kept {left}; until a prune, `lifeboat unforget` brings them back"));
     }
     let (going, all) = (plan.going().count(), plan.fates.len());
     if context.globals.json {

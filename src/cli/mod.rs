@@ -36,6 +36,7 @@ use clap::{CommandFactory, Parser};
 use globals::Context;
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::sync::Mutex;
 
 /// Exit code of work that was done but is not complete.
 const INCOMPLETE: u8 = 3;
@@ -48,16 +49,6 @@ const STACK: usize = 1 << 30;
 /// Runs the program with the arguments of the process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let thread = std::thread::Builder::new().name("main".into()).stack_size(STACK).spawn(work);
-    match thread.map(std::thread::JoinHandle::join) {
-        Ok(Ok(code)) => code,
-        Ok(Err(_)) => ExitCode::FAILURE,
-        // A machine that cannot reserve so much address space walks shallower trees.
-        Err(_) => work(),
-    }
-}
-
-fn work() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -66,6 +57,26 @@ fn work() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    // The first thread is the one that a signal wakes. Where it is the one that reads a pipe, Ctrl-C is noticed before
+    // the end of what it stopped at the other end is; another thread might have committed by then.
+    if matches!(&arguments.verb, Verb::Backup(backup) if backup.stdin.is_some()) {
+        return work(arguments);
+    }
+    let waiting = Mutex::new(Some(arguments));
+    let begin = || {
+        let arguments = waiting.lock().expect("no code panics while it holds this lock").take();
+        arguments.map_or(ExitCode::FAILURE, work)
+    };
+    std::thread::scope(|scope| {
+        match std::thread::Builder::new().name("main".into()).stack_size(STACK).spawn_scoped(scope, begin) {
+            Ok(thread) => thread.join().unwrap_or(ExitCode::FAILURE),
+            // A machine that cannot reserve so much address space walks shallower trees.
+            Err(_) => begin(),
+        }
+    })
+}
+
+fn work(arguments: Arguments) -> ExitCode {
     start_tracing();
     raise_file_limit();
     let json = arguments.globals.json;

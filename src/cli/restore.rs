@@ -59,19 +59,22 @@ fn json(report: &RestoreReport) -> serde_json::Value {
 }
 
 fn summary(context: &Context, report: &RestoreReport, options: &RestoreOptions) {
-    let verb = if options.dry_run { "would restore" } else { "restored" };
+    let (verb, removed) = if options.dry_run { ("would restore", "would be removed") } else { ("restored", "removed") };
     context.say(&format!(
-        "{verb}: {} files, {} directories, {} others, {} to {}",
-        text::count(report.files),
-        text::count(report.directories),
-        text::count(report.others),
+        "{verb}: {}, {}, {}, {} to {}",
+        text::number(report.files, "file", "files"),
+        text::number(report.directories, "directory", "directories"),
+        text::number(report.others, "other", "others"),
         text::size(report.bytes),
-        options.target.display()
+        text::printable(options.target.as_os_str().as_encoded_bytes())
     ));
+    if !options.include.is_empty() && report.files + report.unchanged + report.skipped + report.others + report.directories == 0 {
+        context.say("nothing in the snapshot matches --include");
+    }
     let (same, kept, gone) = (report.unchanged, report.skipped, report.deleted);
     if same + kept + gone > 0 {
         context.say(&format!(
-            "already equal: {}, left alone: {}, removed: {}",
+            "already equal: {}, left alone: {}, {removed}: {}",
             text::count(same),
             text::count(kept),
             text::count(gone)
@@ -80,16 +83,19 @@ fn summary(context: &Context, report: &RestoreReport, options: &RestoreOptions) 
     if options.verify && !options.dry_run {
         context.say(&format!("verified: {} files read back and compared", text::count(report.verified)));
     }
-    context.say(&format!("time: {}, {}", text::duration(report.elapsed), text::rate(report.bytes, report.elapsed)));
+    match options.dry_run {
+        true => context.say("dry run: nothing was changed"),
+        false => context.say(&format!("time: {}, {}", text::duration(report.elapsed), text::rate(report.bytes, report.elapsed))),
+    }
     if report.warnings > 0 {
         context.say(&format!(
-            "{} owners, attributes, or flags could not be set; --verbose lists them",
-            text::count(report.warnings)
+            "{} could not be set; --verbose lists them",
+            text::number(report.warnings, "owner, attribute, or flag", "owners, attributes, or flags")
         ));
     }
     if report.failure_count > 0 {
         let style = text::Style::of(&std::io::stderr());
-        let failures = text::count(report.failure_count);
-        eprintln!("{}incomplete: {failures} files or directories could not be restored{}", style.bad(), style.reset());
+        let failures = text::number(report.failure_count, "entry", "entries");
+        eprintln!("{}incomplete: {failures} could not be restored{}", style.bad(), style.reset());
     }
 }

@@ -17,6 +17,8 @@ pub(super) enum Way {
     Replace,
     /// Differing pieces are written into the file that is there.
     Patch,
+    /// The file that is there has the content; it only gets its metadata.
+    Keep,
 }
 
 /// A file being restored; pieces of it may be in several blocks and windows.
@@ -46,7 +48,7 @@ impl File {
         }
         let opened = match self.way {
             Way::Replace => self.dir.create_file(&TargetDir::temporary_name())?,
-            Way::Patch => self.dir.open_file(&self.node.name)?,
+            Way::Patch | Way::Keep => self.dir.open_file(&self.node.name)?,
         };
         if self.node.flags != 0 {
             opened.prepare(&self.node);
@@ -82,7 +84,10 @@ impl File {
         match finished {
             Ok(problems) if !failed => {
                 tally.warn(&self.path, &problems);
-                tally.file(self.node.size);
+                match self.way {
+                    Way::Keep => tally.count(|report| report.unchanged += 1),
+                    Way::Replace | Way::Patch => tally.file(self.node.size),
+                }
             }
             Ok(_) => {}
             Err(error) => self.fail(tally, &error),

@@ -330,12 +330,13 @@ impl<'a> Planner<'a> {
             false => None,
         };
         let whole = compare.as_mut().map(|compare| compare.is_equal(self.reader, &node, &mut self.buffer)).transpose()?;
-        if whole == Some(true) {
-            self.workers.tally.count(|report| report.unchanged += 1);
-        }
-        let patch = compare.is_some() && (whole == Some(true) || node.size > REPLACE_LIMIT);
-        let way = if patch { Way::Patch } else { Way::Replace };
-        let contents = if whole == Some(true) { None } else { Some(self.reader.contents(&node.content)?) };
+        let patch = compare.is_some() && node.size > REPLACE_LIMIT;
+        let way = match whole {
+            Some(true) => Way::Keep,
+            _ if patch => Way::Patch,
+            _ => Way::Replace,
+        };
+        let contents = if way == Way::Keep { None } else { Some(self.reader.contents(&node.content)?) };
         let file = Arc::new(File::new(target, node.clone(), path.to_vec(), way));
         let mut at = 0;
         for reference in contents.into_iter().flatten() {
