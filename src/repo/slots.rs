@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 /// Longest slot that is read.
 pub(super) const MAX_SLOT: u64 = 1 << 20;
 /// Raw bytes at which a block is closed.
-const BLOCK_TARGET: u32 = 1 << 20;
+const BLOCK_TARGET: u32 = 3 << 19;
 /// Stored bytes at which a pack is closed.
 const PACK_TARGET: u32 = 32 << 20;
 
