@@ -20,7 +20,7 @@ type Tree = Vec<(PathBuf, Option<Vec<u8>>)>;
 
 /// Every prune compacts whatever there is, into many shards.
 fn options() -> PruneOptions {
-    let index = CompactOptions { packs: 1, entries: 50 };
+    let index = CompactOptions { packs: 1, entries: 50, everything: false };
     PruneOptions { grace: Duration::ZERO, max_unused: 0.0, index, ..PruneOptions::default() }
 }
 

@@ -77,6 +77,7 @@ pub fn check(repository: &Repository, options: &CheckOptions, observer: &dyn Obs
     repository.permit(if options.read_data { Act::Read } else { Act::List })?;
     let began = Instant::now();
     let mut report = CheckReport::default();
+    repository.load_index(observer)?;
     let packs = repository.packs()?;
     let progress = Arc::new(Progress::default());
     progress.files_total.store(packs.len() as u64, Ordering::Relaxed);

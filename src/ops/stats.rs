@@ -1,6 +1,7 @@
 //! `stats`: how much is stored, and how well.
 
 use crate::error::Result;
+use crate::event::Silent;
 use crate::repo::Repository;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -43,6 +44,7 @@ pub struct StatsReport {
 /// # Errors
 /// `Failed` if the store cannot be listed, `Damaged`.
 pub fn stats(repository: &Repository, zone: &TimeZone) -> Result<StatsReport> {
+    repository.load_index(&Silent)?;
     let mut report = StatsReport { objects: repository.usage()?, chunks: repository.chunk_count()?, ..StatsReport::default() };
     report.bytes_stored = report.objects.values().map(|(_, bytes)| bytes).sum();
     for entry in repository.snapshots()? {

@@ -1,13 +1,14 @@
 //! Reads chunks back: finds them, opens their block, and hashes every one before it is believed.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::Silent;
 use crate::format::tree::ChunkType;
-use crate::id::{ChunkId, PackId};
-use crate::repo::Repository;
+use crate::id::{ChunkId, ChunkPrefix, PackId};
 use crate::repo::block::Opener;
 use crate::repo::cache::{IndexReader, Place, StoredPack};
+use crate::repo::{Repository, Shards};
 use crate::store::Key;
-use std::cell::RefCell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -29,6 +30,9 @@ pub struct BlockPlace {
 pub struct Reader {
     repository: Repository,
     index: IndexReader,
+    shards: OnceCell<Shards>,
+    /// All tables of contents were asked for.
+    complete: Cell<bool>,
     state: RefCell<State>,
 }
 
@@ -47,7 +51,8 @@ impl Repository {
     pub fn reader(&self) -> Result<Reader> {
         let state = State { packs: VecDeque::new(), blocks: VecDeque::new(), opener: Opener::new()?, stored: Vec::new() };
         let index = IndexReader::new(self.cache().connect()?)?;
-        Ok(Reader { repository: self.clone(), index, state: RefCell::new(state) })
+        let (shards, complete) = (OnceCell::new(), Cell::new(false));
+        Ok(Reader { repository: self.clone(), index, shards, complete, state: RefCell::new(state) })
     }
 }
 
@@ -65,12 +70,47 @@ impl Reader {
     /// # Errors
     /// `Damaged` if no pack holds it.
     pub fn locate(&self, id: &ChunkId) -> Result<(BlockPlace, u32, u32)> {
-        let place = self.index.place(&id.prefix())?;
+        let place = match self.index.place(&id.prefix())? {
+            None => self.look_further(&id.prefix())?,
+            found => found,
+        };
         let Place { pack, block, start, len } = place.ok_or_else(|| {
             Error::damaged(format!("find the chunk {id}: no pack of the repository holds it"))
                 .with_hint("`lifeboat check` says what is damaged; `lifeboat cache rebuild` if only the cache is")
         })?;
         Ok((BlockPlace { pack, block }, start, len))
+    }
+
+    /// Looks for a chunk that is not in the local index: others may have added it meanwhile, a shard may know its pack, or
+    /// it is in a pack that no table of contents was read of yet.
+    fn look_further(&self, prefix: &ChunkPrefix) -> Result<Option<Place>> {
+        self.index.refresh()?;
+        if let Some(place) = self.index.place(prefix)? {
+            return Ok(Some(place));
+        }
+        if self.shards.get().is_none() {
+            let _ = self.shards.set(self.repository.shards()?);
+        }
+        let shards = self.shards.get().expect("it was set just now");
+        for pack in shards.find(prefix)? {
+            match self.repository.index_pack(&pack) {
+                // One that is damaged is no reason to give up: another may hold the chunk as well.
+                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Missing) => continue,
+                other => other?,
+            }
+            self.index.refresh()?;
+            if let Some(place) = self.index.place(prefix)? {
+                return Ok(Some(place));
+            }
+        }
+        if self.complete.replace(true) {
+            return Ok(None);
+        }
+        // A prune may have taken what the shards said; a shard may be lost, or wrong.
+        self.repository.follow_prunes()?;
+        self.repository.load_index(&Silent)?;
+        self.index.refresh()?;
+        self.index.place(prefix)
     }
 
     /// The pack that a block is in.

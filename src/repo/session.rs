@@ -4,6 +4,7 @@
 //! sealed blocks go round, so memory is workers × block plus what waits for the packer.
 
 use crate::error::{Error, Result};
+use crate::event::Silent;
 use crate::format::log::{PackRef, SealedSnapshot};
 use crate::format::tree::{ChunkRef, ChunkType, Class};
 use crate::id::{ChunkId, ClientId, PackId, SessionId};
@@ -129,6 +130,8 @@ impl Session {
     pub fn start(repository: &Repository, dry_run: bool) -> Result<Self> {
         repository.verify_current_keys()?;
         let format = repository.format();
+        // What could not be read has been told of by now; nothing is borrowed from it.
+        repository.load_index(&Silent)?;
         let trusting = repository.trusting()?;
         let (incarnation, epoch, barred) = {
             let connection = repository.connection();

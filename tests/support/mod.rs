@@ -7,6 +7,7 @@ pub mod home;
 pub mod interposed;
 pub mod journal;
 pub mod plant;
+pub mod synthetic;
 pub mod team;
 pub mod terminal;
 

@@ -119,6 +119,7 @@ pub fn backup(repository: &Repository, options: BackupOptions, observer: &dyn Ob
     snapshot.metadata.sort_unstable();
     snapshot.metadata.dedup_by(|a, b| a.0 == b.0);
     snapshot.version = env!("CARGO_PKG_VERSION").to_owned();
+    repository.load_index(observer)?;
     let (id, snapshot) = match options.input {
         Input::Paths(ref paths) => {
             let paths = paths.clone();

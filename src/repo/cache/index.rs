@@ -100,8 +100,10 @@ pub(in crate::repo) fn list_pack(connection: &Connection, pack: &PackId, client:
 
 /// Notes that a finished snapshot lists the pack.
 pub(in crate::repo) fn commit_pack(transaction: &Transaction<'_>, pack: &PackId) -> Result<()> {
-    let mut update = transaction.prepare_cached("UPDATE pack SET committed = 1 WHERE id = ?").map_err(failed)?;
-    update.execute([&pack.0[..]]).map(drop).map_err(failed)
+    for sql in ["UPDATE pack SET committed = 1 WHERE id = ?", "UPDATE unread SET committed = 1 WHERE pack = ?"] {
+        transaction.prepare_cached(sql).and_then(|mut update| update.execute([&pack.0[..]])).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// What prune needs to know of a pack.
@@ -138,16 +140,18 @@ pub(in crate::repo) fn insert_pack(
     let client = client.map(|client| client.0.to_vec());
     let added = transaction
         .execute(
-            "INSERT INTO pack(id, size, toc_len, client, condemned, seals, blocks)
-             SELECT ?1, ?2, ?3, ?4, EXISTS(SELECT 1 FROM condemned WHERE pack = ?1), ?5, ?6
+            "INSERT INTO pack(id, size, toc_len, client, committed, condemned, seals, blocks)
+             SELECT ?1, ?2, ?3, ?4, ifnull((SELECT committed FROM unread WHERE pack = ?1), 0),
+                    EXISTS(SELECT 1 FROM condemned WHERE pack = ?1), ?5, ?6
              WHERE NOT EXISTS(SELECT 1 FROM gone WHERE pack = ?1) ON CONFLICT(id) DO NOTHING",
             params![&pack.id.0[..], pack.size.cast_signed(), pack.toc_len, client, encode_seals(seals), encode_blocks(toc)],
         )
         .map_err(failed)?;
+    let number = transaction.last_insert_rowid();
+    transaction.execute("DELETE FROM unread WHERE pack = ?", [&pack.id.0[..]]).map_err(failed)?;
     if added == 0 {
         return transaction.commit().map_err(failed);
     }
-    let number = transaction.last_insert_rowid();
     let mut rows: Vec<(ChunkPrefix, u32, u32, u32, u32)> = Vec::new();
     for (block, position) in toc.blocks.iter().zip(0u32..) {
         let mut start = 0;
@@ -169,26 +173,36 @@ pub(in crate::repo) fn insert_pack(
     transaction.commit().map_err(failed)
 }
 
-/// Notes a pack that a record lists and whose table of contents could not be read.
+/// Notes a pack that a record lists and whose table of contents was not read yet.
 pub(in crate::repo) fn add_unread(transaction: &Transaction<'_>, pack: &PackRef, client: &ClientId) -> Result<()> {
     let values = params![&pack.id.0[..], pack.size.cast_signed(), pack.toc_len, &client.0[..]];
     let sql = "INSERT OR IGNORE INTO unread(pack, size, toc_len, client) VALUES(?, ?, ?, ?)";
     transaction.execute(sql, values).map(drop).map_err(failed)
 }
 
-/// Packs that could not be read, and who lists them.
-pub(in crate::repo) fn unread(connection: &Connection) -> Result<Vec<(PackRef, ClientId)>> {
-    let mut statement = connection.prepare_cached("SELECT pack, size, toc_len, client FROM unread").map_err(failed)?;
-    let rows = statement.query_map([], |row| {
-        let client: Vec<u8> = row.get(3)?;
-        Ok((pack_ref(row)?, ClientId::from_slice(&client).unwrap_or(ClientId([0; 16]))))
-    });
+/// Listed packs whose tables of contents are not in the index, and who lists them; with `uncovered` those only that no
+/// whole set of shards covers.
+pub(in crate::repo) fn unread(connection: &Connection, uncovered: bool) -> Result<Vec<(PackRef, ClientId)>> {
+    let all = "SELECT pack, size, toc_len, client FROM unread";
+    let sql = match uncovered {
+        true => format!("{all} WHERE NOT EXISTS({})", super::shards::COVERED),
+        false => all.to_owned(),
+    };
+    let mut statement = connection.prepare_cached(&sql).map_err(failed)?;
+    let rows = statement.query_map([], listed);
     rows.map_err(failed)?.collect::<Result<_, _>>().map_err(failed)
 }
 
-/// Drops a pack from those that could not be read.
-pub(in crate::repo) fn remove_unread(connection: &Connection, pack: &PackId) -> Result<()> {
-    connection.execute("DELETE FROM unread WHERE pack = ?", [&pack.0[..]]).map(drop).map_err(failed)
+/// The pack, if it is listed and its table of contents is not in the index.
+pub(in crate::repo) fn find_unread(connection: &Connection, pack: &PackId) -> Result<Option<(PackRef, ClientId)>> {
+    let sql = "SELECT pack, size, toc_len, client FROM unread WHERE pack = ?";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    statement.query_row([&pack.0[..]], listed).optional().map_err(failed)
+}
+
+fn listed(row: &Row<'_>) -> rusqlite::Result<(PackRef, ClientId)> {
+    let client: Vec<u8> = row.get(3)?;
+    Ok((pack_ref(row)?, ClientId::from_slice(&client).unwrap_or(ClientId([0; 16]))))
 }
 
 /// A pack in the first three columns.

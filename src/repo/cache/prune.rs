@@ -92,6 +92,7 @@ pub(in crate::repo) fn plan(
         raise_epoch(transaction)?;
     }
     super::shards::drop_gone(transaction)?;
+    transaction.execute("DELETE FROM unread WHERE pack IN (SELECT pack FROM gone)", []).map_err(failed)?;
     transaction.execute_batch("DELETE FROM condemned; UPDATE pack SET condemned = 0 WHERE condemned = 1").map_err(failed)
 }
 

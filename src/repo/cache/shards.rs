@@ -142,6 +142,10 @@ pub(in crate::repo) fn is_covered(
     Ok(packs(connection, &sql, params![set.number])?.iter().all(|pack| but.contains(pack)))
 }
 
+/// Rows for a pack `unread.pack` that a whole set covers.
+pub(super) const COVERED: &str = "SELECT 1 FROM shard_pack p WHERE p.pack = unread.pack
+    AND NOT EXISTS(SELECT 1 FROM shard JOIN gone ON gone.pack = shard.id WHERE shard.no = p.no)";
+
 /// True if the tables of contents of all packs that the set covers are in the cache.
 pub(in crate::repo) fn all_loaded(connection: &Connection, set: i64) -> Result<bool> {
     let sql = "SELECT 1 FROM shard_pack WHERE no = ? AND NOT EXISTS(SELECT 1 FROM pack WHERE id = shard_pack.pack) LIMIT 1";

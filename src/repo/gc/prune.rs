@@ -158,6 +158,7 @@ impl<'a> Prune<'a> {
 
     /// Marks what is needed, as the logs are now.
     fn mark(&mut self) -> Result<View> {
+        self.repository.load_index(self.observer)?;
         let view = self.repository.view()?;
         let progress = Arc::new(Progress::default());
         self.observer.observe(Event::Started(Stage::Marking, &progress));
@@ -189,7 +190,8 @@ impl<'a> Prune<'a> {
     fn candidates(&self, listed: &Listed, _: &View) -> Result<Vec<Candidate>> {
         let (states, unread, gone) = {
             let connection = self.repository.connection();
-            let unread: HashSet<PackId> = cache::index::unread(&connection)?.into_iter().map(|(pack, _)| pack.id).collect();
+            let unread: HashSet<PackId> =
+                cache::index::unread(&connection, false)?.into_iter().map(|(pack, _)| pack.id).collect();
             (cache::index::pack_states(&connection)?, unread, cache::prune::gone(&connection)?)
         };
         // A pack that is missing or cut off is no place to rely on.
@@ -364,7 +366,7 @@ impl<'a> Prune<'a> {
         let needed = states.iter().filter(|state| condemned.contains(&state.pack.id) && is_used(&state.number));
         let mut needed: HashSet<PackId> = needed.map(|state| state.pack.id).collect();
         // Who cannot look into a pack that a record lists must not delete it.
-        let unread = cache::index::unread(&self.repository.connection())?;
+        let unread = cache::index::unread(&self.repository.connection(), false)?;
         needed.extend(unread.into_iter().map(|(pack, _)| pack.id).filter(|id| condemned.contains(id)));
         Ok(needed)
     }

@@ -64,7 +64,7 @@ impl Repository {
         }
         self.follow_prunes()?;
         self.verify_told(told, observer, believing)?;
-        self.index_unread(observer)?;
+        self.index_uncovered(observer)?;
         self.tell_of_clones(observer)?;
         self.remember_heads()
     }
@@ -242,8 +242,6 @@ impl Repository {
             RecordBody::Snapshot { packs, .. } | RecordBody::Claim { packs, .. } => packs.as_slice(),
             _ => &[][..],
         };
-        // What cannot be read now is tried again, at the end of this refresh and of later ones.
-        let unread: Vec<&PackRef> = packs.iter().filter(|pack| self.index_pack(pack, &record.client).is_err()).collect();
         let snapshot = self.snapshot_of(record)?;
         let before = cache::log::head(&self.connection(), &record.client)?.map_or(0, |(_, fence)| fence);
         let fence = match record.body {
@@ -257,7 +255,8 @@ impl Repository {
                 }
                 cache::log::add_snapshot(transaction, snapshot, record.time)?;
             }
-            unread.iter().try_for_each(|pack| cache::index::add_unread(transaction, pack, &record.client))?;
+            // Their tables of contents are read at the end of the refresh, or when one of their chunks is looked for.
+            packs.iter().try_for_each(|pack| note_pack(transaction, pack, &record.client))?;
             apply_body(transaction, record)?;
             if let Some(instance) = super::instance::of(record) {
                 cache::members::add_instance(transaction, &record.client, &instance, record.seq)?;
@@ -284,6 +283,14 @@ impl Repository {
         work(&transaction)?;
         transaction.commit().map_err(failed)
     }
+}
+
+/// Notes that `client` lists a pack, unless a prune has removed it.
+pub(super) fn note_pack(transaction: &Transaction<'_>, pack: &PackRef, client: &ClientId) -> Result<()> {
+    if cache::index::list_pack(transaction, &pack.id, client)? || cache::prune::is_gone(transaction, &pack.id)? {
+        return Ok(());
+    }
+    cache::index::add_unread(transaction, pack, client)
 }
 
 fn session_of(sealed: &SealedSnapshot) -> Result<SessionId> {

@@ -1,10 +1,11 @@
 //! What still counts of records that a client wrote after its revocation: the packs that they list. Somebody else may
 //! have relied on these before knowing of it.
 
+use super::follow::note_pack;
 use super::members::Member;
 use crate::error::Result;
 use crate::format::log::{Head, RecordBody};
-use crate::repo::{Repository, cache};
+use crate::repo::Repository;
 
 impl Repository {
     /// Lists the packs of a record that is void for no other reason than that its client was revoked.
@@ -18,9 +19,6 @@ impl Repository {
             RecordBody::Snapshot { packs, .. } | RecordBody::Claim { packs, .. } => packs,
             _ => return Ok(()),
         };
-        let unread: Vec<_> = packs.iter().filter(|pack| self.index_pack(pack, &member.id).is_err()).collect();
-        self.in_transaction(|transaction| {
-            unread.iter().try_for_each(|pack| cache::index::add_unread(transaction, pack, &member.id))
-        })
+        self.in_transaction(|transaction| packs.iter().try_for_each(|pack| note_pack(transaction, pack, &member.id)))
     }
 }

@@ -3,39 +3,76 @@
 use crate::crypto::derive::object_key;
 use crate::crypto::seal;
 use crate::error::{Error, Result};
-use crate::event::{Event, Observer};
+use crate::event::{Event, Observer, stop_if_asked};
 use crate::format::envelope::HEADER_LEN;
 use crate::format::log::PackRef;
 use crate::format::pack::{FOOTER_LEN, Footer, MAX_PACK, SealEntry, Toc, decode_head};
-use crate::id::ClientId;
+use crate::id::{ClientId, PackId};
 use crate::repo::Repository;
 use crate::repo::cache;
 use crate::store::Key;
+use crossbeam_channel::bounded;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Tables of contents that are read at once.
+const LOADERS: usize = 4;
 
 impl Repository {
-    /// Puts a pack that `client` lists in its log into the index, unless a prune has removed it.
-    pub(super) fn index_pack(&self, pack: &PackRef, client: &ClientId) -> Result<()> {
-        {
-            let connection = self.connection();
-            let known = cache::index::list_pack(&connection, &pack.id, client)?;
-            if known || cache::prune::is_gone(&connection, &pack.id)? {
-                return Ok(());
-            }
-        }
-        let (seals, toc) = self.load_toc(pack)?;
-        cache::index::insert_pack(&mut self.connection(), pack, Some(client), &seals, &toc)
+    /// Puts all packs that the log lists into the index.
+    ///
+    /// # Errors
+    /// `Failed` if the cache cannot be used. A pack that cannot be read is a warning.
+    pub fn load_index(&self, observer: &dyn Observer) -> Result<()> {
+        let unread = cache::index::unread(&self.connection(), false)?;
+        self.index_packs(&unread, observer)
     }
 
-    /// Tries again what could not be read when its record was; by now a prune may be known that removed it.
-    pub(super) fn index_unread(&self, observer: &dyn Observer) -> Result<()> {
-        let unread = cache::index::unread(&self.connection())?;
-        for (pack, client) in unread {
-            match self.index_pack(&pack, &client) {
-                Ok(()) => cache::index::remove_unread(&self.connection(), &pack.id)?,
-                Err(error) => observer.observe(Event::Warning(&format!("pack {} cannot be indexed: {error}", pack.id))),
-            }
+    /// Puts the packs into the index that no shard covers. Those that could not be read before are tried again; by now a
+    /// prune may be known that removed them.
+    pub(super) fn index_uncovered(&self, observer: &dyn Observer) -> Result<()> {
+        let unread = cache::index::unread(&self.connection(), true)?;
+        self.index_packs(&unread, observer)
+    }
+
+    /// Puts the pack into the index, if it is listed and not there yet.
+    pub(in crate::repo) fn index_pack(&self, pack: &PackId) -> Result<()> {
+        let Some((pack, client)) = cache::index::find_unread(&self.connection(), pack)? else { return Ok(()) };
+        let (seals, toc) = self.load_toc(&pack)?;
+        cache::index::insert_pack(&mut self.connection(), &pack, Some(&client), &seals, &toc)
+    }
+
+    fn index_packs(&self, packs: &[(PackRef, ClientId)], observer: &dyn Observer) -> Result<()> {
+        let warn = |pack: &PackRef, error: &Error| {
+            observer.observe(Event::Warning(&format!("pack {} cannot be indexed: {error}", pack.id)));
+        };
+        if packs.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        // A few are read faster than threads are started.
+        let (next, threads) = (AtomicUsize::new(0), (packs.len() / 8).clamp(1, LOADERS));
+        let (loaded, queue) = bounded(threads);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                let (next, loaded) = (&next, loaded.clone());
+                scope.spawn(move || {
+                    while let Some((pack, client)) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        if observer.interrupted() || loaded.send((pack, client, self.load_toc(pack))).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+            drop(loaded);
+            for (pack, client, toc) in queue {
+                match toc {
+                    Ok((seals, toc)) => {
+                        cache::index::insert_pack(&mut self.connection(), pack, Some(client), &seals, &toc)?;
+                    }
+                    Err(error) => warn(pack, &error),
+                }
+            }
+            stop_if_asked(observer)
+        })
     }
 
     /// Reads and opens the table of contents of a pack.

@@ -26,11 +26,13 @@ pub struct CompactOptions {
     pub packs: usize,
     /// Most entries of a shard; fewer if an object cannot hold them.
     pub entries: usize,
+    /// Everything is merged into one set, however little is new.
+    pub everything: bool,
 }
 
 impl Default for CompactOptions {
     fn default() -> Self {
-        Self { packs: 128, entries: 1 << 21 }
+        Self { packs: 128, entries: 1 << 21, everything: false }
     }
 }
 
@@ -87,6 +89,9 @@ impl Repository {
                     report.bytes += written.bytes;
                     report.entries += written.entries;
                     report.packs += written.packs;
+                    if options.everything {
+                        break;
+                    }
                 }
                 Outcome::Unreadable(set) => drop(unreadable.insert(set)),
                 Outcome::Outrun => break,
@@ -102,14 +107,18 @@ impl Repository {
         let sets: Vec<ShardSet> = shards::sets(&connection)?;
         let good: Vec<&ShardSet> = sets.iter().filter(|set| set.is_good() && !unreadable.contains(&set.number)).collect();
         let mut packs = shards::uncovered(&connection, &good)?;
-        if packs.is_empty() || packs.len() < options.packs {
+        let is_due = match options.everything {
+            true => !packs.is_empty() || good.len() > 1,
+            false => !packs.is_empty() && packs.len() >= options.packs,
+        };
+        if !is_due {
             return Ok(None);
         }
         packs.truncate(MAX_PACKS);
         let mut merged: Vec<ShardSet> = Vec::new();
         for set in good.into_iter().rev() {
             let together = packs.len() + usize::try_from(set.live).unwrap_or(usize::MAX);
-            let is_small = set.live <= 2 * packs.len() as u64 || set.live * 2 < set.made_of;
+            let is_small = options.everything || set.live <= 2 * packs.len() as u64 || set.live * 2 < set.made_of;
             if is_small && together <= MAX_PACKS {
                 packs.extend(shards::packs_of(&connection, set.number)?);
                 merged.push(set.clone());
