@@ -55,7 +55,7 @@ fn restored(source: &Bench, target: &Bench, entry: &SnapshotEntry, expected: &Tr
 }
 
 fn healthy(repository: &Repository) {
-    let report = check(repository, &CheckOptions { read_data: true, threads: 2 }, &Silent).unwrap();
+    let report = check(repository, &CheckOptions::of_all_data(2), &Silent).unwrap();
     assert!(!report.is_damaged(), "{:?}", report.findings);
 }
 

@@ -36,7 +36,7 @@ fn fill(bench: &Bench, version: u64) -> Tree {
 /// Fails unless what was committed is there, whole, and nothing else is.
 fn verify(bench: &Bench, store: AnyStore, expected: &[&Tree], place: &str) {
     let repository = bench.open_over(store, place).unwrap_or_else(|error| panic!("{place}: {error}"));
-    let report = check(&repository, &CheckOptions { read_data: true, threads: 1 }, &Silent).unwrap();
+    let report = check(&repository, &CheckOptions::of_all_data(1), &Silent).unwrap();
     assert!(!report.is_damaged(), "{place}: {:?}", report.findings);
     let mut snapshots = repository.snapshots().unwrap();
     snapshots.retain(|entry| !entry.snapshot.incomplete);

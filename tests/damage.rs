@@ -4,13 +4,18 @@ mod support;
 
 use lifeboat::error::ErrorKind;
 use lifeboat::event::Silent;
-use lifeboat::ops::check::{CheckOptions, check};
+use lifeboat::ops::check::{CheckOptions, CheckReport, ReadData};
 use lifeboat::ops::restore::restore;
 use std::path::Path;
 use support::{Bench, contents, noise, tamper};
 
-const READ: CheckOptions = CheckOptions { read_data: true, threads: 2 };
-const QUICK: CheckOptions = CheckOptions { read_data: false, threads: 2 };
+const ALL: ReadData = ReadData { share: 1.0, max_age: None, max_duration: None };
+const READ: CheckOptions = CheckOptions { quick: false, read_data: Some(ALL), threads: 2 };
+const STRUCTURE: CheckOptions = CheckOptions { quick: false, read_data: None, threads: 2 };
+
+fn check(bench: &Bench, options: &CheckOptions) -> CheckReport {
+    lifeboat::ops::check::check(&bench.open(), options, &Silent).unwrap()
+}
 
 fn filled() -> Bench {
     let bench = Bench::new();
@@ -45,7 +50,7 @@ fn damages() -> Vec<(&'static str, Damage)> {
 #[test]
 fn a_healthy_repository_has_no_findings() {
     let bench = filled();
-    let report = check(&bench.open(), &READ, &Silent).unwrap();
+    let report = check(&bench, &READ);
     assert!(report.findings.is_empty(), "{:?}", report.findings);
 }
 
@@ -54,7 +59,7 @@ fn every_damage_to_a_data_pack_is_found_and_the_rest_is_restored() {
     for (name, damage) in damages() {
         let bench = filled();
         damage(&packs(&bench).0);
-        let report = check(&bench.open(), &READ, &Silent).unwrap();
+        let report = check(&bench, &READ);
         assert!(report.is_damaged(), "{name}");
         let restored = bench.restore(&bench.latest(), &bench.path("out"));
         let original = contents(&bench.source());
@@ -76,7 +81,7 @@ fn the_quick_check_sees_what_is_gone_or_cut_off() {
     for (name, damage) in damages().into_iter().filter(|(name, _)| name.contains("no") || name.contains("tail")) {
         let bench = filled();
         damage(&packs(&bench).0);
-        let report = check(&bench.open(), &QUICK, &Silent).unwrap();
+        let report = check(&bench, &STRUCTURE);
         assert!(report.is_damaged() && !report.damaged.is_empty(), "{name}: {:?}", report.findings);
     }
 }
@@ -86,7 +91,7 @@ fn damage_to_a_tree_pack_never_hangs_or_panics() {
     for (name, damage) in damages() {
         let bench = filled();
         damage(&packs(&bench).1);
-        let report = check(&bench.open(), &READ, &Silent).unwrap();
+        let report = check(&bench, &READ);
         assert!(report.is_damaged(), "{name}");
         let outcome = restore(&bench.open(), &bench.latest(), &bench.restore_options(&bench.path("out")), &Silent);
         match outcome {

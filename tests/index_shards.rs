@@ -80,7 +80,7 @@ fn lookups_are_right(bench: &Bench, machine: &str) {
 }
 
 fn whole(bench: &Bench, expected: &[&Tree]) {
-    let report = check(&bench.open(), &CheckOptions { read_data: true, threads: 2 }, &Silent).unwrap();
+    let report = check(&bench.open(), &CheckOptions::of_all_data(2), &Silent).unwrap();
     assert!(!report.is_damaged(), "{:?}", report.findings);
     let snapshots = bench.open().snapshots().unwrap();
     assert_eq!(snapshots.len(), expected.len());

@@ -24,7 +24,7 @@ fn stored(bench: &Bench) -> u64 {
 }
 
 fn healthy(bench: &Bench) {
-    let report = check(&bench.open(), &CheckOptions { read_data: true, threads: 2 }, &Silent).unwrap();
+    let report = check(&bench.open(), &CheckOptions::of_all_data(2), &Silent).unwrap();
     assert!(!report.is_damaged(), "{:?}", report.findings);
 }
 

@@ -38,7 +38,7 @@ fn forget_all_but_last(repository: &Repository) {
 }
 
 fn healthy(bench: &Bench, expected: &[&Tree]) {
-    let report = check(&bench.open(), &CheckOptions { read_data: true, threads: 2 }, &Silent).unwrap();
+    let report = check(&bench.open(), &CheckOptions::of_all_data(2), &Silent).unwrap();
     assert!(!report.is_damaged(), "{:?}", report.findings);
     let snapshots = bench.open().snapshots().unwrap();
     assert_eq!(snapshots.len(), expected.len());

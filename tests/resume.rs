@@ -160,6 +160,6 @@ fn a_checkpoint_can_be_restored_and_gives_way_to_the_finished_snapshot() {
 }
 
 fn healthy(bench: &Bench) {
-    let report = check(&bench.open(), &CheckOptions { read_data: true, threads: 2 }, &Silent).unwrap();
+    let report = check(&bench.open(), &CheckOptions::of_all_data(2), &Silent).unwrap();
     assert!(!report.is_damaged(), "{:?}", report.findings);
 }

@@ -104,7 +104,7 @@ pub(super) enum Verb {
     /// Say how much is stored, and how well
     Stats,
     /// Verify the repository; changes nothing
-    Check(CheckArguments),
+    Check(super::check::CheckArguments),
     /// Take back the space of what no snapshot needs
     Prune(super::prune::PruneArguments),
     /// Copy snapshots into other repositories, sealed with their keys
@@ -408,13 +408,6 @@ pub(super) struct DumpArguments {
     pub(super) snapshot: String,
     #[command(flatten)]
     pub(super) filter: FilterArguments,
-}
-
-#[derive(Args)]
-pub(super) struct CheckArguments {
-    /// Read, open, and hash everything that is stored
-    #[arg(long)]
-    pub(super) read_data: bool,
 }
 
 #[derive(Subcommand)]

@@ -184,6 +184,16 @@ impl Context {
             .with_hint("nothing was made; run the command again"))
     }
 
+    /// Opens the repository to look for damage; it remembers what is in the way of a usual opening.
+    pub(super) fn open_damaged(&self) -> Result<Repository> {
+        if self.globals.accept_rollback {
+            return self.open();
+        }
+        let (location, _) = self.location()?;
+        location.open()?;
+        Repository::open_damaged(&location, &self.access()?, &self.open_options()?, &self.watcher)
+    }
+
     /// Opens the repository.
     pub(super) fn open(&self) -> Result<Repository> {
         self.open_with_access().map(|(repository, _)| repository)

@@ -33,7 +33,7 @@ pub(super) struct PruneArguments {
     grace: Duration,
 }
 
-fn percent(text: &str) -> Result<f64, String> {
+pub(super) fn percent(text: &str) -> Result<f64, String> {
     let number: f64 = text.trim_end_matches('%').parse().map_err(|_| format!("{text:?} is no share; write it like 5%"))?;
     if (0.0..=100.0).contains(&number) { Ok(number / 100.0) } else { Err(format!("{text:?} is not from 0% to 100%")) }
 }

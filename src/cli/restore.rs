@@ -5,6 +5,7 @@ use super::globals::Context;
 use super::{DAMAGED, INCOMPLETE, show, text};
 use crate::error::Result;
 use crate::ops::restore::{Overwrite, RestoreOptions, RestoreReport, restore};
+use crate::repo::Rescued;
 use crate::source::files::RuleOptions;
 
 pub(super) fn run(context: &Context, arguments: &RestoreArguments) -> Result<u8> {
@@ -49,13 +50,25 @@ pub(super) fn run(context: &Context, arguments: &RestoreArguments) -> Result<u8>
 
 fn json(report: &RestoreReport) -> serde_json::Value {
     let failures: Vec<_> = report.failures.iter().map(show::failure_json).collect();
+    let rescued: Vec<_> = report.rescued.packs.iter().map(ToString::to_string).collect();
     serde_json::json!({
         "files": report.files, "unchanged": report.unchanged, "skipped": report.skipped,
         "directories": report.directories, "others": report.others, "deleted": report.deleted,
         "bytes": report.bytes, "bytes_written": report.bytes_written, "verified": report.verified,
         "warnings": report.warnings, "failures": failures, "failure_count": report.failure_count,
-        "damaged": report.damaged, "seconds": report.elapsed.as_secs_f64(),
+        "damaged": report.damaged, "rescued": report.rescued.reads, "rescued_packs": rescued, "seconds": report.elapsed.as_secs_f64(),
     })
+}
+
+/// What was read although it is damaged, in words.
+fn rescued(rescued: &Rescued) -> String {
+    let packs: Vec<_> = rescued.packs.iter().take(10).map(|pack| pack.short()).collect();
+    let more = if rescued.packs.len() > packs.len() { ", …" } else { "" };
+    format!(
+        "{} reads were rescued by parity or another pack; damaged: pack {}{more}; `lifeboat repair` mends them",
+        text::count(rescued.reads),
+        packs.join(", pack ")
+    )
 }
 
 fn summary(context: &Context, report: &RestoreReport, options: &RestoreOptions) {
@@ -92,6 +105,9 @@ fn summary(context: &Context, report: &RestoreReport, options: &RestoreOptions) 
             "{} could not be set; --verbose lists them",
             text::number(report.warnings, "owner, attribute, or flag", "owners, attributes, or flags")
         ));
+    }
+    if report.rescued.reads > 0 {
+        context.say(&rescued(&report.rescued));
     }
     if report.failure_count > 0 {
         let style = text::Style::of(&std::io::stderr());

@@ -92,6 +92,7 @@ pub(super) fn client_name(names: &HashMap<ClientId, String>, client: &ClientId) 
 fn marks(entry: &SnapshotEntry) -> Vec<&'static str> {
     let snapshot = &entry.snapshot;
     let marks = [
+        (entry.damaged_files > 0, "damaged"),
         (entry.is_held(), "held"),
         (!entry.is_kept(), "forgotten"),
         (snapshot.incomplete, "unfinished"),
@@ -104,6 +105,7 @@ fn entry_json(entry: &SnapshotEntry) -> serde_json::Value {
     let mut object = snapshot_json(Some(&entry.id), &entry.snapshot);
     object.insert("client".into(), entry.client.to_string().into());
     object.insert("held".into(), entry.is_held().then_some(&entry.reason).map(String::as_str).into());
+    object.insert("damaged_files".into(), entry.damaged_files.into());
     object.insert("marks".into(), marks(entry).into());
     object.into()
 }

@@ -10,6 +10,7 @@ pub mod index;
 pub mod key;
 pub mod log;
 pub mod pack;
+pub mod parity;
 pub mod repository;
 pub mod snapshot;
 pub mod tree;

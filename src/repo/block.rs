@@ -141,10 +141,28 @@ impl Opener {
         table: &[u8; 32],
         stored: &'a mut [u8],
     ) -> Result<&'a [u8]> {
+        self.unpack(repository, session, row, table, stored)?;
+        Ok(self.raw(row, stored))
+    }
+
+    /// What [`Opener::unpack`] found.
+    pub(super) fn raw<'a>(&'a self, row: &BlockRow, stored: &'a [u8]) -> &'a [u8] {
+        if row.codec == Codec::Raw { &stored[..row.packed_len as usize] } else { &self.unpacker.raw }
+    }
+
+    /// Opens `stored` in place, and decompresses it where it is compressed.
+    pub(super) fn unpack(
+        &mut self,
+        repository: &RepositoryId,
+        session: &[u8; 32],
+        row: &BlockRow,
+        table: &[u8; 32],
+        stored: &mut [u8],
+    ) -> Result<()> {
         row.check()?;
         let key = block_key(session, &context(row, table));
         let padded = open_in_place(&key, &NONCE, &repository.0, stored)?;
-        self.unpacker.unpack(row, padded)
+        self.unpacker.unpack(row, padded).map(drop)
     }
 
     /// As [`Opener::open`], but leaves `stored` as it is.

@@ -14,10 +14,13 @@ mod filter;
 mod gc;
 mod keys;
 mod known;
+mod known_damage;
 mod log;
 mod mirror;
 mod packer;
+mod parity;
 mod reader;
+mod rescue;
 mod roles;
 mod rotate;
 mod sealed;
@@ -33,16 +36,21 @@ pub use chunker::Chunker;
 pub use clients::{ClientInfo, Enrolled, Enrolment};
 pub use copied::CopyMap;
 pub use gc::{Decision, PackDecision, PruneOptions, PruneReport};
-pub use log::{ATTESTED, EVERYBODY, LostRecords, Member, Rollback, SealedEntry, SnapshotEntry, Standing, StoredTime};
+pub use known_damage::Unreadable;
+pub use log::{
+    ATTESTED, EVERYBODY, LostRecords, Member, RecordProblem, RecordsReport, Rollback, SealedEntry, SnapshotEntry, Standing,
+    StoredTime,
+};
 pub use mirror::{MirrorOptions, MirrorReport, mirror, mirror_stores};
 pub use reader::{BlockPlace, Reader};
+pub use rescue::Rescued;
 pub use roles::Act;
 pub use rotate::{RotateOptions, RotateReport, RotatedSlot, SlotFate};
 pub use session::{ChunkWriter, Session, SessionCounts};
 pub use shards::{CompactOptions, CompactReport, Shards};
 pub use slots::{Access, NewSlot, OpenOptions, SlotInfo, default_sizes, generate_identity, recipients_of};
 pub use stat::StatCache;
-pub use verify::{PackProblem, PackReport, PackVerifier};
+pub use verify::{Depth, Lost, PackProblem, PackReport, PackVerifier, Trouble};
 pub use view::{Contents, Nodes};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -55,7 +63,7 @@ use cache::Cache;
 use keys::Keys;
 use rusqlite::Connection;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 /// An opened repository; cheap to clone, usable from many threads.
 #[derive(Clone)]
@@ -73,6 +81,10 @@ struct Inner {
     state: PathBuf,
     /// Tells this machine from others with the same identity.
     instance: InstanceId,
+    mender: parity::Mender,
+    rescued: Mutex<Rescued>,
+    parity: Mutex<Option<u16>>,
+    met: OnceLock<Error>,
 }
 
 impl Repository {
@@ -92,6 +104,28 @@ impl Repository {
         let repository = Self::assemble(store, access, options)?;
         repository.refresh(observer)?;
         Ok(repository)
+    }
+
+    /// Opens a repository to look for damage, or to mend it: what is in the way of bringing the cache up to the log is
+    /// remembered ([`Repository::met`]), and the cache stays as it was.
+    ///
+    /// # Errors
+    /// What keeps the repository from being opened at all: `NoRepository`, `WrongKey`, a damaged `format/1`.
+    pub fn open_damaged(location: &Location, access: &Access, options: &OpenOptions, observer: &dyn Observer) -> Result<Self> {
+        let repository = Self::assemble(location.open()?, access, options)?;
+        match repository.refresh(observer) {
+            Err(error) if matches!(error.kind(), ErrorKind::RolledBack | ErrorKind::Damaged) => {
+                let _ = repository.inner.met.set(error);
+            }
+            other => other?,
+        }
+        Ok(repository)
+    }
+
+    /// What was in the way when the repository was opened to look for damage.
+    #[must_use]
+    pub fn met(&self) -> Option<&Error> {
+        self.inner.met.get()
     }
 
     /// Finds a slot and opens the cache, which may be behind the log.
@@ -126,7 +160,21 @@ impl Repository {
         let keys = Arc::new(Keys::new(bundle));
         let state = options.state_dir.join(format!("{name}.heads"));
         let instance = log::load_instance(&options.state_dir.join(format!("{name}.instance")))?;
-        let inner = Inner { store, format, fingerprint, keys, cache, connection: Mutex::new(connection), state, instance };
+        let connection = Mutex::new(connection);
+        let inner = Inner {
+            store,
+            format,
+            fingerprint,
+            keys,
+            cache,
+            connection,
+            state,
+            instance,
+            mender: parity::Mender::default(),
+            rescued: Mutex::default(),
+            parity: Mutex::default(),
+            met: OnceLock::new(),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 

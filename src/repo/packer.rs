@@ -8,8 +8,10 @@ use crate::format::log::PackRef;
 use crate::format::pack::{BlockEntry, FOOTER_LEN, Footer, SealEntry, Toc, encode_head, padded_pack_len};
 use crate::format::tree::Class;
 use crate::id::PackId;
+use crate::repo::Repository;
 use crate::repo::block::SealedBlock;
 use crate::repo::keys::Keys;
+use crate::repo::parity::ParityWriter;
 use crate::repo::sealed::new_header;
 use crate::store::{AnyStore, Key, Staged};
 use crossbeam_channel::{Receiver, Sender};
@@ -36,17 +38,20 @@ pub(super) struct OpenPack {
     hasher: blake3::Hasher,
     length: u64,
     toc: Toc,
+    parity: Option<(ParityWriter, AnyStore)>,
 }
 
 impl OpenPack {
-    /// Begins a pack whose blocks are sealed in the sessions of `seals`.
-    pub(super) fn start(keys: &Keys, store: &AnyStore, seals: Vec<SealEntry>) -> Result<Self> {
+    /// Begins a pack whose blocks are sealed in the sessions of `seals`, with `parity` in per mille beside it.
+    pub(super) fn start(keys: &Keys, store: &AnyStore, seals: Vec<SealEntry>, parity: u16) -> Result<Self> {
         let header = new_header(keys, ObjectKind::Pack)?;
         let key = object_key(keys.index_key(header.generation)?, &keys.repository, &header.encode());
         let head = encode_head(&header, &seals);
         let first_block = u32::try_from(head.len()).expect("a head is short");
         let toc = Toc { first_block, padding: 0, blocks: Vec::new() };
-        let mut pack = Self { key, seals, staged: store.stage()?, hasher: blake3::Hasher::new(), length: 0, toc };
+        let (staged, hasher) = (store.stage()?, blake3::Hasher::new());
+        let parity = (parity > 0).then(|| (ParityWriter::new(parity), store.clone()));
+        let mut pack = Self { key, seals, staged, hasher, length: 0, toc, parity };
         pack.append(&head)?;
         Ok(pack)
     }
@@ -54,6 +59,9 @@ impl OpenPack {
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.hasher.update(bytes);
         self.length += bytes.len() as u64;
+        if let Some((parity, _)) = &mut self.parity {
+            parity.push(bytes)?;
+        }
         self.staged.write(bytes)
     }
 
@@ -90,6 +98,9 @@ impl OpenPack {
         self.append(&footer.encode())?;
         let id = PackId(*self.hasher.finalize().as_bytes());
         self.staged.finish(&Key::pack(&id))?;
+        if let Some((parity, store)) = self.parity {
+            parity.finish(&store, id, self.length)?;
+        }
         let pack = PackRef { id, size: self.length, toc_len };
         Ok(FinishedPack { pack, seals: self.seals, toc: self.toc })
     }
@@ -116,6 +127,7 @@ pub(super) struct Packer {
     pub(super) keys: Arc<Keys>,
     pub(super) store: AnyStore,
     pub(super) target: u64,
+    pub(super) repository: Repository,
     pub(super) blocks: Receiver<ToPack>,
     pub(super) finished: Sender<Packed>,
     pub(super) buffers: Sender<Vec<u8>>,
@@ -137,7 +149,7 @@ impl Packer {
             let slot = usize::from(seal.class == Class::Meta);
             let mut pack = match open[slot].take() {
                 Some(pack) => pack,
-                None => OpenPack::start(&self.keys, &self.store, vec![(*seal).clone()])?,
+                None => OpenPack::start(&self.keys, &self.store, vec![(*seal).clone()], self.repository.parity()?)?,
             };
             pack.push(BlockEntry { row: block.row, chunks: block.chunks }, &block.bytes)?;
             // A full pool only means that this buffer is freed.

@@ -121,6 +121,11 @@ impl Reader {
         Ok(self.pack(&mut self.state.borrow_mut(), place.pack)?.id)
     }
 
+    /// Numbers of the packs that hold a chunk.
+    pub(super) fn places(&self, id: &ChunkId) -> Result<Vec<u32>> {
+        Ok(self.index.places(&id.prefix())?.into_iter().map(|place| place.pack).collect())
+    }
+
     fn pack(&self, state: &mut State, number: u32) -> Result<Arc<StoredPack>> {
         if let Some((_, pack)) = state.packs.iter().find(|(known, _)| *known == number) {
             return Ok(pack.clone());
@@ -160,13 +165,24 @@ impl Reader {
         let seal = seal.ok_or_else(|| inside(Error::damaged("the index names a seal that its pack does not have")))?;
         let session = self.repository.keys().open_session(seal).map_err(inside)?;
         stored.resize(block.row.stored_len() as usize, 0);
-        self.repository.store().read_at(&key, block.offset, stored).map_err(|error| match error.kind() {
+        let repository = &self.repository.format().id;
+        let read = self.repository.store().read_at(&key, block.offset, stored).map_err(|error| match error.kind() {
             // The log names the pack, so its absence is a loss, not a wrong name.
             ErrorKind::Missing => error.as_kind(ErrorKind::Damaged),
             _ => error,
-        })?;
-        let repository = &self.repository.format().id;
-        opener.open(repository, &session, &block.row, &block.table, stored).map_err(inside)
+        });
+        let mut unpack = |stored: &mut Vec<u8>| opener.unpack(repository, &session, &block.row, &block.table, stored);
+        if let Err(error) = read.and_then(|()| unpack(stored).map_err(inside)) {
+            if error.kind() == ErrorKind::Interrupted {
+                return Err(error);
+            }
+            let mended = self.repository.read_mended(&pack.id, pack.size, block.offset, stored);
+            if mended.and_then(|()| unpack(stored)).is_err() {
+                return Err(error);
+            }
+            self.repository.note_rescue(&pack.id);
+        }
+        Ok(opener.raw(&block.row, stored))
     }
 
     /// Fails unless `bytes` are the chunk named `id`.
@@ -186,6 +202,40 @@ impl Reader {
     /// `Damaged` if it is lost or changed.
     pub fn chunk(&self, kind: ChunkType, id: &ChunkId) -> Result<Vec<u8>> {
         let (place, start, len) = self.locate(id)?;
+        match self.chunk_at(kind, id, (place, start, len)) {
+            Err(error) => self.chunk_elsewhere(kind, id, place, error),
+            whole => whole,
+        }
+    }
+
+    /// The bytes of a chunk that could not be read at `failed`, from any other pack that holds it. The report of the work
+    /// that is going on tells of it.
+    ///
+    /// # Errors
+    /// `error`, if there is no other place, or no better one.
+    pub fn chunk_elsewhere(&self, kind: ChunkType, id: &ChunkId, failed: BlockPlace, error: Error) -> Result<Vec<u8>> {
+        if error.kind() == ErrorKind::Interrupted {
+            return Err(error);
+        }
+        for Place { pack, block, start, len } in self.index.places(&id.prefix())? {
+            if pack == failed.pack {
+                continue;
+            }
+            match self.chunk_at(kind, id, (BlockPlace { pack, block }, start, len)) {
+                Err(other) if other.kind() == ErrorKind::Interrupted => return Err(other),
+                Err(_) => {}
+                Ok(bytes) => {
+                    let damaged = self.pack(&mut self.state.borrow_mut(), failed.pack)?.id;
+                    self.repository.note_rescue(&damaged);
+                    return Ok(bytes);
+                }
+            }
+        }
+        Err(error)
+    }
+
+    fn chunk_at(&self, kind: ChunkType, id: &ChunkId, at: (BlockPlace, u32, u32)) -> Result<Vec<u8>> {
+        let (place, start, len) = at;
         let block = self.kept_block(place)?;
         let bytes = block.get(start as usize..start as usize + len as usize);
         let bytes =

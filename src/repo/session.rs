@@ -158,6 +158,7 @@ impl Session {
             keys: shared.keys.clone(),
             store: repository.store().clone(),
             target: u64::from(format.pack_target),
+            repository: repository.clone(),
             blocks: block_queue,
             finished,
             buffers,

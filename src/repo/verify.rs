@@ -2,21 +2,72 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::log::PackRef;
-use crate::format::pack::MAX_PACK;
-use crate::format::tree::ChunkType;
+use crate::format::pack::{BlockEntry, MAX_PACK, SealEntry, Toc};
 use crate::id::{ChunkPrefix, PackId};
 use crate::repo::block::{Opener, table_digest};
-use crate::repo::{Reader, Repository, cache};
+use crate::repo::cache::{IndexReader, Place};
+use crate::repo::{Repository, cache};
 use crate::store::Key;
-use std::collections::HashSet;
+
+/// Bytes that are read at a time where no block begins.
+const STEP: usize = 1 << 20;
+/// Block bytes that are read in one call; a longer block is read alone.
+const RUN: u64 = 4 << 20;
+
+/// How deep to look into a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Depth {
+    /// That it is there, with the length that it should have.
+    Exists,
+    /// Its table of contents too, and what the local index says of it.
+    Contents,
+    /// Every byte, block, and chunk.
+    Data,
+}
+
+/// What cannot be read because of a problem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lost {
+    /// Nothing: it is no data, or parity has it.
+    Nothing,
+    /// All chunks of the pack.
+    Everything,
+    /// Chunks, by their prefixes.
+    Chunks(Vec<ChunkPrefix>),
+}
+
+/// What kind of problem it is, and so what mends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// Bytes are lost or changed, and nothing at hand gives them back.
+    Damage,
+    /// The store failed to give the bytes; they may be whole.
+    Unreadable,
+    /// Bytes are lost or changed, and parity gives them back.
+    Mendable,
+    /// The parity beside the pack is damaged; the pack is not.
+    Parity,
+    /// Only this machine's index is wrong.
+    Index,
+}
 
 /// Something wrong with a pack.
 #[derive(Debug)]
 pub struct PackProblem {
     /// What is wrong.
     pub error: Error,
-    /// Prefixes of the chunks that cannot be read because of it.
-    pub lost: Vec<ChunkPrefix>,
+    /// What is to be done about it.
+    pub trouble: Trouble,
+    /// What cannot be read because of it.
+    pub lost: Lost,
+}
+
+impl PackProblem {
+    /// True if data is lost, unless parity has it.
+    #[must_use]
+    pub fn concerns_data(&self) -> bool {
+        matches!(self.trouble, Trouble::Damage | Trouble::Unreadable)
+    }
 }
 
 /// What was seen of one pack.
@@ -26,8 +77,6 @@ pub struct PackReport {
     pub problems: Vec<PackProblem>,
     /// Bytes read from the store.
     pub bytes_read: u64,
-    /// Chunks verified.
-    pub chunks: u64,
 }
 
 /// Verifies packs; each thread has one of its own.
@@ -35,16 +84,25 @@ pub struct PackVerifier {
     repository: Repository,
     opener: Opener,
     bytes: Vec<u8>,
+    hasher: blake3::Hasher,
+    index: IndexReader,
 }
 
 impl Repository {
-    /// All packs of the index.
+    /// All packs of the index, and those that records list and that could not be read.
     ///
     /// # Errors
     /// `Failed` if the cache cannot be read.
     pub fn packs(&self) -> Result<Vec<PackRef>> {
         let reader = cache::IndexReader::new(self.cache().connect()?)?;
-        Ok(reader.packs()?.into_iter().map(|(_, pack)| pack).collect())
+        let mut packs: Vec<PackRef> = reader.packs()?.into_iter().map(|(_, pack)| pack).collect();
+        let connection = self.connection();
+        for (pack, _) in cache::index::unread(&connection, false)? {
+            if !cache::prune::is_gone(&connection, &pack.id)? {
+                packs.push(pack);
+            }
+        }
+        Ok(packs)
     }
 
     /// Chunks in the index.
@@ -73,7 +131,9 @@ impl Repository {
     /// # Errors
     /// `Failed`.
     pub fn verifier(&self) -> Result<PackVerifier> {
-        Ok(PackVerifier { repository: self.clone(), opener: Opener::new()?, bytes: Vec::new() })
+        let (opener, hasher) = (Opener::new()?, blake3::Hasher::new());
+        let index = IndexReader::new(self.cache().connect()?)?;
+        Ok(PackVerifier { repository: self.clone(), opener, bytes: Vec::new(), hasher, index })
     }
 
     /// Throws the local cache away; the next opening rebuilds it.
@@ -85,93 +145,218 @@ impl Repository {
     }
 }
 
+/// Whether an error speaks of the bytes, or of what kept them from being looked at.
+fn is_finding(error: &Error) -> bool {
+    !matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::InUse | ErrorKind::Full)
+}
+
 impl PackVerifier {
-    /// Verifies the table of contents of a pack and, with `data`, its name and all its blocks and chunks.
-    pub fn verify(&mut self, pack: &PackRef, data: bool) -> PackReport {
+    /// Verifies a pack as deep as said; `listed` is its length if a listing of the store had it.
+    ///
+    /// # Errors
+    /// Only what kept the pack from being looked at.
+    pub fn verify(&mut self, pack: &PackRef, listed: Option<u64>, depth: Depth) -> Result<PackReport> {
         let mut report = PackReport::default();
-        if let Err(error) = self.verify_into(pack, data, &mut report) {
-            let lost = self.chunks_of(pack);
-            report.problems.push(PackProblem { error, lost });
+        match self.look(pack, listed, depth, &mut report) {
+            Err(error) if is_finding(&error) => damaged(&mut report, error, Lost::Everything),
+            other => other?,
         }
-        report
+        if report.problems.iter().any(PackProblem::concerns_data) {
+            self.look_at_parity(pack, &mut report)?;
+        }
+        if depth == Depth::Data && self.repository.parity()? > 0 {
+            self.verify_parity(pack, &mut report)?;
+        }
+        Ok(report)
     }
 
-    /// What the cache knows to be in a pack that cannot be read.
-    fn chunks_of(&self, pack: &PackRef) -> Vec<ChunkPrefix> {
-        let connection = self.repository.connection();
-        let sql = "SELECT id FROM chunk WHERE pack = (SELECT no FROM pack WHERE id = ?)";
-        let Ok(mut statement) = connection.prepare_cached(sql) else { return Vec::new() };
-        let rows = statement.query_map([&pack.id.0[..]], |row| row.get::<_, Vec<u8>>(0));
-        let rows = rows.map(|rows| rows.filter_map(|row| row.ok()?.try_into().ok()).collect());
-        rows.unwrap_or_default()
-    }
-
-    fn verify_into(&mut self, pack: &PackRef, data: bool, report: &mut PackReport) -> Result<()> {
+    fn look(&mut self, pack: &PackRef, listed: Option<u64>, depth: Depth, report: &mut PackReport) -> Result<()> {
         let key = Key::pack(&pack.id);
-        let size = self.repository.store().size(&key)?;
+        // A listing may lag behind, so only what it shows as it should be is believed.
+        let size = match listed.filter(|size| *size == pack.size) {
+            Some(size) => Some(size),
+            None => self.repository.store().size(&key)?,
+        };
         let size = size.ok_or_else(|| Error::damaged(format!("read the pack {}: it is gone", pack.id)))?;
-        if size != pack.size || size > MAX_PACK {
-            return Err(Error::damaged(format!("read the pack {}: {size} bytes instead of {}", pack.id, pack.size)));
+        if size > MAX_PACK {
+            return Err(Error::damaged(format!("read the pack {}: {size} bytes are more than a pack can have", pack.id)));
         }
-        let (seals, toc) = self.repository.load_toc(pack).map_err(|error| match error.kind() {
-            ErrorKind::Failed => error,
-            _ => error.as_kind(ErrorKind::Damaged),
-        })?;
-        report.bytes_read += u64::from(pack.toc_len);
-        if !data {
+        if size < pack.size || (size != pack.size && depth == Depth::Exists) {
+            let message = format!("read the pack {}: {size} bytes instead of {}", pack.id, pack.size);
+            if depth == Depth::Exists {
+                return Err(Error::damaged(message));
+            }
+            damaged(report, Error::damaged(message), Lost::Nothing);
+        } else if size > pack.size {
+            let message = format!("read the pack {}: something was added behind its end", pack.id);
+            damaged(report, Error::damaged(message), Lost::Nothing);
+        }
+        if depth == Depth::Exists {
             return Ok(());
         }
-        self.bytes.resize(usize::try_from(size).expect("at most 256 MiB"), 0);
-        self.repository.store().read_at(&key, 0, &mut self.bytes)?;
-        report.bytes_read += size;
-        if *blake3::hash(&self.bytes).as_bytes() != pack.id.0 {
-            let error = Error::damaged(format!("read the pack {}: its bytes are not what its name says", pack.id));
-            report.problems.push(PackProblem { error, lost: Vec::new() });
-        }
-        let mut offset = toc.first_block as usize;
-        for (position, block) in toc.blocks.iter().enumerate() {
-            let stored = &mut self.bytes[offset..offset + block.row.stored_len() as usize];
-            offset += block.row.stored_len() as usize;
-            let keys = self.repository.keys();
-            let opened = keys.open_session(&seals[usize::from(block.row.seal)]).and_then(|session| {
-                self.opener.open(&keys.repository, &session, &block.row, &table_digest(&block.chunks), stored)
-            });
-            let raw = match opened {
-                Ok(raw) => raw,
-                Err(error) => {
-                    let error = error.while_doing(format!("block {position} of the pack {}", pack.id));
-                    let lost = block.chunks.iter().map(|chunk| chunk.prefix).collect();
-                    report.problems.push(PackProblem { error, lost });
-                    continue;
-                }
-            };
-            let mut rest = raw;
-            for chunk in &block.chunks {
-                let (bytes, after) = rest.split_at(chunk.len as usize);
-                rest = after;
-                report.chunks += 1;
-                if keys.name(block.row.kind, bytes)?.prefix() != chunk.prefix {
-                    let error =
-                        Error::damaged(format!("a chunk of block {position} of the pack {} is not what it says", pack.id));
-                    report.problems.push(PackProblem { error, lost: vec![chunk.prefix] });
-                }
+        let toc = self.repository.load_stored_toc(pack);
+        report.bytes_read += u64::from(pack.toc_len);
+        // The index may know what was in it when the table of contents is lost.
+        let (seals, toc) = match toc {
+            Err(error) if is_finding(&error) => {
+                let Ok(mended) = self.repository.load_toc(pack) else { return Err(error) };
+                self.repository.take_rescued();
+                damaged(report, error, Lost::Nothing);
+                mended
             }
+            other => other?,
+        };
+        if !self.index_has(&pack.id, &toc)? {
+            let message = format!("compare the index with the pack {}: this machine's index differs", pack.id);
+            let (error, lost) = (Error::failed(message), Lost::Nothing);
+            report.problems.push(PackProblem { error, trouble: Trouble::Index, lost });
+        }
+        if depth == Depth::Data { self.read_all(pack, &seals, &toc, report) } else { Ok(()) }
+    }
+
+    /// True if every chunk of the table of contents is in this machine's index.
+    fn index_has(&self, pack: &PackId, toc: &Toc) -> Result<bool> {
+        let Some(number) = self.index.number(pack)? else { return Ok(false) };
+        for (block, position) in toc.blocks.iter().zip(0..) {
+            let mut start = 0;
+            for chunk in &block.chunks {
+                if !self.index.has(&chunk.prefix, &Place { pack: number, block: position, start, len: chunk.len })? {
+                    return Ok(false);
+                }
+                start += chunk.len;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads the pack once from end to end, and everything in it.
+    fn read_all(&mut self, pack: &PackRef, seals: &[SealEntry], toc: &Toc, report: &mut PackReport) -> Result<()> {
+        self.hasher.reset();
+        let mut at = 0;
+        self.pass(pack, &mut at, u64::from(toc.first_block), report)?;
+        let mut rest = toc.blocks.iter().enumerate().peekable();
+        while rest.peek().is_some() {
+            let (from, mut length, mut run) = (at, 0, Vec::new());
+            while let Some((position, block)) =
+                rest.next_if(|(_, block)| length == 0 || length + u64::from(block.row.stored_len()) <= RUN)
+            {
+                length += u64::from(block.row.stored_len());
+                run.push((position, block));
+            }
+            let mut bytes = std::mem::take(&mut self.bytes);
+            bytes.resize(usize::try_from(length).expect("a block is at most 16 MiB"), 0);
+            let read = self.repository.store().read_at(&Key::pack(&pack.id), from, &mut bytes);
+            at = from + length;
+            match read {
+                Ok(()) => {
+                    report.bytes_read += length;
+                    self.hasher.update(&bytes);
+                    self.blocks(pack, seals, (&run, &mut bytes), report);
+                }
+                Err(error) if is_finding(&error) => {
+                    let lost = run.iter().flat_map(|(_, block)| block.chunks.iter().map(|chunk| chunk.prefix)).collect();
+                    damaged(report, error, Lost::Chunks(lost));
+                }
+                Err(error) => return Err(error),
+            }
+            self.bytes = bytes;
+        }
+        self.pass(pack, &mut at, pack.size, report)?;
+        if *self.hasher.finalize().as_bytes() != pack.id.0 && report.problems.is_empty() {
+            let error = Error::damaged(format!("read the pack {}: its bytes are not what its name says", pack.id));
+            damaged(report, error, Lost::Nothing);
         }
         Ok(())
     }
-}
 
-impl Reader {
-    /// True if the index knows the chunk and `lost` does not name it.
-    ///
-    /// # Errors
-    /// `Failed` if the cache cannot be read.
-    pub fn is_readable(&self, kind: ChunkType, id: &crate::id::ChunkId, lost: &HashSet<ChunkPrefix>) -> Result<bool> {
-        debug_assert!(kind != ChunkType::Snapshot, "snapshots are in the log");
-        match self.locate(id) {
-            Ok(_) => Ok(!lost.contains(&id.prefix())),
-            Err(error) if error.kind() == ErrorKind::Damaged => Ok(false),
-            Err(error) => Err(error),
+    /// Reads what is no block.
+    fn pass(&mut self, pack: &PackRef, at: &mut u64, until: u64, report: &mut PackReport) -> Result<()> {
+        while *at < until {
+            self.bytes.resize(usize::try_from(until - *at).unwrap_or(usize::MAX).min(STEP), 0);
+            let read = self.repository.store().read_at(&Key::pack(&pack.id), *at, &mut self.bytes);
+            *at += self.bytes.len() as u64;
+            match read {
+                Ok(()) => drop(self.hasher.update(&self.bytes)),
+                Err(error) if is_finding(&error) => damaged(report, error, Lost::Nothing),
+                Err(error) => return Err(error),
+            }
+            report.bytes_read += self.bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn blocks(
+        &mut self,
+        pack: &PackRef,
+        seals: &[SealEntry],
+        run: (&[(usize, &BlockEntry)], &mut [u8]),
+        report: &mut PackReport,
+    ) {
+        let (blocks, mut bytes) = run;
+        for (position, block) in blocks {
+            let (stored, after) = bytes.split_at_mut(block.row.stored_len() as usize);
+            bytes = after;
+            let keys = self.repository.keys();
+            let seal = seals.get(usize::from(block.row.seal)).ok_or_else(|| Error::damaged("its seal is not there"));
+            let opened = seal.and_then(|seal| keys.open_session(seal)).and_then(|session| {
+                self.opener.open(&keys.repository, &session, &block.row, &table_digest(&block.chunks), stored)
+            });
+            let inside = |error: Error| error.while_doing(format!("block {position} of the pack {}", pack.id));
+            match opened {
+                Err(error) => {
+                    let lost = block.chunks.iter().map(|chunk| chunk.prefix).collect();
+                    damaged(report, inside(error), Lost::Chunks(lost));
+                }
+                Ok(raw) => {
+                    let mut rest = raw;
+                    let mut lost = Vec::new();
+                    for chunk in &block.chunks {
+                        let (bytes, after) = rest.split_at(chunk.len as usize);
+                        rest = after;
+                        if !keys.name(block.row.kind, bytes).is_ok_and(|id| id.prefix() == chunk.prefix) {
+                            lost.push(chunk.prefix);
+                        }
+                    }
+                    if !lost.is_empty() {
+                        let error = Error::damaged(format!("verify it: {} chunks are not what they say", lost.len()));
+                        damaged(report, inside(error), Lost::Chunks(lost));
+                    }
+                }
+            }
         }
     }
+
+    /// If parity gives the whole pack back, nothing of it is lost.
+    fn look_at_parity(&self, pack: &PackRef, report: &mut PackReport) -> Result<()> {
+        match self.repository.hash_mended(&pack.id, pack.size) {
+            Ok(hash) if hash == pack.id.0 => {
+                for problem in report.problems.iter_mut().filter(|problem| problem.concerns_data()) {
+                    (problem.trouble, problem.lost) = (Trouble::Mendable, Lost::Nothing);
+                }
+                Ok(())
+            }
+            Err(error) if !is_finding(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn verify_parity(&self, pack: &PackRef, report: &mut PackReport) -> Result<()> {
+        match self.repository.verify_parity(&pack.id, pack.size) {
+            Err(error) if is_finding(&error) => {
+                report.problems.push(PackProblem { error, trouble: Trouble::Parity, lost: Lost::Nothing });
+                Ok(())
+            }
+            other => other,
+        }
+    }
+}
+
+fn damaged(report: &mut PackReport, error: Error, lost: Lost) {
+    let (error, trouble) = match error.kind() {
+        ErrorKind::Damaged => (error, Trouble::Damage),
+        // A record lists it, so its absence is a loss.
+        ErrorKind::Missing => (error.as_kind(ErrorKind::Damaged), Trouble::Damage),
+        _ => (error, Trouble::Unreadable),
+    };
+    report.problems.push(PackProblem { error, trouble, lost });
 }

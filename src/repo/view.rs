@@ -1,6 +1,6 @@
 //! Trees as a reader sees them: directories, paths, and contents of files.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::{ChunkRef, ChunkType, Content, ListPage, Node, NodeKind, Page, PageRef, decode_page};
 use crate::id::ChunkId;
 use crate::repo::reader::Reader;
@@ -9,23 +9,37 @@ use std::io::Write;
 /// Deepest nesting of pages that is followed.
 const MAX_PAGE_DEPTH: usize = 10;
 
-/// The nodes of one directory in ascending order of their names, one page in memory at a time.
+/// The nodes of one directory in ascending order of their names, one page in memory at a time. A page that is lost is an
+/// error in its place, and the nodes of the other pages follow.
 pub struct Nodes<'a> {
     reader: &'a Reader,
-    pages: Vec<std::vec::IntoIter<PageRef>>,
+    /// The levels above the leaf: depth of the pages, and those that follow.
+    levels: Vec<(u8, std::vec::IntoIter<PageRef>)>,
     leaf: std::vec::IntoIter<Node>,
+    last: Option<Vec<u8>>,
     failed: bool,
 }
 
 impl Nodes<'_> {
-    fn open(&mut self, id: &ChunkId) -> Result<()> {
+    /// Opens a page. Below another page it must be what the reference says, so that no page is met twice, and whoever
+    /// wrote it cannot keep a reader busy forever.
+    fn open(&mut self, id: &ChunkId, first: Option<&[u8]>) -> Result<()> {
+        let wrong = |why: &str| Err(Error::damaged(format!("read the directory page {id}: {why}")));
+        let depth = self.levels.last().map(|(depth, _)| *depth);
         match self.reader.page(id)? {
-            Page::Leaf(nodes) => self.leaf = nodes.into_iter(),
-            Page::Inner { pages, .. } => {
-                if self.pages.len() >= MAX_PAGE_DEPTH {
-                    return Err(Error::damaged(format!("read the directory page {id}: nested too deeply")));
+            Page::Leaf(nodes) => {
+                if depth.is_some_and(|depth| depth != 1)
+                    || first.is_some_and(|first| nodes.first().is_none_or(|node| node.name != first))
+                {
+                    return wrong("it is not what the page above it says");
                 }
-                self.pages.push(pages.into_iter());
+                self.leaf = nodes.into_iter();
+            }
+            Page::Inner { depth: here, pages } => {
+                if depth.is_some_and(|depth| depth != here + 1) || first.is_some_and(|first| pages[0].first != first) {
+                    return wrong("it is not what the page above it says");
+                }
+                self.levels.push((here, pages.into_iter()));
             }
         }
         Ok(())
@@ -34,13 +48,29 @@ impl Nodes<'_> {
     fn advance(&mut self) -> Result<Option<Node>> {
         loop {
             if let Some(node) = self.leaf.next() {
+                if self.last.as_ref().is_some_and(|last| *last >= node.name) {
+                    self.levels.clear();
+                    self.leaf = Vec::new().into_iter();
+                    return Err(Error::damaged("read a directory: its names are not in order"));
+                }
+                self.last = Some(node.name.clone());
                 return Ok(Some(node));
             }
-            let Some(level) = self.pages.last_mut() else { return Ok(None) };
+            let Some((_, level)) = self.levels.last_mut() else { return Ok(None) };
             match level.next() {
-                Some(page) => self.open(&page.id)?,
+                Some(page) if self.last.as_ref().is_some_and(|last| *last >= page.first) => {
+                    self.levels.clear();
+                    return Err(Error::damaged("read a directory: its pages are not in order"));
+                }
+                Some(page) => {
+                    // Also when it cannot be read: what follows must lie behind it.
+                    if let Err(error) = self.open(&page.id, Some(&page.first)) {
+                        self.last = Some(page.first);
+                        return Err(error);
+                    }
+                }
                 None => {
-                    self.pages.pop();
+                    self.levels.pop();
                 }
             }
         }
@@ -55,7 +85,8 @@ impl Iterator for Nodes<'_> {
             return None;
         }
         let next = self.advance();
-        self.failed = next.is_err();
+        // A page that is lost takes its own entries along, and no others.
+        self.failed = next.as_ref().is_err_and(|error| !matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Missing));
         next.transpose()
     }
 }
@@ -118,8 +149,9 @@ impl Reader {
     /// # Errors
     /// `Damaged`.
     pub fn nodes(&self, root: &ChunkId) -> Result<Nodes<'_>> {
-        let mut nodes = Nodes { reader: self, pages: Vec::new(), leaf: Vec::new().into_iter(), failed: false };
-        nodes.open(root)?;
+        let leaf = Vec::new().into_iter();
+        let mut nodes = Nodes { reader: self, levels: Vec::new(), leaf, last: None, failed: false };
+        nodes.open(root, None)?;
         Ok(nodes)
     }
 

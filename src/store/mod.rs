@@ -243,6 +243,32 @@ impl Key {
         Self(format!("index/{id}"))
     }
 
+    /// The parity of one part of a pack.
+    #[must_use]
+    pub fn parity(pack: &PackId, group: u64) -> Self {
+        Self(format!("parity/{pack}.{group}"))
+    }
+
+    /// The second copy of a small object that much depends on.
+    #[must_use]
+    pub fn copy_of(key: &Self) -> Self {
+        Self(format!("copies/{key}"))
+    }
+
+    /// The object that this is the second copy of, if it is one.
+    #[must_use]
+    pub fn original(&self) -> Option<Self> {
+        self.0.strip_prefix("copies/").and_then(|name| Self::new(name).ok())
+    }
+
+    /// The pack and the part of it whose parity this names, if it names one.
+    #[must_use]
+    pub fn parity_of(&self) -> Option<(PackId, u64)> {
+        let (pack, group) = self.0.strip_prefix("parity/")?.split_once('.')?;
+        let found = (PackId::from_hex(pack).ok()?, group.parse().ok()?);
+        (Self::parity(&found.0, found.1) == *self).then_some(found)
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {

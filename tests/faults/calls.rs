@@ -196,7 +196,7 @@ fn a_check_that_meets_a_fault_at_any_call_says_so_or_finds_nothing() {
     for (machine, fault) in [(Machine::Same, FAILS), (Machine::New, FAILS), (Machine::Same, STALE), (Machine::Same, Fault::Gone)]
     {
         every_call(&scene, machine, fault, |memory, faulty, name, what| {
-            let options = CheckOptions { read_data: true, threads: 1 };
+            let options = CheckOptions::of_all_data(1);
             let run = |store: AnyStore| scene.open(store, name).and_then(|repository| check(&repository, &options, &Silent));
             match run(faulty.store.store()) {
                 Err(error) => is_proper(&error, what),

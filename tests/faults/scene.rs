@@ -181,7 +181,7 @@ impl Scene {
         ids.sort_unstable();
         ids.dedup();
         assert_eq!(ids.len(), entries.len(), "{what}: a snapshot was committed twice");
-        let report = check(&repository, &CheckOptions { read_data: true, threads: 1 }, &Silent).unwrap();
+        let report = check(&repository, &CheckOptions::of_all_data(1), &Silent).unwrap();
         assert!(!report.is_damaged(), "{what}: {:?}", report.findings);
         entries.len()
     }

@@ -126,11 +126,11 @@ pub enum RecordBody {
         /// Packs that they cover, ascending.
         packs: Vec<PackId>,
     },
-    /// Content that is known to be gone.
+    /// Content that is known to be gone: nobody should rely on having it there.
     Lost {
         /// Packs, ascending.
         packs: Vec<PackId>,
-        /// Chunks by prefix, ascending.
+        /// The chunks of these packs that are gone, by prefix, ascending; all if there are none here.
         chunks: Vec<ChunkPrefix>,
     },
 }

@@ -183,21 +183,30 @@ fn carry_out(reader: &Reader, job: &Job, tally: &Tally<'_>) {
         job.pieces.iter().for_each(|piece| piece.file.failed.store(true, Ordering::Relaxed));
         return lose(job, tally, &stopped);
     }
+    let mut elsewhere = Vec::new();
     let opened = reader.with_block(job.place, |raw| {
         for piece in &job.pieces {
             let bytes = raw.get(piece.start as usize..piece.start as usize + piece.len as usize);
             let bytes = bytes.ok_or_else(|| Error::damaged("read a block: it is shorter than the index says"));
             match bytes.and_then(|bytes| reader.verify(ChunkType::Data, &piece.id, bytes).map(|()| bytes)) {
                 Ok(bytes) => write_piece(piece, bytes, tally),
-                Err(error) => piece.file.fail(tally, &error),
+                Err(error) => elsewhere.push((piece, error)),
             }
-            piece.file.release(tally);
         }
         Ok(())
     });
     if let Err(error) = opened {
-        lose(job, tally, &error);
+        let again = || Error::new(error.kind(), error.to_string());
+        elsewhere = job.pieces.iter().map(|piece| (piece, again())).collect();
     }
+    for (piece, error) in elsewhere {
+        match reader.chunk_elsewhere(ChunkType::Data, &piece.id, job.place, error) {
+            Ok(bytes) if bytes.len() == piece.len as usize => write_piece(piece, &bytes, tally),
+            Ok(_) => piece.file.fail(tally, &Error::damaged("read a chunk: its length is another one")),
+            Err(error) => piece.file.fail(tally, &error),
+        }
+    }
+    job.pieces.iter().for_each(|piece| piece.file.release(tally));
 }
 
 /// Writes a piece around the holes of its file.

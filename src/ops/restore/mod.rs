@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::event::{Event, Observer, Stage};
 use crate::format::snapshot::Failure;
 use crate::format::tree::NodeKind;
-use crate::repo::{Act, Repository, SnapshotEntry};
+use crate::repo::{Act, Repository, Rescued, SnapshotEntry};
 use crate::source::files::RuleOptions;
 use place::Place;
 use report::Tally;
@@ -93,6 +93,8 @@ pub struct RestoreReport {
     pub failure_count: u64,
     /// True if stored data turned out to be lost or changed.
     pub damaged: bool,
+    /// What is damaged and could be restored all the same, from parity or from another pack.
+    pub rescued: Rescued,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -110,6 +112,7 @@ pub fn restore(
 ) -> Result<RestoreReport> {
     repository.permit(Act::Read)?;
     let began = Instant::now();
+    repository.take_rescued();
     let reader = repository.reader()?;
     let top = reader.resolve(&entry.snapshot.root, &options.subpath)?;
     let marker = format!("{} {}", entry.id, String::from_utf8_lossy(&options.subpath).escape_default());
@@ -145,6 +148,7 @@ pub fn restore(
     if report.failure_count == 0 && !options.dry_run {
         place.finish()?;
     }
+    report.rescued = repository.take_rescued();
     report.elapsed = began.elapsed();
     Ok(report)
 }

@@ -34,6 +34,7 @@ pub(in crate::repo) struct StoredBlock {
 /// What is needed to read a pack.
 pub(in crate::repo) struct StoredPack {
     pub(in crate::repo) id: PackId,
+    pub(in crate::repo) size: u64,
     pub(in crate::repo) seals: Vec<SealEntry>,
     pub(in crate::repo) blocks: Vec<StoredBlock>,
 }
@@ -170,6 +171,7 @@ pub(in crate::repo) fn insert_pack(
             insert.execute(params![&prefix[..], number, block, start, len, nth]).map_err(failed)?;
         }
     }
+    super::damage::resolve(&transaction, &pack.id)?;
     transaction.commit().map_err(failed)
 }
 
@@ -293,6 +295,12 @@ pub(in crate::repo) fn not_attested(connection: &Connection, owner: &ClientId) -
     Ok(ids.into_iter().flatten().collect())
 }
 
+/// The number of a pack.
+pub(in crate::repo) fn number(connection: &Connection, pack: &PackId) -> Result<Option<u32>> {
+    let mut statement = connection.prepare_cached("SELECT no FROM pack WHERE id = ?").map_err(failed)?;
+    statement.query_row([&pack.0[..]], |row| row.get(0)).optional().map_err(failed)
+}
+
 /// Names this cache; one that was made anew has another name, and other numbers for its packs.
 pub(in crate::repo) fn incarnation(connection: &Connection) -> Result<Vec<u8>> {
     connection.query_row("SELECT value FROM meta WHERE key = 'incarnation'", [], |row| row.get(0)).map_err(failed)
@@ -332,7 +340,6 @@ impl IndexReader {
     }
 
     /// All places of a chunk: after a repack, or when two clients stored it at once, there are several.
-    #[expect(dead_code, reason = "readers fall back to it")]
     pub(in crate::repo) fn places(&self, prefix: &ChunkPrefix) -> Result<Vec<Place>> {
         let mut statement =
             self.connection.prepare_cached("SELECT pack, block, start, len FROM chunk WHERE id = ?").map_err(failed)?;
@@ -340,9 +347,11 @@ impl IndexReader {
         rows.collect::<Result<_, _>>().map_err(failed)
     }
 
-    /// A pack that holds the chunk and is not among `barred`.
+    /// A pack that holds the chunk, is not among `barred`, and has not lost it.
     pub(in crate::repo) fn pack_of(&self, prefix: &ChunkPrefix, barred: &HashSet<u32>) -> Result<Option<u32>> {
-        let mut statement = self.connection.prepare_cached("SELECT pack FROM chunk WHERE id = ?").map_err(failed)?;
+        let sql = "SELECT pack FROM chunk c WHERE id = ?
+                   AND NOT EXISTS(SELECT 1 FROM lost WHERE lost.pack = c.pack AND lost.chunk IN (c.id, x''))";
+        let mut statement = self.connection.prepare_cached(sql).map_err(failed)?;
         let mut rows = statement.query([&prefix[..]]).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
             let pack = row.get(0).map_err(failed)?;
@@ -354,11 +363,24 @@ impl IndexReader {
     }
 
     pub(in crate::repo) fn pack(&self, number: u32) -> Result<StoredPack> {
-        let mut statement = self.connection.prepare_cached("SELECT id, seals, blocks FROM pack WHERE no = ?").map_err(failed)?;
-        let row = statement.query_row([number], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
-        let (id, seals, blocks): (Vec<u8>, Vec<u8>, Vec<u8>) = row.map_err(failed)?;
+        let mut statement =
+            self.connection.prepare_cached("SELECT id, seals, blocks, size FROM pack WHERE no = ?").map_err(failed)?;
+        let row = statement.query_row([number], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)));
+        let (id, seals, blocks, size): (Vec<u8>, Vec<u8>, Vec<u8>, i64) = row.map_err(failed)?;
         let id = PackId::from_slice(&id).ok_or_else(|| Error::failed("read the local cache: a pack's row is damaged"))?;
-        Ok(StoredPack { id, seals: decode_seals(&seals)?, blocks: decode_blocks(&blocks)? })
+        Ok(StoredPack { id, size: size.cast_unsigned(), seals: decode_seals(&seals)?, blocks: decode_blocks(&blocks)? })
+    }
+
+    /// True if the chunk is where a table of contents says.
+    pub(in crate::repo) fn has(&self, prefix: &ChunkPrefix, wanted: &Place) -> Result<bool> {
+        let sql = "SELECT pack, block, start, len FROM chunk WHERE id = ? AND pack = ?";
+        let mut statement = self.connection.prepare_cached(sql).map_err(failed)?;
+        let found = statement.query_row(params![&prefix[..], wanted.pack], place).optional().map_err(failed)?;
+        Ok(found.is_some_and(|found| found.len == wanted.len))
+    }
+
+    pub(in crate::repo) fn number(&self, pack: &PackId) -> Result<Option<u32>> {
+        number(&self.connection, pack)
     }
 
     /// Rows of the chunk table.

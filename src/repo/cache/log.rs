@@ -208,6 +208,14 @@ pub(in crate::repo) fn set_slot(
     }
 }
 
+/// The slots that the log names.
+pub(in crate::repo) fn slots(connection: &Connection) -> Result<Vec<SlotId>> {
+    let mut statement = connection.prepare_cached("SELECT id FROM slot ORDER BY id").map_err(failed)?;
+    let rows = statement.query_map([], |row| row.get::<_, Vec<u8>>(0)).map_err(failed)?;
+    let rows = rows.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    Ok(rows.iter().filter_map(|id| SlotId::from_slice(id)).collect())
+}
+
 /// What the log says of a slot: label, recipient, time.
 pub(in crate::repo) fn slot(connection: &Connection, id: &SlotId) -> Result<Option<(String, String, i64)>> {
     let found = connection.query_row("SELECT label, recipient, time FROM slot WHERE id = ?", [&id.0[..]], |row| {

@@ -149,19 +149,21 @@ impl Marks {
         mut each: impl FnMut(u32, u32, u32, u32) -> Result<()>,
     ) -> Result<()> {
         // Both tables lie in the order of ids, so this is one pass over each.
-        let sql = "SELECT u.id, u.client, c.pack, c.block, c.start, c.len FROM used u JOIN cache.chunk c ON c.id = u.id
-                   ORDER BY u.id, u.client, c.pack";
+        let sql = "SELECT u.id, u.client, c.pack, c.block, c.start, c.len,
+                   EXISTS(SELECT 1 FROM cache.lost l WHERE l.pack = c.pack AND l.chunk IN (c.id, x''))
+                   FROM used u JOIN cache.chunk c ON c.id = u.id ORDER BY u.id, u.client, c.pack";
         let mut statement = self.connection.prepare(sql).map_err(failed)?;
         let mut rows = statement.query([]).map_err(failed)?;
         let mut group: Option<(Vec<u8>, u32)> = None;
-        let mut places: Vec<[u32; 4]> = Vec::new();
+        let mut places: Vec<[u32; 5]> = Vec::new();
         let mut done: HashSet<u32> = HashSet::new();
-        let mut settle = |group: &Option<(Vec<u8>, u32)>, places: &mut Vec<[u32; 4]>, done: &mut HashSet<u32>| {
+        let mut settle = |group: &Option<(Vec<u8>, u32)>, places: &mut Vec<[u32; 5]>, done: &mut HashSet<u32>| {
             let Some((_, client)) = group else { return Ok(()) };
-            let good = |place: &&[u32; 4]| !avoided.contains(&place[0]) && trust.trusts(*client, place[0]);
+            let is_lost = |place: &[u32; 5]| place[4] != 0;
+            let good = |place: &&[u32; 5]| !is_lost(place) && !avoided.contains(&place[0]) && trust.trusts(*client, place[0]);
             let chosen = if places.len() > 1 { places.iter().filter(good).max().copied() } else { None };
-            let needed: &[[u32; 4]] = chosen.as_ref().map_or(places.as_slice(), std::slice::from_ref);
-            for [pack, block, start, len] in needed {
+            let needed: &[[u32; 5]] = chosen.as_ref().map_or(places.as_slice(), std::slice::from_ref);
+            for [pack, block, start, len, _] in needed {
                 // Several clients may need the same chunk from the same place.
                 if done.insert(*pack) {
                     each(*pack, *block, *start, *len)?;
@@ -182,7 +184,7 @@ impl Marks {
                 group = Some((id.to_vec(), client));
             }
             let column = |at: usize| row.get::<_, u32>(at).map_err(failed);
-            places.push([column(2)?, column(3)?, column(4)?, column(5)?]);
+            places.push([column(2)?, column(3)?, column(4)?, column(5)?, column(6)?]);
         }
         settle(&group, &mut places, &mut done)
     }

@@ -3,6 +3,7 @@
 //! It holds the index (which chunk is where), what was read of the log, and the stat cache (what each file looked
 //! like when it was last read). It holds no key. Anything wrong with it, damage or another version, throws it away.
 
+pub(super) mod damage;
 pub(super) mod index;
 pub(super) mod log;
 pub(super) mod marks;
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Changes with every change of the tables; another number means another version, and the cache is made anew.
-const VERSION: i32 = 5;
+const VERSION: i32 = 7;
 
 /// `directory` has rowids: its rows are long, and in a table without them each step of a search reads a whole row.
 const SCHEMA: &str = "
@@ -60,6 +61,11 @@ const SCHEMA: &str = "
     CREATE TABLE origin(no INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, snapshot BLOB NOT NULL, epoch INTEGER NOT NULL);
     CREATE TABLE directory(origin INTEGER NOT NULL, path BLOB NOT NULL, part INTEGER NOT NULL, entries BLOB NOT NULL,
                            PRIMARY KEY(origin, path, part));
+    CREATE TABLE told_lost(pack BLOB, chunk BLOB, PRIMARY KEY(pack, chunk)) WITHOUT ROWID;
+    CREATE TABLE lost(pack INTEGER, chunk BLOB, PRIMARY KEY(pack, chunk)) WITHOUT ROWID;
+    CREATE TABLE verified(pack BLOB PRIMARY KEY, time INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE bad(pack BLOB, chunk BLOB, PRIMARY KEY(pack, chunk)) WITHOUT ROWID;
+    CREATE TABLE damaged(snapshot BLOB PRIMARY KEY, files INTEGER NOT NULL) WITHOUT ROWID;
     INSERT INTO meta(key, value) VALUES('incarnation', randomblob(16));
 ";
 

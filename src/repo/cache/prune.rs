@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::format::gc::PruneObject;
 use crate::id::{ObjectHash, PackId};
 use crate::repo::log::Seen;
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use std::collections::HashSet;
 
 /// The newest generation of which a condemn object was read; 0 if there was none.
@@ -28,10 +28,7 @@ pub(in crate::repo) struct PruneRow {
 /// The newest generation.
 pub(in crate::repo) fn newest(connection: &Connection) -> Result<Option<PruneRow>> {
     let sql = "SELECT generation, condemn, plan FROM prune ORDER BY generation DESC LIMIT 1";
-    let found = connection.query_row(sql, [], |row| {
-        let hash = |bytes: Option<Vec<u8>>| bytes.and_then(|bytes| ObjectHash::from_slice(&bytes));
-        Ok(PruneRow { generation: row.get::<_, i64>(0)?.cast_unsigned(), condemn: hash(row.get(1)?), plan: hash(row.get(2)?) })
-    });
+    let found = connection.query_row(sql, [], prune_row);
     found.optional().map_err(failed)
 }
 
@@ -86,6 +83,9 @@ pub(in crate::repo) fn plan(
         transaction
             .execute_batch(
                 "DELETE FROM chunk WHERE pack IN (SELECT no FROM pack WHERE id IN (SELECT pack FROM gone));
+                 DELETE FROM lost WHERE pack IN (SELECT no FROM pack WHERE id IN (SELECT pack FROM gone));
+                 DELETE FROM bad WHERE pack IN (SELECT pack FROM gone);
+                 DELETE FROM verified WHERE pack IN (SELECT pack FROM gone);
                  DELETE FROM pack WHERE id IN (SELECT pack FROM gone);",
             )
             .map_err(failed)?;
@@ -94,6 +94,19 @@ pub(in crate::repo) fn plan(
     super::shards::drop_gone(transaction)?;
     transaction.execute("DELETE FROM unread WHERE pack IN (SELECT pack FROM gone)", []).map_err(failed)?;
     transaction.execute_batch("DELETE FROM condemned; UPDATE pack SET condemned = 0 WHERE condemned = 1").map_err(failed)
+}
+
+/// All generations.
+pub(in crate::repo) fn all(connection: &Connection) -> Result<Vec<PruneRow>> {
+    let mut statement =
+        connection.prepare_cached("SELECT generation, condemn, plan FROM prune ORDER BY generation").map_err(failed)?;
+    let rows = statement.query_map([], prune_row).map_err(failed)?;
+    rows.collect::<Result<_, _>>().map_err(failed)
+}
+
+fn prune_row(row: &Row<'_>) -> rusqlite::Result<PruneRow> {
+    let hash = |bytes: Option<Vec<u8>>| bytes.and_then(|bytes| ObjectHash::from_slice(&bytes));
+    Ok(PruneRow { generation: row.get::<_, i64>(0)?.cast_unsigned(), condemn: hash(row.get(1)?), plan: hash(row.get(2)?) })
 }
 
 /// What each published plan had seen of the logs.

@@ -377,6 +377,7 @@ impl<'a> Prune<'a> {
         if gone.is_empty() {
             return Ok(());
         }
+        self.repository.delete_parity_of(&gone)?;
         let listed = self.list()?;
         let doomed: Vec<(PackId, u64)> =
             listed.iter().filter(|(id, _)| gone.contains(id)).map(|(id, (size, _))| (*id, *size)).collect();

@@ -68,7 +68,7 @@ impl Copier<'_> {
             }
         }
         let repository = self.repository;
-        let mut pack = OpenPack::start(repository.keys(), repository.store(), seals.clone())?;
+        let mut pack = OpenPack::start(repository.keys(), repository.store(), seals.clone(), repository.parity()?)?;
         for Copied { mut entry, seal, bytes } in waiting {
             let position = seals.iter().position(|known| known.commit == seal.commit).expect("all seals were gathered");
             entry.row.seal = u16::try_from(position).expect("there are at most MAX_SEALS");

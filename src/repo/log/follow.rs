@@ -70,7 +70,7 @@ impl Repository {
     }
 
     /// The heads that are remembered outside the cache, and what the cache knows besides.
-    pub(super) fn seen_heads(&self) -> Result<Vec<Head>> {
+    pub(in crate::repo) fn seen_heads(&self) -> Result<Vec<Head>> {
         let mut seen = heads::load(&self.inner.state);
         let known = cache::log::heads(&self.connection())?;
         let newly: Vec<Head> = known.into_iter().filter(|head| !seen.contains(head)).collect();
@@ -331,6 +331,7 @@ fn apply_body(transaction: &Transaction<'_>, record: &Record) -> Result<()> {
         }
         RecordBody::Index { indexes, packs } => cache::shards::add_set(transaction, place, indexes, packs),
         RecordBody::Attest { packs } => packs.iter().try_for_each(|pack| cache::log::add_attested(transaction, pack, &place)),
+        RecordBody::Lost { packs, chunks } => cache::damage::tell_lost(transaction, packs, chunks),
         _ => Ok(()),
     }
 }

@@ -29,6 +29,8 @@ pub struct SnapshotEntry {
     pub standing: Standing,
     /// Why it is held, if it is and somebody said so.
     pub reason: String,
+    /// How many files and directories of it the last check on this machine found damaged.
+    pub damaged_files: u64,
 }
 
 impl SnapshotEntry {
@@ -144,7 +146,9 @@ impl Repository {
             }
         };
         let snapshot = Snapshot::decode(&body)?;
-        Ok(SnapshotEntry { id: cached.id, snapshot, client: cached.client, seq: cached.seq, standing, reason })
+        let damaged_files = cache::damage::damaged(&self.connection(), &cached.id)?;
+        let (id, client, seq) = (cached.id, cached.client, cached.seq);
+        Ok(SnapshotEntry { id, snapshot, client, seq, standing, reason, damaged_files })
     }
 
     /// True if the snapshot is kept.

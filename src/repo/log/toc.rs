@@ -2,7 +2,7 @@
 
 use crate::crypto::derive::object_key;
 use crate::crypto::seal;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer, stop_if_asked};
 use crate::format::envelope::HEADER_LEN;
 use crate::format::log::PackRef;
@@ -75,21 +75,38 @@ impl Repository {
         })
     }
 
-    /// Reads and opens the table of contents of a pack.
+    /// Reads and opens the table of contents of a pack, from parity if need be.
     pub(in crate::repo) fn load_toc(&self, pack: &PackRef) -> Result<(Vec<SealEntry>, Toc)> {
+        self.load_stored_toc(pack).or_else(|error| {
+            if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WrongKey | ErrorKind::Unsupported) {
+                return Err(error);
+            }
+            let mended = |offset, buffer: &mut [u8]| self.read_mended(&pack.id, pack.size, offset, buffer);
+            let toc = self.read_toc(pack, &mended).map_err(|_| error)?;
+            self.note_rescue(&pack.id);
+            Ok(toc)
+        })
+    }
+
+    /// The same, from nowhere but the pack itself.
+    pub(in crate::repo) fn load_stored_toc(&self, pack: &PackRef) -> Result<(Vec<SealEntry>, Toc)> {
         let key = Key::pack(&pack.id);
+        self.read_toc(pack, &|offset, buffer| self.store().read_at(&key, offset, buffer))
+    }
+
+    fn read_toc(&self, pack: &PackRef, read: &dyn Fn(u64, &mut [u8]) -> Result<()>) -> Result<(Vec<SealEntry>, Toc)> {
         let tail_len = u64::from(pack.toc_len) + FOOTER_LEN as u64;
         if pack.size > MAX_PACK || pack.size < tail_len + HEADER_LEN as u64 {
             return Err(Error::damaged(format!("read the pack {}: its listed length cannot be", pack.id)));
         }
         let mut tail = vec![0; usize::try_from(tail_len).expect("at most 64 MiB")];
-        self.store().read_at(&key, pack.size - tail_len, &mut tail)?;
+        read(pack.size - tail_len, &mut tail)?;
         let mut front = vec![0; usize::try_from(pack.size.min(1 << 10)).expect("at most 1 KiB")];
-        self.store().read_at(&key, 0, &mut front)?;
+        read(0, &mut front)?;
         let (header, seals) = match decode_head(&front) {
             Err(_) if pack.size > front.len() as u64 => {
                 front.resize(usize::try_from(pack.size.min(1 << 20)).expect("at most 1 MiB"), 0);
-                self.store().read_at(&key, 0, &mut front)?;
+                read(0, &mut front)?;
                 decode_head(&front)?
             }
             other => other?,

@@ -1,0 +1,87 @@
+//! What a check finds, and what is to be done about it.
+
+use crate::error::{Error, ErrorKind};
+use crate::id::{PackId, SnapshotId};
+use crate::repo::{Member, PackProblem, RecordProblem, Trouble};
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Nothing is lost; something is left over or out of date.
+    Notice,
+    /// Bytes are lost or cannot be trusted.
+    Damage,
+}
+
+/// One thing that is not as it should be.
+#[derive(Debug, Clone)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The object concerned, by its kind and name.
+    pub object: String,
+    /// What is wrong, in words.
+    pub problem: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+/// A snapshot that cannot be restored whole.
+#[derive(Debug, Clone)]
+pub struct DamagedSnapshot {
+    /// Its id.
+    pub id: SnapshotId,
+    /// How many files and directories are lost or damaged.
+    pub count: u64,
+    /// The first hundred of them.
+    pub paths: Vec<Vec<u8>>,
+}
+
+impl Finding {
+    pub(super) fn of_opening(error: &Error) -> Self {
+        let hint = match error.kind() {
+            ErrorKind::RolledBack => "see below which records are concerned",
+            _ => "`lifeboat repair` says what can be mended",
+        };
+        Self { severity: Severity::Damage, object: "repository".into(), problem: error.to_string(), hint: hint.into() }
+    }
+
+    pub(super) fn of_record(problem: RecordProblem) -> Self {
+        let hint = match (problem.harmless, problem.error.kind()) {
+            (true, _) => "nothing needs to be done",
+            (_, ErrorKind::Damaged | ErrorKind::RolledBack) => "`lifeboat repair` says what can be mended",
+            _ => problem.error.hint(),
+        };
+        let hint = hint.to_owned();
+        let severity = if problem.harmless { Severity::Notice } else { Severity::Damage };
+        Self { severity, object: problem.object, problem: problem.error.to_string(), hint }
+    }
+
+    pub(super) fn of_pack(pack: &PackId, problem: &PackProblem) -> Self {
+        let hint = match problem.trouble {
+            Trouble::Damage => {
+                "`lifeboat repair --from OTHER` fetches it from a copy of the repository; without one, `lifeboat repair` marks \
+                 what is lost, and the next backup stores again what is still there"
+            }
+            Trouble::Unreadable => "the store failed to give it; look at the disk or the network, and check again",
+            Trouble::Mendable => "nothing is lost: parity has it; `lifeboat repair --apply` mends the pack",
+            Trouble::Parity => "the pack is whole; `lifeboat repair --apply` makes its parity anew",
+            Trouble::Index => "nothing is lost: `lifeboat cache rebuild` reads this machine's index anew",
+        };
+        let severity = if problem.trouble == Trouble::Index { Severity::Notice } else { Severity::Damage };
+        Self { severity, object: format!("pack {pack}"), problem: problem.error.to_string(), hint: hint.into() }
+    }
+
+    /// Of a client whose identity several machines use at once.
+    pub(super) fn of_clones(member: &Member, machines: u64) -> Self {
+        let problem = format!("{machines} machines use its identity at once");
+        let hint = "give each machine an identity of its own with `lifeboat key enrol`".into();
+        Self { severity: Severity::Notice, object: format!("client {}", member.id), problem, hint }
+    }
+
+    pub(super) fn of_snapshot(damaged: &DamagedSnapshot) -> Self {
+        let problem = format!("{} files or directories cannot be restored", damaged.count);
+        let hint = "`lifeboat restore --salvage` brings back all that is left, with a list of what is missing";
+        Self { severity: Severity::Damage, object: format!("snapshot {}", damaged.id), problem, hint: hint.into() }
+    }
+}

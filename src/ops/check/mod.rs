@@ -1,0 +1,112 @@
+//! `check`: verifies a repository; reports every finding, and changes nothing in the store.
+
+mod finding;
+mod packs;
+mod select;
+mod trees;
+
+pub use finding::{DamagedSnapshot, Finding, Severity};
+pub use select::ReadData;
+
+use crate::error::Result;
+use crate::event::{Event, Observer, Progress, Stage};
+use crate::repo::{Act, Depth, Repository};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How deep to look.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CheckOptions {
+    /// Only the chain of the logs, and that all objects are there with their lengths.
+    pub quick: bool,
+    /// What of the data to read, open, and hash.
+    pub read_data: Option<ReadData>,
+    /// Worker threads; 0 for one per processor.
+    pub threads: usize,
+}
+
+impl CheckOptions {
+    /// Everything is read, with so many threads.
+    #[must_use]
+    pub fn of_all_data(threads: usize) -> Self {
+        Self { quick: false, read_data: Some(ReadData::default()), threads }
+    }
+}
+
+/// What a check found.
+#[derive(Debug, Default)]
+pub struct CheckReport {
+    /// Everything that is wrong, in the order found.
+    pub findings: Vec<Finding>,
+    /// Snapshots that cannot be restored whole.
+    pub damaged: Vec<DamagedSnapshot>,
+    /// Snapshots looked at.
+    pub snapshots: u64,
+    /// Log records and prune objects looked at.
+    pub records: u64,
+    /// Packs looked at.
+    pub packs: u64,
+    /// Packs of which every byte was read.
+    pub packs_read: u64,
+    /// Chunks known.
+    pub chunks: u64,
+    /// Bytes read from the store.
+    pub bytes_read: u64,
+    /// Packs of other clients that this check vouched for in the log.
+    pub attested: u64,
+    /// When the pack that was not read for the longest time was last read whole, nanoseconds since 1970; `None` if some
+    /// never was.
+    pub oldest_read: Option<i64>,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+impl CheckReport {
+    /// True if something is damaged, even if nothing is lost by it yet.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        self.findings.iter().any(|finding| finding.severity == Severity::Damage)
+    }
+}
+
+/// Verifies the logs, the packs, the trees of all snapshots, and as much of the data as `options` say.
+///
+/// # Errors
+/// Only what keeps the check from going on; everything that is wrong with the repository is in the report.
+pub fn check(repository: &Repository, options: &CheckOptions, observer: &dyn Observer) -> Result<CheckReport> {
+    repository.permit(if options.read_data.is_some() { Act::Read } else { Act::List })?;
+    let began = Instant::now();
+    let mut report = CheckReport::default();
+    repository.load_index(observer)?;
+    report.findings.extend(repository.met().map(Finding::of_opening));
+    let progress = Arc::new(Progress::default());
+    observer.observe(Event::Started(Stage::Checking, &progress));
+    let checked = look(repository, options, (&progress, began), observer, &mut report);
+    observer.observe(Event::Finished(Stage::Checking));
+    checked?;
+    report.elapsed = began.elapsed();
+    Ok(report)
+}
+
+fn look(
+    repository: &Repository,
+    options: &CheckOptions,
+    (progress, began): (&Progress, Instant),
+    observer: &dyn Observer,
+    report: &mut CheckReport,
+) -> Result<()> {
+    let records = repository.verify_records(observer)?;
+    report.records = records.looked_at;
+    report.findings.extend(records.problems.into_iter().map(Finding::of_record));
+    report.findings.extend(repository.verify_slots()?.into_iter().map(Finding::of_record));
+    report.findings.extend(repository.cloned()?.iter().map(|(member, machines)| Finding::of_clones(member, *machines)));
+    let depth = if options.quick { Depth::Exists } else { Depth::Contents };
+    let chosen = packs::choose(repository, depth, options, began, report)?;
+    let unreadable = packs::verify(repository, &chosen, (options, progress), observer, report)?;
+    report.chunks = repository.chunk_count()?;
+    if !options.quick {
+        trees::check(repository, unreadable, report, observer)?;
+        repository.note_damaged(report.damaged.iter().map(|damaged| (damaged.id, damaged.count)))?;
+    }
+    Ok(())
+}

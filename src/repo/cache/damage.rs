@@ -1,0 +1,116 @@
+//! What is known to be damaged: what the log says is lost, and what checks on this machine found.
+
+use super::failed;
+use crate::error::Result;
+use crate::id::{ChunkPrefix, PackId, SnapshotId};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use std::collections::HashMap;
+
+/// Takes in what a record says is lost: in `packs`, all chunks, or those of `chunks` if there are any.
+pub(in crate::repo) fn tell_lost(transaction: &Transaction<'_>, packs: &[PackId], chunks: &[ChunkPrefix]) -> Result<()> {
+    let sql = "INSERT OR IGNORE INTO told_lost(pack, chunk) VALUES(?, ?)";
+    let mut insert = transaction.prepare_cached(sql).map_err(failed)?;
+    for pack in packs {
+        if chunks.is_empty() {
+            insert.execute(params![&pack.0[..], &[0u8; 0][..]]).map_err(failed)?;
+        }
+        for chunk in chunks {
+            insert.execute(params![&pack.0[..], &chunk[..]]).map_err(failed)?;
+        }
+        resolve(transaction, pack)?;
+    }
+    // Whoever took something over without looking it up has to look.
+    super::prune::raise_epoch(transaction)
+}
+
+/// Makes what was told of a pack count for its rows in the index. A chunk without a name stands for all of them.
+pub(in crate::repo) fn resolve(connection: &Connection, pack: &PackId) -> Result<()> {
+    let sql = "INSERT OR IGNORE INTO lost(pack, chunk)
+               SELECT p.no, t.chunk FROM told_lost t JOIN pack p ON p.id = t.pack WHERE t.pack = ?";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    statement.execute([&pack.0[..]]).map(drop).map_err(failed)
+}
+
+/// True if the log says already that a chunk of the pack, or without one all of it, is lost.
+#[expect(dead_code, reason = "repair uses it")]
+pub(in crate::repo) fn is_told(connection: &Connection, pack: &PackId, chunk: Option<&ChunkPrefix>) -> Result<bool> {
+    let sql = "SELECT 1 FROM told_lost WHERE pack = ? AND chunk IN (?, x'')";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let chunk = chunk.map_or(&[][..], |chunk| &chunk[..]);
+    statement.exists(params![&pack.0[..], chunk]).map_err(failed)
+}
+
+/// When each pack was last found whole in every byte, nanoseconds since 1970.
+pub(in crate::repo) fn verified(connection: &Connection) -> Result<HashMap<PackId, i64>> {
+    let mut statement = connection.prepare_cached("SELECT pack, time FROM verified").map_err(failed)?;
+    let rows = statement.query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?))).map_err(failed)?;
+    let mut found = HashMap::new();
+    for row in rows {
+        let (pack, time) = row.map_err(failed)?;
+        found.extend(PackId::from_slice(&pack).map(|pack| (pack, time)));
+    }
+    Ok(found)
+}
+
+/// Notes what was found of a pack: `time`, if every byte was read and all of it is whole, and the chunks that cannot be
+/// read; one without a name stands for all of them.
+pub(in crate::repo) fn note_read(
+    connection: &mut Connection,
+    pack: &PackId,
+    time: Option<i64>,
+    bad: &[Option<ChunkPrefix>],
+) -> Result<()> {
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
+    transaction.execute("DELETE FROM bad WHERE pack = ?", [&pack.0[..]]).map_err(failed)?;
+    match time {
+        Some(time) => {
+            let sql = "INSERT OR REPLACE INTO verified(pack, time) VALUES(?, ?)";
+            transaction.execute(sql, params![&pack.0[..], time]).map_err(failed)?;
+        }
+        None => drop(transaction.execute("DELETE FROM verified WHERE pack = ?", [&pack.0[..]]).map_err(failed)?),
+    }
+    {
+        let mut insert = transaction.prepare_cached("INSERT OR IGNORE INTO bad(pack, chunk) VALUES(?, ?)").map_err(failed)?;
+        for chunk in bad {
+            let chunk = chunk.as_ref().map_or(&[][..], |chunk| &chunk[..]);
+            insert.execute(params![&pack.0[..], chunk]).map_err(failed)?;
+        }
+    }
+    transaction.commit().map_err(failed)
+}
+
+/// Forgets that all of a pack was found unreadable.
+pub(in crate::repo) fn forget_whole(connection: &Connection, pack: &PackId) -> Result<()> {
+    connection.execute("DELETE FROM bad WHERE pack = ? AND chunk = x''", [&pack.0[..]]).map(drop).map_err(failed)
+}
+
+/// What earlier checks found unreadable, by pack; without a chunk, all of the pack.
+pub(in crate::repo) fn bad(connection: &Connection) -> Result<Vec<(PackId, Option<ChunkPrefix>)>> {
+    let sql = "SELECT pack, chunk FROM bad WHERE pack IN (SELECT id FROM pack)";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let rows = statement.query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?))).map_err(failed)?;
+    let mut found = Vec::new();
+    for row in rows {
+        let (pack, chunk) = row.map_err(failed)?;
+        found.extend(PackId::from_slice(&pack).map(|pack| (pack, ChunkPrefix::try_from(chunk).ok())));
+    }
+    Ok(found)
+}
+
+/// Notes which snapshots cannot be restored whole, in place of what was noted before.
+pub(in crate::repo) fn set_damaged(connection: &mut Connection, damaged: &[(SnapshotId, u64)]) -> Result<()> {
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
+    transaction.execute("DELETE FROM damaged", []).map_err(failed)?;
+    for (snapshot, files) in damaged {
+        let values = params![&snapshot.0[..], files.cast_signed()];
+        transaction.execute("INSERT OR REPLACE INTO damaged(snapshot, files) VALUES(?, ?)", values).map_err(failed)?;
+    }
+    transaction.commit().map_err(failed)
+}
+
+/// How many files and directories of the snapshot the last check found damaged.
+pub(in crate::repo) fn damaged(connection: &Connection, snapshot: &SnapshotId) -> Result<u64> {
+    let mut statement = connection.prepare_cached("SELECT files FROM damaged WHERE snapshot = ?").map_err(failed)?;
+    let found: Option<i64> = statement.query_row([&snapshot.0[..]], |row| row.get(0)).optional().map_err(failed)?;
+    Ok(found.map_or(0, i64::cast_unsigned))
+}

@@ -1,0 +1,206 @@
+//! Verifying all records of all logs and all prune objects again, for check: not only what is new.
+
+use super::follow::object_hash;
+use super::members::Member;
+use crate::crypto::wrap::recipient_kinds;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Observer, stop_if_asked};
+use crate::format::envelope::ObjectKind;
+use crate::format::log::{Head, MAX_RECORD, Record, RecordBody};
+use crate::id::{ObjectHash, SlotId, SnapshotId};
+use crate::repo::cache::prune::PruneRow;
+use crate::repo::sealed::open_object;
+use crate::repo::{Repository, cache};
+use crate::store::Key;
+use std::collections::HashSet;
+
+/// Longest condemn object or plan.
+const MAX_PRUNE: u64 = 64 << 20;
+/// Longest key slot.
+const MAX_SLOT: u64 = 1 << 20;
+
+/// Something wrong with a small object.
+#[derive(Debug)]
+pub struct RecordProblem {
+    /// The object, by its kind and name.
+    pub object: String,
+    /// What is wrong.
+    pub error: Error,
+    /// True if nothing is lost by it.
+    pub harmless: bool,
+}
+
+/// What was seen of logs and prune objects.
+#[derive(Debug, Default)]
+pub struct RecordsReport {
+    /// Everything that is wrong.
+    pub problems: Vec<RecordProblem>,
+    /// Objects looked at.
+    pub looked_at: u64,
+    /// The snapshots that records name which can be read, those too that were forgotten or pruned.
+    pub snapshots: HashSet<SnapshotId>,
+}
+
+/// The record before the one that is looked at.
+#[derive(Clone, Copy)]
+enum Before {
+    /// It was read, and has this hash; the first record has none before it.
+    Read(Option<ObjectHash>),
+    /// It is gone.
+    Unknown,
+}
+
+/// The snapshot, or the checkpoint of one, that a record names.
+fn snapshot_of(record: &Record) -> Option<SnapshotId> {
+    match &record.body {
+        RecordBody::Snapshot { id, .. } | RecordBody::Claim { checkpoint: Some((id, _)), .. } => Some(*id),
+        _ => None,
+    }
+}
+
+impl RecordsReport {
+    fn add_void(&mut self, key: &Key, error: Error) {
+        let error = error.while_doing("it was void from the beginning and says nothing");
+        self.problems.push(RecordProblem { object: format!("object {key}"), error, harmless: true });
+    }
+
+    fn add(&mut self, key: &Key, error: Error) {
+        self.problems.push(RecordProblem { object: format!("object {key}"), error, harmless: false });
+    }
+}
+
+impl Repository {
+    /// Verifies that every record that was ever read is still there and follows the one before it, and every prune object.
+    ///
+    /// # Errors
+    /// Only what kept them from being looked at.
+    pub fn verify_records(&self, observer: &dyn Observer) -> Result<RecordsReport> {
+        let mut report = RecordsReport::default();
+        for member in self.members()? {
+            self.verify_log(&member, &mut report, observer)?;
+        }
+        self.verify_prunes(&mut report)?;
+        Ok(report)
+    }
+
+    fn verify_log(&self, member: &Member, report: &mut RecordsReport, observer: &dyn Observer) -> Result<()> {
+        let known = cache::log::head(&self.connection(), &member.id)?.map(|(head, _)| head);
+        let remembered = self.seen_heads()?.into_iter().filter(|head| head.client == member.id).max_by_key(|head| head.seq);
+        let Some(last) = known.into_iter().chain(remembered).max_by_key(|head| head.seq) else { return Ok(()) };
+        let mut before = Before::Read(None);
+        // Those that cannot be read or do not fit, since the last one that does: the next one that does says whether they
+        // were so when it was written.
+        let mut doubtful: Vec<(Key, ObjectHash, Error)> = Vec::new();
+        for seq in 0..=last.seq {
+            stop_if_asked(observer)?;
+            report.looked_at += 1;
+            let key = Key::log(&member.id, seq);
+            let bytes = match self.front_of(&key, MAX_RECORD) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
+                Err(error) => {
+                    report.add(&key, error);
+                    before = Before::Unknown;
+                    continue;
+                }
+                Ok(None) => {
+                    report.add(&key, Error::damaged(format!("read record {seq} of the log of {}: it is gone", member.id)));
+                    before = Before::Unknown;
+                    continue;
+                }
+                Ok(Some(bytes)) => bytes,
+            };
+            let hash = object_hash(&bytes);
+            let seen = [known, remembered].into_iter().flatten().find(|head| head.seq == seq);
+            if seen.is_some_and(|Head { hash: seen, .. }| seen != hash) {
+                let message = "verify a log record: it is not the one that was seen before";
+                report.add(&key, Error::new(ErrorKind::RolledBack, message));
+            }
+            let expected = match (doubtful.last(), before) {
+                (Some((_, hash, _)), _) => Some(Some(*hash)),
+                (None, Before::Read(hash)) => Some(hash),
+                (None, Before::Unknown) => None,
+            };
+            match self.open_record(&bytes) {
+                Ok(record) if (record.client, record.seq) == (member.id, seq) => {
+                    report.snapshots.extend(snapshot_of(&record));
+                    let fits = expected.is_none_or(|expected| expected == record.previous);
+                    if !fits && doubtful.is_empty() {
+                        let error = Error::damaged("verify a log record: it does not follow the record before it");
+                        doubtful.push((key, hash, error));
+                        continue;
+                    }
+                    for (key, _, error) in doubtful.drain(..) {
+                        if fits { report.add_void(&key, error) } else { report.add(&key, error) }
+                    }
+                    before = Before::Read(Some(hash));
+                }
+                Ok(_) => doubtful.push((key, hash, Error::damaged("verify a log record: it belongs to another place"))),
+                Err(error) => doubtful.push((key, hash, error)),
+            }
+        }
+        // Whoever saw these as something else says so.
+        doubtful.into_iter().for_each(|(key, _, error)| report.add_void(&key, error));
+        Ok(())
+    }
+
+    fn verify_prunes(&self, report: &mut RecordsReport) -> Result<()> {
+        let known = cache::prune::all(&self.connection())?;
+        for PruneRow { generation, condemn, plan } in known {
+            let objects =
+                [(ObjectKind::Condemn, Key::condemn(generation), condemn), (ObjectKind::Plan, Key::plan(generation), plan)];
+            for (kind, key, hash) in objects {
+                let Some(hash) = hash else { continue };
+                report.looked_at += 1;
+                match self.front_of(&key, MAX_PRUNE) {
+                    Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
+                    Err(error) => report.add(&key, error),
+                    Ok(None) => report.add(&key, Error::damaged(format!("read the object {key}: it is gone"))),
+                    Ok(Some(bytes)) if object_hash(&bytes) != hash => {
+                        report.add(&key, Error::damaged(format!("verify {key}: it is not the one that was seen before")));
+                    }
+                    Ok(Some(bytes)) => {
+                        if let Err(error) = open_object(self.keys(), kind, &bytes) {
+                            report.add_void(&key, error);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn verify_slot(&self, id: &SlotId) -> Result<()> {
+        let wrapped = self.store().get(&Key::slot(id), MAX_SLOT)?;
+        if recipient_kinds(&wrapped).is_empty() {
+            return Err(Error::damaged(format!("read the key slot {id}: it is no age file"))
+                .with_hint("other slots open the repository; remove this one with `lifeboat key remove`, and add it again"));
+        }
+        Ok(())
+    }
+
+    /// Looks at the key slots: those that the log names are there, and what is there can be read as one.
+    ///
+    /// # Errors
+    /// Only what kept them from being looked at.
+    pub fn verify_slots(&self) -> Result<Vec<RecordProblem>> {
+        let mut problems = Vec::new();
+        let mut there = Vec::new();
+        self.store().list("keys", &mut |entry| {
+            there.extend(entry.key.slot_id());
+            Ok(())
+        })?;
+        for id in cache::log::slots(&self.connection())? {
+            if !there.contains(&id) {
+                let error =
+                    Error::damaged(format!("read the key slot {id}: it is gone, and the log does not say that it was removed"));
+                problems.push(RecordProblem { object: format!("object {}", Key::slot(&id)), error, harmless: false });
+            }
+        }
+        for id in there {
+            if let Err(error) = self.verify_slot(&id) {
+                problems.push(RecordProblem { object: format!("object {}", Key::slot(&id)), error, harmless: false });
+            }
+        }
+        Ok(problems)
+    }
+}

@@ -1,0 +1,145 @@
+//! What check looks at, what it remembers, and what a reader does about damage by itself.
+
+mod support;
+
+use lifeboat::event::Silent;
+use lifeboat::ops::backup::backup;
+use lifeboat::ops::check::{CheckOptions, CheckReport, ReadData, Severity, check};
+use std::path::PathBuf;
+use std::time::Duration;
+use support::{Bench, contents, noise, tamper};
+
+fn filled() -> Bench {
+    let bench = Bench::new();
+    for backup in 0..4 {
+        for number in 0..10 {
+            bench.write(&format!("{backup}/{number}"), noise(backup * 100 + number, 30_000));
+        }
+        bench.backup();
+    }
+    bench
+}
+
+fn reading(read_data: ReadData) -> CheckOptions {
+    CheckOptions { quick: false, read_data: Some(read_data), threads: 2 }
+}
+
+fn look(bench: &Bench, options: &CheckOptions) -> CheckReport {
+    check(&bench.open(), options, &Silent).unwrap()
+}
+
+/// The packs, the largest first.
+fn packs(bench: &Bench) -> Vec<PathBuf> {
+    let mut packs = bench.objects("packs");
+    packs.sort_by_key(|path| std::cmp::Reverse(std::fs::metadata(path).unwrap().len()));
+    packs
+}
+
+#[test]
+fn the_quick_check_reads_no_packs_and_finds_what_is_gone_or_shorter() {
+    let bench = filled();
+    let quick = CheckOptions { quick: true, ..CheckOptions::default() };
+    let report = look(&bench, &quick);
+    assert!(report.findings.is_empty() && report.bytes_read == 0, "{:?}", report.findings);
+    assert!(report.records >= 6 && report.packs >= 4);
+    tamper(&packs(&bench)[0], |bytes| bytes.truncate(1000));
+    std::fs::remove_file(&packs(&bench)[1]).unwrap();
+    let findings = look(&bench, &quick).findings;
+    assert_eq!(findings.iter().filter(|finding| finding.severity == Severity::Damage).count(), 2, "{findings:?}");
+    assert!(findings.iter().all(|finding| finding.object.starts_with("pack ") && !finding.hint.is_empty()));
+}
+
+#[test]
+fn shares_come_to_every_pack_and_an_age_leaves_out_what_was_read() {
+    let bench = filled();
+    let quarter = reading(ReadData { share: 0.25, ..ReadData::default() });
+    let first = look(&bench, &quarter);
+    assert!(first.packs_read > 0 && first.packs_read < first.packs && first.oldest_read.is_none());
+    let mut read = first.packs_read;
+    for _ in 0..8 {
+        read += look(&bench, &quarter).packs_read;
+    }
+    let last = look(&bench, &quarter);
+    assert!(read >= last.packs && last.oldest_read.is_some(), "all were read by now");
+    let aged = |hours| reading(ReadData { max_age: Some(Duration::from_hours(hours)), ..ReadData::default() });
+    assert_eq!(look(&bench, &aged(1)).packs_read, 0);
+    assert_eq!(look(&bench, &aged(0)).packs_read, last.packs);
+    let none = reading(ReadData { max_duration: Some(Duration::ZERO), ..ReadData::default() });
+    assert_eq!(look(&bench, &none).packs_read, 0);
+}
+
+#[test]
+fn damaged_snapshots_are_marked_in_lists_until_they_are_whole_again() {
+    let bench = filled();
+    let whole = std::fs::read(&packs(&bench)[0]).unwrap();
+    tamper(&packs(&bench)[0], |bytes| bytes[2000] ^= 1);
+    assert!(bench.open().snapshots().unwrap().iter().all(|entry| entry.damaged_files == 0));
+    let report = look(&bench, &CheckOptions::of_all_data(2));
+    assert!(!report.damaged.is_empty());
+    for damaged in &report.damaged {
+        assert_eq!(damaged.count, damaged.paths.len() as u64);
+    }
+    let marked = bench.open().snapshots().unwrap();
+    let marked = marked.iter().filter(|entry| entry.damaged_files > 0).count();
+    assert_eq!(marked, report.damaged.len());
+    // What was found by reading stays known to a check that does not read.
+    assert_eq!(look(&bench, &CheckOptions::default()).damaged.len(), report.damaged.len());
+    tamper(&packs(&bench)[0], |bytes| *bytes = whole);
+    assert!(look(&bench, &CheckOptions::of_all_data(2)).damaged.is_empty());
+    assert!(bench.open().snapshots().unwrap().iter().all(|entry| entry.damaged_files == 0));
+}
+
+#[test]
+fn every_damaged_pack_is_a_finding_of_its_own() {
+    let bench = filled();
+    let count = packs(&bench).len();
+    for pack in packs(&bench) {
+        tamper(&pack, |bytes| {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+        });
+    }
+    let report = look(&bench, &CheckOptions::of_all_data(2));
+    let named: std::collections::BTreeSet<_> = report.findings.iter().map(|finding| finding.object.clone()).collect();
+    assert_eq!(named.iter().filter(|object| object.starts_with("pack ")).count(), count);
+}
+
+#[test]
+fn a_record_that_was_damaged_long_ago_is_found_although_later_ones_follow() {
+    let bench = filled();
+    let records = bench.objects("log");
+    tamper(&records[2], |bytes| bytes[200] ^= 1);
+    std::fs::remove_file(&records[3]).unwrap();
+    let report = look(&bench, &CheckOptions::default());
+    let damaged = report.findings.iter().filter(|finding| finding.object.starts_with("object log/"));
+    assert!(damaged.count() >= 1, "{:?}", report.findings);
+    assert!(report.is_damaged());
+}
+
+#[test]
+fn a_chunk_that_lies_in_two_packs_is_read_from_the_one_that_is_whole() {
+    let bench = Bench::new();
+    for number in 0..20 {
+        bench.write(&format!("{}/{number}", number % 3), noise(number, 40_000));
+    }
+    // Each machine stores all of it, because neither knows of the other's.
+    let store = || bench.location().open().unwrap();
+    let (one, two) = (bench.open_over(store(), "one").unwrap(), bench.open_over(store(), "two").unwrap());
+    backup(&one, bench.backup_options(), &Silent).unwrap();
+    let first = packs(&bench);
+    backup(&two, bench.backup_options(), &Silent).unwrap();
+    assert_eq!(bench.objects("packs").len(), first.len() * 2);
+    bench.open();
+    // Not the pack of the trees: the directories above the source may have changed meanwhile, and so lie in one pack only.
+    std::fs::remove_file(&first[0]).unwrap();
+    let report = look(&bench, &CheckOptions::of_all_data(2));
+    assert!(report.is_damaged());
+    assert!(report.damaged.is_empty(), "{:?}", report.damaged);
+    for entry in bench.open().snapshots().unwrap() {
+        let target = bench.path(&entry.id.to_string());
+        let restored = bench.restore(&entry, &target);
+        assert_eq!(restored.failure_count, 0);
+        assert!(restored.rescued.reads > 0 && restored.rescued.packs.len() == 1);
+        assert_eq!(contents(&target), contents(&bench.source()));
+    }
+}
