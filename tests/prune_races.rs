@@ -232,3 +232,33 @@ fn backups_go_on_while_prunes_run() {
     prune(&repository, &options(), &Silent).unwrap();
     healthy(&bench, &[trees.last().unwrap()]);
 }
+
+/// A reader that stops in the midst of a refresh, and goes on when a forget, an unforget, and a prune lie behind it, must not
+/// take the snapshot for pruned because it has read of the plan and not yet of the unforget.
+#[test]
+fn a_plan_is_judged_by_only_when_all_that_it_saw_was_read() {
+    let bench = Bench::new();
+    let first = fill(&bench, 1);
+    bench.backup();
+    let second = fill(&bench, 2);
+    bench.backup();
+    let record = bench.open().snapshots().unwrap()[0].record();
+    // At each look at the logs' ends, one after the other.
+    for call in 0..40 {
+        let (done, other) = (AtomicBool::new(false), bench.open_over(local(&bench), "other").unwrap());
+        let store = Interposed::new(local(&bench), move |number, _, _| {
+            if number == call && !done.swap(true, Ordering::SeqCst) {
+                other.forget(&[record]).unwrap();
+                other.unforget(&[record]).unwrap();
+                prune(&other, &options(), &Silent).unwrap();
+            }
+            Fate::Pass
+        });
+        let machine = format!("reader-{call}");
+        let reader = bench.open_over(store.store(), &machine).unwrap();
+        reader.snapshots().unwrap();
+        let seen = bench.open_over(local(&bench), &machine).unwrap().snapshots().unwrap();
+        assert_eq!(seen.len(), 2, "call {call}");
+    }
+    healthy(&bench, &[&first, &second]);
+}

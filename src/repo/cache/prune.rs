@@ -116,6 +116,15 @@ pub(in crate::repo) fn plans(connection: &Connection) -> Result<Vec<Seen>> {
     rows.map(|row| row.map(|bytes| seen(&bytes)).map_err(failed)).collect()
 }
 
+/// The same for the plans by which snapshots can be judged: all that they had seen was read. Before that, a record which takes
+/// a forget back may be missing.
+pub(in crate::repo) fn plans_within_sight(connection: &Connection) -> Result<Vec<Seen>> {
+    let known: Seen = super::log::heads(connection)?.into_iter().map(|head| (head.client, head.seq)).collect();
+    let mut plans = plans(connection)?;
+    plans.retain(|plan| plan.iter().all(|(client, seq)| known.get(client).is_some_and(|known| known >= seq)));
+    Ok(plans)
+}
+
 /// The packs that the newest generation condemned, while its plan is not there.
 pub(in crate::repo) fn condemned(connection: &Connection) -> Result<HashSet<PackId>> {
     ids(connection, "SELECT pack FROM condemned")

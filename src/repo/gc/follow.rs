@@ -20,6 +20,12 @@ impl Repository {
         cache::prune::generation(&self.connection())
     }
 
+    /// The newest generation whose plan the cache knows; 0 if there is none.
+    pub(in crate::repo) fn newest_plan(&self) -> Result<u64> {
+        let newest = cache::prune::newest(&self.connection())?;
+        Ok(newest.map_or(0, |row| row.generation - u64::from(row.plan.is_none())))
+    }
+
     /// Reads what is new of prunes. A generation begins only when the plan of the one before is there.
     pub(in crate::repo) fn follow_prunes(&self) -> Result<()> {
         loop {

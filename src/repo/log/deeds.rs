@@ -49,6 +49,7 @@ impl Repository {
     /// the record that brings them back outweighs it.
     fn settled(&self, records: &[RecordRef], doing: &str) -> Result<()> {
         self.settle(&Silent)?;
+        self.refresh(&Silent)?;
         let standings = self.standings_of(records)?;
         if standings.iter().any(|standing| !matches!(standing, Some(Standing::Live | Standing::Held))) {
             return Err(Error::missing(format!("{doing}: a prune was faster, its content may be gone"))

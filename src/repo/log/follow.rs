@@ -62,8 +62,13 @@ impl Repository {
         if cache::members::must_read_anew(&self.connection())? {
             return self.refresh_told(observer, believing);
         }
+        let plans = self.newest_plan()?;
         self.follow_prunes()?;
         self.verify_told(told, observer, believing)?;
+        if self.newest_plan()? != plans {
+            // It may have seen more of the logs than was read just now.
+            return self.refresh_told(observer, believing);
+        }
         self.index_uncovered(observer)?;
         self.tell_of_clones(observer)?;
         self.remember_heads()

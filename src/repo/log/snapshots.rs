@@ -118,7 +118,7 @@ impl Repository {
     pub(in crate::repo) fn standings(&self) -> Result<Vec<(CachedSnapshot, Standing, String)>> {
         let connection = self.connection();
         let mut judgements = cache::log::judgements(&connection)?;
-        let plans = if judgements.is_empty() { Vec::new() } else { cache::prune::plans(&connection)? };
+        let plans = if judgements.is_empty() { Vec::new() } else { cache::prune::plans_within_sight(&connection)? };
         let mut kept = Vec::new();
         for cached in cache::log::snapshots(&connection)? {
             let record = RecordRef { client: cached.client, seq: cached.seq };
@@ -156,7 +156,7 @@ impl Repository {
         let connection = self.connection();
         let records = cache::log::records_of(&connection, id)?;
         let judgements = cache::log::judgements(&connection)?;
-        let plans = cache::prune::plans(&connection)?;
+        let plans = cache::prune::plans_within_sight(&connection)?;
         let kept = |record| {
             let judged = judgements.get(record).map_or(&[][..], |(judgements, _)| judgements);
             matches!(standing(judged, &plans), Standing::Live | Standing::Held)
