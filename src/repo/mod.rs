@@ -26,6 +26,7 @@ mod rotate;
 mod sealed;
 mod session;
 mod shards;
+mod slot_memory;
 mod slots;
 mod stat;
 mod verify;
@@ -144,7 +145,8 @@ impl Repository {
             let message = format!("open the repository {place}: its fingerprint is {fingerprint}, not the one expected");
             return Err(Error::new(ErrorKind::WrongKey, message).with_hint("this is another repository, or somebody replaced it"));
         }
-        let bundle = slots::open_bundle(&store, access, fingerprint)?;
+        let memory = options.state_dir.join(format!("{}.slots", format.id));
+        let bundle = slots::open_bundle(&store, access, fingerprint, &memory)?;
         Self::with_bundle(store, format, fingerprint, &bundle, options)
     }
 

@@ -11,9 +11,10 @@ use crate::format::log::RecordBody;
 use crate::format::repository::{ChunkSizes, RepositoryFormat};
 use crate::id::{Fingerprint, ObjectHash, RepositoryId, SlotId};
 use crate::repo::roles::Act;
-use crate::repo::{Repository, cache};
+use crate::repo::{Repository, cache, slot_memory};
 use crate::store::{AnyStore, Key, Location};
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// Longest slot that is read.
@@ -113,15 +114,42 @@ pub(super) fn credentials(access: &Access) -> Result<Vec<Credential>> {
 const SLOT_DAMAGED: &str =
     "put the slot back from a copy of the repository, or open another one with its own identity or passphrase";
 
-/// Tries every slot with every credential.
-pub(super) fn open_bundle(store: &AnyStore, access: &Access, fingerprint: Fingerprint) -> Result<Bundle> {
-    find_slot(store, access, fingerprint).map(|(_, bundle)| bundle)
+/// Opens the best slot. The file `memory` remembers which one it was and which others there were, so that a machine among
+/// thousands need not try the slots of all of them each time.
+pub(super) fn open_bundle(store: &AnyStore, access: &Access, fingerprint: Fingerprint, memory: &Path) -> Result<Bundle> {
+    let slots = list_slots(store)?;
+    let remembered = slot_memory::load(memory);
+    // With two credentials a slot may have been passed over only because the other one was not given then.
+    let only_one = access.identity.is_none() || access.passphrase.is_none();
+    let last = remembered.first().filter(|last| only_one && slots.contains(last));
+    if let Some(last) = last
+        && let Ok(known) = choose(store, access, fingerprint, &[*last])
+    {
+        let seen: HashSet<&SlotId> = remembered.iter().collect();
+        let new: Vec<SlotId> = slots.iter().filter(|slot| !seen.contains(slot)).copied().collect();
+        let better = if new.is_empty() { None } else { choose(store, access, fingerprint, &new).ok() };
+        let best = better.filter(|(_, bundle)| rank(bundle) > rank(&known.1)).unwrap_or(known);
+        slot_memory::save(memory, &best.0, &slots, &remembered);
+        return Ok(best.1);
+    }
+    let (best, bundle) = choose(store, access, fingerprint, &slots)?;
+    slot_memory::save(memory, &best, &slots, &remembered);
+    Ok(bundle)
 }
 
-/// The slot that opens and allows most: of several, the one with the newest keys.
+/// Tries every slot with every credential.
 pub(super) fn find_slot(store: &AnyStore, access: &Access, fingerprint: Fingerprint) -> Result<(SlotId, Bundle)> {
+    choose(store, access, fingerprint, &list_slots(store)?)
+}
+
+/// Slots that allow more are better, and of those that allow the same, the one with the newest keys.
+fn rank(bundle: &Bundle) -> (u8, Option<u32>) {
+    (bundle.role.code(), bundle.generations.last().map(|generation| generation.number))
+}
+
+/// The best of the slots that open.
+fn choose(store: &AnyStore, access: &Access, fingerprint: Fingerprint, slots: &[SlotId]) -> Result<(SlotId, Bundle)> {
     let credentials = credentials(access)?;
-    let slots = list_slots(store)?;
     if slots.is_empty() {
         return Err(Error::damaged("open the repository: all its key slots are gone").with_hint(
             "the store is not complete: put back the files of `keys/`, any copy of one of them opens the repository",
@@ -129,8 +157,7 @@ pub(super) fn find_slot(store: &AnyStore, access: &Access, fingerprint: Fingerpr
     }
     let mut found: Option<(SlotId, Bundle)> = None;
     let mut damaged = None;
-    let rank = |bundle: &Bundle| (bundle.role.code(), bundle.generations.last().map(|generation| generation.number));
-    for slot in &slots {
+    for slot in slots {
         let opened = store.get(&Key::slot(slot), MAX_SLOT).and_then(|wrapped| open_slot(&wrapped, &credentials));
         match opened {
             Ok(bundle) if bundle.fingerprint == fingerprint => {

@@ -17,6 +17,7 @@ pub(in crate::repo) fn generation(connection: &Connection) -> Result<u64> {
 }
 
 /// A generation as it was read.
+#[derive(PartialEq, Eq)]
 pub(in crate::repo) struct PruneRow {
     pub(in crate::repo) generation: u64,
     /// Hash of the condemn object; `None` if it is void and condemned nothing.

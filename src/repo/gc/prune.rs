@@ -22,6 +22,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+/// How often trees are looked at again because other prunes moved them.
+const MARK_ATTEMPTS: usize = 10;
+
 /// What a prune did, or with `dry_run` would do.
 #[derive(Debug, Default)]
 pub struct PruneReport {
@@ -156,8 +159,31 @@ impl<'a> Prune<'a> {
         result
     }
 
-    /// Marks what is needed, as the logs are now.
+    /// Marks what is needed, as the logs are now. When another runner moved what was being read, it is looked at once
+    /// more, with new marks: those of a tree that was left half-way would hide the other half.
     fn mark(&mut self) -> Result<View> {
+        let seen = |repository: &Repository| -> Result<_> {
+            let connection = repository.connection();
+            Ok((cache::prune::newest(&connection)?, cache::log::heads(&connection)?))
+        };
+        let mut attempts = 0;
+        loop {
+            let before = seen(self.repository)?;
+            match self.mark_once() {
+                Err(error) if error.kind() == ErrorKind::Damaged && attempts < MARK_ATTEMPTS => {
+                    attempts += 1;
+                    self.repository.refresh(self.observer)?;
+                    if seen(self.repository)? == before {
+                        return Err(error);
+                    }
+                    self.marker = Marker::new(self.repository)?;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn mark_once(&mut self) -> Result<View> {
         self.repository.load_index(self.observer)?;
         let view = self.repository.view()?;
         let progress = Arc::new(Progress::default());

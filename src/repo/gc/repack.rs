@@ -222,6 +222,8 @@ impl Repository {
             let taken = Source::open(self, *pack).and_then(|source| source.take(&live, &mut copier, &mut rewrite));
             match taken {
                 Ok(()) => drop(done.insert(*number)),
+                // Another runner's plan took it, so nobody needs it, or what was needed of it is elsewhere by now.
+                Err(error) if error.kind() == ErrorKind::Missing => {}
                 Err(error) if error.kind() == ErrorKind::Damaged => {
                     let message = format!("pack {} stays as it is, because it is damaged: {error}", pack.id);
                     observer.observe(Event::Warning(&message));

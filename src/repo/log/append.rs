@@ -83,18 +83,25 @@ impl Repository {
                 .with_hint("update lifeboat; reading works"));
         }
         loop {
-            record.base = self.known_prune()?;
-            still_valid()?;
             let known = cache::log::head(&self.connection(), &member.id)?;
             let (head, fence) = known.map_or((None, member.base), |(head, fence)| (Some(head), fence));
+            if self.known_prune()? < fence {
+                // The log was read after the prunes were.
+                self.follow_prunes()?;
+            }
+            record.base = self.known_prune()?;
+            still_valid()?;
             if record.base < fence && !matches!(record.body, RecordBody::Fence { .. }) {
                 return Err(Error::new(ErrorKind::Failed, format!("write to the log: it names prune {fence}, which the store does not show"))
                     .with_hint("nothing was committed; run the same command again, and if this stays, `lifeboat check` tells what is missing"));
             }
             record.seq = head.map_or(0, |head| head.seq + 1);
             record.previous = head.map(|head| head.hash);
-            record.heads = cache::log::heads(&self.connection())?;
-            record.heads.retain(|head| head.client != member.id);
+            // Fences go to every log; with the heads of all logs in each, they would grow with the square of the clients.
+            if !matches!(record.body, RecordBody::Fence { .. }) {
+                record.heads = cache::log::heads(&self.connection())?;
+                record.heads.retain(|head| head.client != member.id);
+            }
             let object = self.seal_record(&record)?;
             let key = Key::log(&member.id, record.seq);
             if self.created(&key, &object)? {
