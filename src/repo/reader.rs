@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 /// Packs whose block tables are kept.
 const KEPT_PACKS: usize = 64;
-/// Decoded blocks that are kept.
-const KEPT_BLOCKS: usize = 8;
+/// Bytes of decoded blocks that are kept: pages of a tree that has changed often lie in many blocks.
+const KEPT_BYTES: usize = 16 << 20;
 
 /// Which block of which pack; orders as the blocks lie in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -253,17 +253,21 @@ impl Reader {
             return Ok(block);
         }
         let pack = self.pack(&mut state, place.pack)?;
+        let State { blocks, opener, stored, .. } = &mut *state;
+        let raw = self.open(&pack, place, opener, stored)?;
         let mut buffer = Vec::new();
-        if state.blocks.len() >= KEPT_BLOCKS {
+        let mut kept: usize = blocks.iter().map(|(_, block)| block.capacity()).sum();
+        while kept + raw.len() > KEPT_BYTES
+            && let Some((_, oldest)) = blocks.pop_front()
+        {
+            kept -= oldest.capacity();
             // The oldest block's memory is used again, unless somebody still reads it.
-            let oldest = state.blocks.pop_front().map(|(_, block)| block);
-            buffer = oldest.and_then(|block| Arc::try_unwrap(block).ok()).unwrap_or_default();
+            buffer = Arc::try_unwrap(oldest).unwrap_or_default();
         }
-        let State { opener, stored, .. } = &mut *state;
         buffer.clear();
-        buffer.extend_from_slice(self.open(&pack, place, opener, stored)?);
+        buffer.extend_from_slice(raw);
         let block = Arc::new(buffer);
-        state.blocks.push_back((place, block.clone()));
+        blocks.push_back((place, block.clone()));
         Ok(block)
     }
 }

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::{ChunkRef, Node, NodeKind};
 use crate::id::ChunkId;
 use crate::repo::Reader;
-use crate::source::files::{Rules, Stat, TargetDir, check_name};
+use crate::source::files::{Rules, Stat, TargetDir, check_name, most_open_files};
 use globset::GlobSet;
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
@@ -19,8 +19,11 @@ use std::sync::atomic::Ordering;
 
 /// Pieces in a window.
 const WINDOW_PIECES: usize = 32 << 10;
-/// Directories in a window; each holds a descriptor.
-const WINDOW_DIRECTORIES: usize = 256;
+/// Directories in a window, if there are descriptors for them: each holds one, and up to three windows are on their way.
+/// A block is opened once for each window that wants some of it; after many increments most windows do.
+const WINDOW_DIRECTORIES: usize = 4096;
+/// The part of the descriptors that the directories of one window may take.
+const DESCRIPTORS_SHARE: usize = 8;
 /// Directories within each other that are followed.
 const MAX_DEPTH: usize = 16_384;
 /// Files of at most this size are replaced whole; larger ones that are there already are patched.
@@ -44,6 +47,7 @@ pub(super) struct Planner<'a> {
     levels: Vec<Level>,
     pieces: Vec<(crate::repo::BlockPlace, Piece)>,
     in_flight: usize,
+    window_directories: usize,
     /// Directories that were left, in the order in which they get their metadata.
     closing: [Vec<(TargetDir, Node, Vec<u8>)>; 2],
     /// The first name of each file with several: its directory's path, and the name there.
@@ -71,6 +75,7 @@ impl<'a> Planner<'a> {
             levels: Vec::new(),
             pieces: Vec::new(),
             in_flight: 0,
+            window_directories: (most_open_files() / DESCRIPTORS_SHARE).clamp(64, WINDOW_DIRECTORIES),
             closing: [Vec::new(), Vec::new()],
             links: HashMap::new(),
             waiting_links: [Vec::new(), Vec::new()],
@@ -212,7 +217,7 @@ impl<'a> Planner<'a> {
         let level = self.levels.pop().expect("it was pushed above");
         if let Some(target) = level.target.filter(|_| !self.options.dry_run) {
             self.closing[1].push((target, level.node, level.path));
-            if self.closing[1].len() >= WINDOW_DIRECTORIES {
+            if self.closing[1].len() >= self.window_directories {
                 self.flush()?;
             }
         }
@@ -324,7 +329,7 @@ impl<'a> Planner<'a> {
         self.content(target, node, path, there.is_some())
     }
 
-    fn content(&mut self, target: TargetDir, node: Node, path: &[u8], there: bool) -> Result<()> {
+    fn content(&mut self, target: TargetDir, mut node: Node, path: &[u8], there: bool) -> Result<()> {
         let mut compare = match there {
             true => Comparison::new(&target, &node),
             false => None,
@@ -336,8 +341,10 @@ impl<'a> Planner<'a> {
             _ if patch => Way::Patch,
             _ => Way::Replace,
         };
-        let contents = if way == Way::Keep { None } else { Some(self.reader.contents(&node.content)?) };
-        let file = Arc::new(File::new(target, node.clone(), path.to_vec(), way));
+        // A file waits without the list of its chunks, which are in its pieces.
+        let content = std::mem::take(&mut node.content);
+        let contents = if way == Way::Keep { None } else { Some(self.reader.contents(&content)?) };
+        let file = Arc::new(File::new(target, node, path.to_vec(), way));
         let mut at = 0;
         for reference in contents.into_iter().flatten() {
             let added = reference.and_then(|reference| {

@@ -70,6 +70,14 @@ impl AsFd for Directory {
     }
 }
 
+/// How many files and directories this process may hold open at once.
+#[must_use]
+pub fn most_open_files() -> usize {
+    raise_open_files();
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+}
+
 fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     static ONCE: std::sync::Once = std::sync::Once::new();

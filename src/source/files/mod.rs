@@ -28,7 +28,7 @@ mod write;
 
 pub use apply::WriteOptions;
 pub use compare::differences;
-pub use directory::{Directory, Names};
+pub use directory::{Directory, Names, most_open_files};
 pub use exclude::{RuleOptions, Rules};
 pub use metadata::ReadOptions;
 pub use names::check_name;
