@@ -6,7 +6,7 @@ use crate::format::tree::{ChunkType, DataMap, Node};
 use crate::id::ChunkId;
 use crate::repo::{BlockPlace, Reader, Repository};
 use crate::source::files::{TargetDir, TargetFile};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -142,7 +142,8 @@ pub(super) fn with_workers<T>(
     tally: &Tally<'_>,
     plan: impl FnOnce(&Workers<'_>) -> Result<T>,
 ) -> Result<T> {
-    let (jobs, queue) = bounded::<Job>(threads * 4);
+    // A window of jobs is there at most; whoever hands it out goes on to plan the next one.
+    let (jobs, queue) = unbounded::<Job>();
     let (finished, done) = bounded(1 << 16);
     std::thread::scope(|scope| {
         let handles: Vec<_> = (0..threads)
