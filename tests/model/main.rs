@@ -7,11 +7,12 @@
 //! published plan is gone at once. A crash is a step that never comes.
 //!
 //! The first tests visit all states with all rules in force. Each of the others leaves out one rule of section 10 and must
-//! find how something is lost. `LIFEBOAT_MODEL=large` makes the first ones larger: hours, and tens of GiB.
+//! find how something is lost. `LIFEBOAT_MODEL=large` makes the first ones larger, which takes long and much memory.
 #![expect(unreachable_pub, clippy::print_stdout, reason = "all of it is one test program, which says what it visited")]
 
 mod actions;
 mod broken;
+mod compaction;
 mod judge;
 mod protocol;
 mod repository;
