@@ -30,6 +30,8 @@ pub enum Stage {
     Compacting,
     /// Deleting what nobody needs.
     Deleting,
+    /// Mending what is damaged.
+    Repairing,
 }
 
 /// Counters of one stage, written by its workers and read by whoever shows them.

@@ -105,6 +105,8 @@ pub(super) enum Verb {
     Stats,
     /// Verify the repository; changes nothing
     Check(super::check::CheckArguments),
+    /// Mend what is damaged, as far as that is possible; says what it would do unless told to do it
+    Repair(super::repair::RepairArguments),
     /// Take back the space of what no snapshot needs
     Prune(super::prune::PruneArguments),
     /// Copy snapshots into other repositories, sealed with their keys
@@ -198,6 +200,9 @@ pub(super) struct BackupArguments {
     /// How often to write down what is done so far, so that it can be gone on with, and restored, after an interruption
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = super::text::parse_duration)]
     pub(super) checkpoint: std::time::Duration,
+    /// Parity beside the packs, a share of their length such as 5%; later backups and prunes keep it up
+    #[arg(long, value_name = "PERCENT", value_parser = super::repair::parity)]
+    pub(super) parity: Option<u16>,
     /// Stay on the file system of each path
     #[arg(long, short = 'x')]
     pub(super) one_file_system: bool,
@@ -318,6 +323,9 @@ pub(super) struct RestoreArguments {
     /// Leave owners alone
     #[arg(long)]
     pub(super) no_owner: bool,
+    /// Write what is left of damaged files too, as NAME.damaged, and list what is missing in .lifeboat-holes.txt
+    #[arg(long)]
+    pub(super) salvage: bool,
     #[command(flatten)]
     pub(super) filter: FilterArguments,
 }

@@ -16,6 +16,9 @@ use std::path::{Path, PathBuf};
 pub(super) fn run(context: &Context, arguments: BackupArguments) -> Result<u8> {
     let input = input(&arguments)?;
     let repository = open_or_make(context)?;
+    if let Some(share) = arguments.parity {
+        repository.set_parity(share);
+    }
     let mut rules = rule_options(arguments.rules);
     rules.one_file_system = arguments.one_file_system;
     rules.own = context.own_places()?;
@@ -36,6 +39,9 @@ pub(super) fn run(context: &Context, arguments: BackupArguments) -> Result<u8> {
         checkpoint: CheckpointOptions { every: arguments.checkpoint, ..CheckpointOptions::default() },
     };
     let report = backup(&repository, options, &context.watcher)?;
+    if arguments.parity.is_some() && !arguments.dry_run {
+        repository.keep_duplicates()?;
+    }
     if context.globals.json {
         println!("{}", json(&report));
     } else {

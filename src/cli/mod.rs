@@ -22,6 +22,7 @@ mod observer;
 mod policy;
 mod prompt;
 mod prune;
+mod repair;
 mod restore;
 mod roles;
 mod rollback;
@@ -109,6 +110,7 @@ fn run(context: &Context, verb: Verb) -> Result<u8> {
         Verb::Unhold(arguments) => forget::run_unhold(context, &arguments),
         Verb::Stats => show::run_stats(context),
         Verb::Check(arguments) => check::run(context, &arguments),
+        Verb::Repair(arguments) => repair::run(context, &arguments),
         Verb::Prune(arguments) => prune::run(context, &arguments),
         Verb::Copy(arguments) => copies::run_copy(context, &arguments),
         Verb::Mirror(arguments) => copies::run_mirror(context, &arguments),

@@ -152,6 +152,7 @@ fn name(stage: Stage) -> &'static str {
         Stage::Repacking => "repacking",
         Stage::Compacting => "compacting the index",
         Stage::Deleting => "deleting",
+        Stage::Repairing => "repairing",
         #[expect(unreachable_patterns, reason = "stages may be added")]
         _ => "working",
     }

@@ -33,6 +33,7 @@ pub(super) fn run(context: &Context, arguments: &RestoreArguments) -> Result<u8>
         verify: arguments.verify,
         numeric_ids: arguments.numeric_ids,
         no_owner: arguments.no_owner,
+        salvage: arguments.salvage,
         threads: context.threads(),
     };
     let report = restore(&repository, &entry, &options, &context.watcher)?;
@@ -50,13 +51,20 @@ pub(super) fn run(context: &Context, arguments: &RestoreArguments) -> Result<u8>
 
 fn json(report: &RestoreReport) -> serde_json::Value {
     let failures: Vec<_> = report.failures.iter().map(show::failure_json).collect();
+    let salvaged: Vec<_> = (report.salvaged.iter())
+        .map(|file| {
+            let name = file.name.as_ref().map(|name| text::printable(name));
+            serde_json::json!({"path": text::printable(&file.path), "name": name, "size": file.size, "holes": file.holes})
+        })
+        .collect();
     let rescued: Vec<_> = report.rescued.packs.iter().map(ToString::to_string).collect();
     serde_json::json!({
         "files": report.files, "unchanged": report.unchanged, "skipped": report.skipped,
         "directories": report.directories, "others": report.others, "deleted": report.deleted,
         "bytes": report.bytes, "bytes_written": report.bytes_written, "verified": report.verified,
         "warnings": report.warnings, "failures": failures, "failure_count": report.failure_count,
-        "damaged": report.damaged, "rescued": report.rescued.reads, "rescued_packs": rescued, "seconds": report.elapsed.as_secs_f64(),
+        "damaged": report.damaged, "rescued": report.rescued.reads, "rescued_packs": rescued, "salvaged": salvaged,
+        "seconds": report.elapsed.as_secs_f64(),
     })
 }
 
@@ -104,6 +112,15 @@ fn summary(context: &Context, report: &RestoreReport, options: &RestoreOptions) 
         context.say(&format!(
             "{} could not be set; --verbose lists them",
             text::number(report.warnings, "owner, attribute, or flag", "owners, attributes, or flags")
+        ));
+    }
+    if !report.salvaged.is_empty() {
+        let count = report.salvaged.iter().filter(|file| file.name.is_some()).count();
+        let list = options.target.join(".lifeboat-holes.txt");
+        context.say(&format!(
+            "salvaged: parts of {} files as NAME.damaged; {} lists what is missing",
+            text::count(count as u64),
+            list.display()
         ));
     }
     if report.rescued.reads > 0 {

@@ -15,6 +15,7 @@ pub mod init;
 pub mod ls;
 pub mod mirror;
 pub mod prune;
+pub mod repair;
 pub mod restore;
 pub mod select;
 pub mod stats;

@@ -20,6 +20,7 @@ mod mirror;
 mod packer;
 mod parity;
 mod reader;
+mod repair;
 mod rescue;
 mod roles;
 mod rotate;
@@ -44,6 +45,7 @@ pub use log::{
 };
 pub use mirror::{MirrorOptions, MirrorReport, mirror, mirror_stores};
 pub use reader::{BlockPlace, Reader};
+pub use repair::{FoundSnapshot, Mend, Repairer};
 pub use rescue::Rescued;
 pub use roles::Act;
 pub use rotate::{RotateOptions, RotateReport, RotatedSlot, SlotFate};

@@ -12,6 +12,10 @@ use crate::store::{AnyStore, Key};
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
+/// Sidecars that are looked at to learn how much parity there is.
+const LOOKED_AT: usize = 8;
+/// Per mille of parity where nothing tells how much is wanted.
+const USUAL_SHARE: u16 = 50;
 /// Groups whose mended shards are kept: each has at most a group's share of parity.
 const KEPT: usize = 8;
 /// Shards that are read at once.
@@ -123,7 +127,7 @@ impl Mender {
     }
 
     /// Forgets what was seen: somebody changed the objects.
-    pub(super) fn forget(&self) {
+    pub(in crate::repo) fn forget(&self) {
         if let Ok(mut looked) = self.looked.lock() {
             looked.clear();
         }
@@ -254,23 +258,44 @@ impl Repository {
         Ok(share)
     }
 
+    /// Puts a second copy of a new small object, if packs have parity and that is known already. Its absence is no fault.
+    pub(in crate::repo) fn duplicate_new(&self, key: &Key, bytes: &[u8]) {
+        let share = *self.inner.parity.lock().expect("no code panics while it holds this lock");
+        if share.is_some_and(|share| share > 0) {
+            let _ = self.store().put(&Key::copy_of(key), bytes);
+        }
+    }
+
+    /// Makes all duplicates of small objects that are missing.
+    ///
+    /// # Errors
+    /// `Full`, `Failed`.
+    pub fn keep_duplicates(&self) -> Result<()> {
+        let repairer = self.repairer(None)?;
+        repairer.plan_duplicates()?.iter().try_for_each(|mend| repairer.carry_out(mend).map(drop))
+    }
+
     /// The share of some sidecar in the store; 0 if there is none, or if the credentials at hand do not let it be seen.
     fn share_of_others(&self) -> Result<u16> {
-        let mut found = None;
-        let enough = || Error::failed("list parity: one is enough");
+        let mut found = Vec::new();
         let listed = self.store().list("parity", &mut |entry| {
-            found = entry.key.parity_of();
-            if found.is_some() { Err(enough()) } else { Ok(()) }
+            found.extend(entry.key.parity_of());
+            if found.len() < LOOKED_AT { Ok(()) } else { Err(Error::failed("list parity: a few are enough")) }
         });
-        let Some((pack, group)) = found else {
-            return match listed {
-                Err(error) if error.kind() == ErrorKind::Interrupted => Err(error),
-                _ => Ok(0),
-            };
-        };
-        let mut fixed = [0; FIXED_LEN];
-        let read = self.store().read_at(&Key::parity(&pack, group), 0, &mut fixed);
-        Ok(read.and_then(|()| ParityHead::share(&fixed)).unwrap_or(0))
+        if let Err(error) = listed
+            && error.kind() == ErrorKind::Interrupted
+        {
+            return Err(error);
+        }
+        for (pack, group) in &found {
+            let mut fixed = [0; FIXED_LEN];
+            let read = self.store().read_at(&Key::parity(pack, *group), 0, &mut fixed);
+            if let Ok(share) = read.and_then(|()| ParityHead::share(&fixed)) {
+                return Ok(share);
+            }
+        }
+        // There is parity, and what was looked at is damaged.
+        Ok(if found.is_empty() { 0 } else { USUAL_SHARE })
     }
 
     /// Deletes the sidecars of packs that are gone for good.
@@ -350,7 +375,6 @@ impl Repository {
     ///
     /// # Errors
     /// `Damaged` if the pack is not what its name says.
-    #[expect(dead_code, reason = "repair uses it")]
     pub(in crate::repo) fn add_parity_to(&self, pack: &PackId, size: u64, share: u16) -> Result<bool> {
         let whole = |group| match Sidecar::open(self.store(), pack, size, group) {
             Ok(Some(sidecar)) => sidecar.verify(self.store()).is_ok(),

@@ -405,6 +405,8 @@ impl Repository {
     /// Says in the log that a slot is gone, and deletes it.
     pub(super) fn drop_slot(&self, id: &SlotId) -> Result<()> {
         self.append(RecordBody::Slot { id: *id, added: false, label: String::new(), recipient: String::new() })?;
+        // Its duplicate opens the repository too.
+        self.store().delete(&Key::copy_of(&Key::slot(id)))?;
         self.store().delete(&Key::slot(id))
     }
 

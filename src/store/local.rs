@@ -329,6 +329,8 @@ impl Store for Local {
     }
 
     fn delete(&self, key: &Key) -> Result<()> {
+        // Another object may take the name.
+        self.open.lock().expect("no code panics while it holds this lock").retain(|(known, _)| known != key);
         match fs::remove_file(self.path(key)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("delete the object", key, error)),
             _ => Ok(()),

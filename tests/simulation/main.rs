@@ -189,7 +189,7 @@ fn eager() -> PruneOptions {
 fn verify(simulation: &Simulation, machine: &str) {
     let store: AnyStore = Arc::new(simulation.memory.clone());
     let repository = simulation.bench.open_over(store, machine).unwrap();
-    let report = check(&repository, &CheckOptions { read_data: true, threads: 1 }, &Silent).unwrap();
+    let report = check(&repository, &CheckOptions::of_all_data(1), &Silent).unwrap();
     assert!(!report.is_damaged(), "{:?}", report.findings);
     let shown: Vec<SnapshotEntry> = repository.snapshots().unwrap();
     for tag in simulation.ledger.standing() {

@@ -141,6 +141,7 @@ impl Bench {
             verify: false,
             numeric_ids: false,
             no_owner: false,
+            salvage: false,
             threads: 3,
         }
     }

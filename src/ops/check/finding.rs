@@ -38,7 +38,7 @@ pub struct DamagedSnapshot {
 }
 
 impl Finding {
-    pub(super) fn of_opening(error: &Error) -> Self {
+    pub(in crate::ops) fn of_opening(error: &Error) -> Self {
         let hint = match error.kind() {
             ErrorKind::RolledBack => "see below which records are concerned",
             _ => "`lifeboat repair` says what can be mended",
@@ -46,7 +46,7 @@ impl Finding {
         Self { severity: Severity::Damage, object: "repository".into(), problem: error.to_string(), hint: hint.into() }
     }
 
-    pub(super) fn of_record(problem: RecordProblem) -> Self {
+    pub(in crate::ops) fn of_record(problem: RecordProblem) -> Self {
         let hint = match (problem.harmless, problem.error.kind()) {
             (true, _) => "nothing needs to be done",
             (_, ErrorKind::Damaged | ErrorKind::RolledBack) => "`lifeboat repair` says what can be mended",
@@ -57,7 +57,7 @@ impl Finding {
         Self { severity, object: problem.object, problem: problem.error.to_string(), hint }
     }
 
-    pub(super) fn of_pack(pack: &PackId, problem: &PackProblem) -> Self {
+    pub(in crate::ops) fn of_pack(pack: &PackId, problem: &PackProblem) -> Self {
         let hint = match problem.trouble {
             Trouble::Damage => {
                 "`lifeboat repair --from OTHER` fetches it from a copy of the repository; without one, `lifeboat repair` marks \

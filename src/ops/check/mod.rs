@@ -6,6 +6,7 @@ mod select;
 mod trees;
 
 pub use finding::{DamagedSnapshot, Finding, Severity};
+pub(in crate::ops) use packs::each_pack;
 pub use select::ReadData;
 
 use crate::error::Result;

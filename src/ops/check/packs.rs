@@ -65,10 +65,7 @@ pub(super) fn verify(
     let work: Vec<(usize, Depth)> = chosen.whole.iter().map(|at| (*at, Depth::Data)).chain(others).collect();
     progress.files_total.store(work.len() as u64, Ordering::Relaxed);
     progress.bytes_total.store(chosen.whole.iter().map(|at| chosen.packs[*at].size).sum(), Ordering::Relaxed);
-    let threads = match options.threads {
-        0 => std::thread::available_parallelism().map_or(4, std::num::NonZero::get),
-        threads => threads,
-    };
+    let threads = processors(options.threads);
     let taken = each(repository, chosen, (&work, threads, progress), observer, &mut |pack, depth, found| {
         note(repository, pack, depth, found, &mut unreadable, report)
     })?;
@@ -85,6 +82,34 @@ pub(super) fn verify(
     let times: Option<Vec<i64>> = chosen.packs.iter().map(|pack| read.get(&pack.id).copied()).collect();
     report.oldest_read = times.and_then(|times| times.into_iter().min());
     Ok(unreadable)
+}
+
+/// Reads every byte of all packs, and hands over what is found of each, in the order of the packs.
+pub(in crate::ops) fn each_pack(
+    repository: &Repository,
+    threads: usize,
+    progress: &Progress,
+    observer: &dyn Observer,
+    each_found: &mut dyn FnMut(&PackRef, &PackReport) -> Result<()>,
+) -> Result<()> {
+    let packs = repository.packs()?;
+    let listed = repository.listed_packs()?.into_iter().collect();
+    let work: Vec<(usize, Depth)> = (0..packs.len()).map(|at| (at, Depth::Data)).collect();
+    progress.files_total.store(work.len() as u64, Ordering::Relaxed);
+    progress.bytes_total.store(packs.iter().map(|pack| pack.size).sum(), Ordering::Relaxed);
+    let chosen = Chosen { packs, depth: Depth::Data, listed, whole: Vec::new(), deadline: None };
+    let found = each(repository, &chosen, (&work, processors(threads), progress), observer, &mut |pack, depth, found| {
+        repository.note_read(&pack.id, depth, &found)?;
+        Ok(found)
+    })?;
+    chosen.packs.iter().zip(&found).try_for_each(|(pack, (_, found))| each_found(pack, found))
+}
+
+fn processors(threads: usize) -> usize {
+    match threads {
+        0 => std::thread::available_parallelism().map_or(4, std::num::NonZero::get),
+        threads => threads,
+    }
 }
 
 /// Hands over what is found of one pack; what it gives back is kept.

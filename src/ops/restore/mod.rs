@@ -6,6 +6,7 @@ mod known;
 mod place;
 mod plan;
 mod report;
+mod salvage;
 mod verify;
 
 use crate::error::Result;
@@ -60,8 +61,23 @@ pub struct RestoreOptions {
     pub numeric_ids: bool,
     /// Leave owner and group alone.
     pub no_owner: bool,
+    /// Write what is left of damaged files, beside where they belong, with a list of what is missing.
+    pub salvage: bool,
     /// Worker threads; 0 for one per processor.
     pub threads: usize,
+}
+
+/// A file of which only a part could be restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SalvagedFile {
+    /// Where it belongs.
+    pub path: Vec<u8>,
+    /// What it is called in its directory; `None` if nothing of it is left.
+    pub name: Option<Vec<u8>>,
+    /// Its length.
+    pub size: u64,
+    /// What is missing: offset and length in turn, zeros in the file.
+    pub holes: Vec<(u64, u64)>,
 }
 
 /// What a restore did.
@@ -95,6 +111,8 @@ pub struct RestoreReport {
     pub damaged: bool,
     /// What is damaged and could be restored all the same, from parity or from another pack.
     pub rescued: Rescued,
+    /// What is left of damaged files, with `salvage`.
+    pub salvaged: Vec<SalvagedFile>,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -121,7 +139,7 @@ pub fn restore(
         let message = format!("snapshot {} is of a backup that did not finish: it has only what was done", entry.id.short());
         observer.observe(Event::Warning(&message));
     }
-    let tally = Tally::new(observer);
+    let tally = Tally::new(observer, options.salvage);
     if options.subpath.is_empty() {
         let counts = &entry.snapshot.counts;
         tally.progress.files_total.store(counts.files, std::sync::atomic::Ordering::Relaxed);
@@ -144,7 +162,11 @@ pub fn restore(
     if options.verify && !options.dry_run {
         verify::verify(&reader, &top, options, &tally)?;
     }
+    let lost = tally.take_lost();
     let mut report = tally.into_report();
+    if let Some(target) = place.target.as_ref().filter(|_| !lost.is_empty() && !options.dry_run) {
+        report.salvaged = salvage::salvage(&reader, &top, target, &lost, observer)?;
+    }
     if report.failure_count == 0 && !options.dry_run {
         place.finish()?;
     }

@@ -12,6 +12,8 @@ pub(super) struct Tally<'a> {
     pub(super) observer: &'a dyn Observer,
     pub(super) progress: Arc<Progress>,
     report: Mutex<RestoreReport>,
+    /// Paths of what is damaged, if anybody asked for them.
+    lost: Option<Mutex<Vec<Vec<u8>>>>,
     files: AtomicU64,
     bytes: AtomicU64,
     written: AtomicU64,
@@ -20,11 +22,13 @@ pub(super) struct Tally<'a> {
 }
 
 impl<'a> Tally<'a> {
-    pub(super) fn new(observer: &'a dyn Observer) -> Self {
+    /// `salvaging` keeps the paths of all that is damaged.
+    pub(super) fn new(observer: &'a dyn Observer, salvaging: bool) -> Self {
         Self {
             observer,
             progress: Arc::default(),
             report: Mutex::default(),
+            lost: salvaging.then(Mutex::default),
             files: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             written: AtomicU64::new(0),
@@ -59,6 +63,9 @@ impl<'a> Tally<'a> {
             return;
         }
         self.observer.observe(Event::Failure { path, error });
+        if let Some(lost) = self.lost.as_ref().filter(|_| error.kind() == ErrorKind::Damaged) {
+            lost.lock().expect("no code panics while it holds this lock").push(path.to_vec());
+        }
         self.count(|report| {
             report.failure_count += 1;
             report.damaged |= error.kind() == ErrorKind::Damaged;
@@ -87,6 +94,13 @@ impl<'a> Tally<'a> {
     pub(super) fn wrote(&self, bytes: u64) {
         self.written.fetch_add(bytes, Ordering::Relaxed);
         self.progress.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Paths of what is damaged.
+    pub(super) fn take_lost(&self) -> Vec<Vec<u8>> {
+        let lost =
+            self.lost.as_ref().map(|lost| std::mem::take(&mut *lost.lock().expect("no code panics while it holds this lock")));
+        lost.unwrap_or_default()
     }
 
     pub(super) fn into_report(self) -> RestoreReport {

@@ -32,7 +32,6 @@ pub(in crate::repo) fn resolve(connection: &Connection, pack: &PackId) -> Result
 }
 
 /// True if the log says already that a chunk of the pack, or without one all of it, is lost.
-#[expect(dead_code, reason = "repair uses it")]
 pub(in crate::repo) fn is_told(connection: &Connection, pack: &PackId, chunk: Option<&ChunkPrefix>) -> Result<bool> {
     let sql = "SELECT 1 FROM told_lost WHERE pack = ? AND chunk IN (?, x'')";
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;

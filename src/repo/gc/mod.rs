@@ -13,4 +13,6 @@ mod repack;
 mod view;
 
 pub use decide::{Decision, PackDecision, PruneOptions};
+pub(super) use mark::Marker;
 pub use prune::PruneReport;
+pub(super) use view::{Kept, View};

@@ -109,6 +109,7 @@ impl Repository {
                 // Committed is committed, even if this machine cannot note it (its disk may be full): whoever opens the
                 // repository next reads the log again from where it was known.
                 let _ = self.apply(&record, &head).and_then(|()| self.remember_heads());
+                self.duplicate_new(&key, &object);
                 return Ok(head);
             }
             // Somebody was faster: another process with the same keys, or a fence.

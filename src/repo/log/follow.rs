@@ -204,7 +204,7 @@ impl Repository {
     }
 
     /// Opens a record and verifies its signature.
-    pub(super) fn open_record(&self, bytes: &[u8]) -> Result<Record> {
+    pub(in crate::repo) fn open_record(&self, bytes: &[u8]) -> Result<Record> {
         let body = open_object(self.keys(), ObjectKind::Log, bytes)?;
         let (signature, map) =
             body.split_first_chunk::<SIGNATURE_LEN>().ok_or_else(|| Error::damaged("open a log record: it is cut off"))?;

@@ -1,0 +1,94 @@
+//! `lifeboat repair`.
+
+use super::check::{finding_json, print_findings};
+use super::globals::Context;
+use super::{DAMAGED, text};
+use crate::error::Result;
+use crate::ops::check::Severity;
+use crate::ops::repair::{Outcome, RepairOptions, RepairReport, repair};
+use crate::store::Location;
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "Everything is read. Without --apply nothing is changed, and with it nothing that can be restored is lost. What is\n\
+    gone for good is marked, so that the next backup stores again what is still there;\n\
+    `lifeboat restore --salvage` brings back what is left of damaged files.\n\n\
+    Examples:\n  lifeboat repair\n  lifeboat repair --from /mnt/second/repository --apply\n  lifeboat repair --parity 5% --apply"
+)]
+pub(super) struct RepairArguments {
+    /// Do what would be done
+    #[arg(long)]
+    apply: bool,
+    /// Fetch what is damaged or gone from another copy of the repository
+    #[arg(long, value_name = "URL")]
+    from: Option<String>,
+    /// Give parity to packs that have none, a share of their length, and duplicate the small objects on which much depends
+    #[arg(long, value_name = "PERCENT", value_parser = parity)]
+    parity: Option<u16>,
+}
+
+/// A share of parity in per mille.
+pub(super) fn parity(text: &str) -> Result<u16, String> {
+    let share = super::prune::percent(text)?;
+    let per_mille = (share * 1000.0).round();
+    if (1.0..=1000.0).contains(&per_mille) { Ok(per_mille as u16) } else { Err(format!("{text:?} is not from 0.1% to 100%")) }
+}
+
+pub(super) fn run(context: &Context, arguments: &RepairArguments) -> Result<u8> {
+    let repository = context.open_damaged()?;
+    let from = arguments.from.as_deref().map(Location::parse).transpose()?;
+    let options = RepairOptions { from, apply: arguments.apply, parity: arguments.parity, threads: context.threads() };
+    let report = repair(&repository, &options, &context.watcher)?;
+    if context.globals.json {
+        println!("{}", json(&report, arguments.apply));
+    } else {
+        print(context, &report, arguments.apply);
+    }
+    if let Some(met) = repository.met() {
+        super::report(met, context.globals.json);
+    }
+    let damaged = report.findings.iter().any(|finding| finding.severity == Severity::Damage);
+    // Whether all is well now is for a check to say.
+    Ok(if report.has_failed() || damaged { DAMAGED } else { 0 })
+}
+
+fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Planned => "would",
+        Outcome::Done => "done",
+        Outcome::Needless => "needless",
+        Outcome::Failed => "failed",
+    }
+}
+
+fn json(report: &RepairReport, apply: bool) -> serde_json::Value {
+    let findings: Vec<_> = report.findings.iter().map(finding_json).collect();
+    let steps: Vec<_> = (report.steps.iter())
+        .map(|step| {
+            let outcome = if step.outcome == Outcome::Planned { "planned" } else { word(step.outcome) };
+            serde_json::json!({"step": step.mend.to_string(), "outcome": outcome, "reason": step.reason})
+        })
+        .collect();
+    serde_json::json!({"applied": apply, "findings": findings, "steps": steps, "seconds": report.elapsed.as_secs_f64()})
+}
+
+fn print(context: &Context, report: &RepairReport, apply: bool) {
+    print_findings(context, &report.findings);
+    let style = text::Style::of(&std::io::stdout());
+    for step in &report.steps {
+        let colour = match step.outcome {
+            Outcome::Failed => style.bad(),
+            Outcome::Done => style.good(),
+            _ => style.warn(),
+        };
+        let reason = if step.reason.is_empty() { String::new() } else { format!(": {}", step.reason) };
+        context.say(&format!("{colour}{}{}: {}{reason}", word(step.outcome), style.reset(), step.mend));
+    }
+    let count = text::count(report.steps.len() as u64);
+    match (report.steps.is_empty(), apply) {
+        (true, _) if report.findings.is_empty() => context.say("nothing is wrong, and nothing was changed"),
+        (true, _) => context.say("nothing of this can be mended with what is at hand; nothing was changed"),
+        (false, false) => context.say(&format!("{count} steps; nothing was changed: --apply does them")),
+        (false, true) => context.say(&format!("{count} steps; run `lifeboat check` to see what is left")),
+    }
+}

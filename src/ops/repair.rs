@@ -1,0 +1,163 @@
+//! `repair`: finds out what can be mended, and mends it if it is told to.
+
+use crate::error::{ErrorKind, Result};
+use crate::event::{Event, Observer, Progress, Stage, stop_if_asked};
+use crate::ops::check::{self, Finding};
+use crate::repo::{Act, Mend, Repository};
+use crate::store::Location;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// What to mend, and with what.
+#[derive(Debug, Clone, Default)]
+pub struct RepairOptions {
+    /// Another copy of the repository, from which objects are fetched.
+    pub from: Option<Location>,
+    /// Change the repository; without it, only say what would be done.
+    pub apply: bool,
+    /// Parity for packs that have none, in per mille of their length, and duplicates of the small objects.
+    pub parity: Option<u16>,
+    /// Worker threads; 0 for one per processor.
+    pub threads: usize,
+}
+
+/// What became of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It would be done with `apply`.
+    Planned,
+    /// It was done.
+    Done,
+    /// There was nothing to do any more.
+    Needless,
+    /// It failed; what could be read before still can be.
+    Failed,
+}
+
+/// A step with its outcome.
+#[derive(Debug)]
+pub struct Step {
+    /// What is to be done.
+    pub mend: Mend,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Why it failed, or empty.
+    pub reason: String,
+}
+
+/// What a repair found and did.
+#[derive(Debug, Default)]
+pub struct RepairReport {
+    /// All findings, those too for which nothing can be done.
+    pub findings: Vec<Finding>,
+    /// What can be done, in order.
+    pub steps: Vec<Step>,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+impl RepairReport {
+    /// True if something of the plan could not be done.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.steps.iter().any(|step| step.outcome == Outcome::Failed)
+    }
+}
+
+/// Reads everything, plans what can be mended, and with `apply` does it. A repository in which nothing is wrong is left as
+/// it is, and nothing that could be restored before is lost by it.
+///
+/// # Errors
+/// Only what keeps the repair from going on; a step that failed is in the report.
+pub fn repair(repository: &Repository, options: &RepairOptions, observer: &dyn Observer) -> Result<RepairReport> {
+    repository.permit(Act::Read)?;
+    let began = Instant::now();
+    let mut report = RepairReport::default();
+    let progress = Arc::new(Progress::default());
+    observer.observe(Event::Started(Stage::Checking, &progress));
+    let planned = plan(repository, options, &progress, observer, &mut report);
+    observer.observe(Event::Finished(Stage::Checking));
+    let mends = planned?;
+    let progress = Arc::new(Progress::default());
+    progress.files_total.store(mends.len() as u64, Ordering::Relaxed);
+    observer.observe(Event::Started(Stage::Repairing, &progress));
+    let carried_out = carry_out(repository, options, mends, (&progress, observer), &mut report);
+    observer.observe(Event::Finished(Stage::Repairing));
+    carried_out?;
+    report.elapsed = began.elapsed();
+    Ok(report)
+}
+
+fn plan(
+    repository: &Repository,
+    options: &RepairOptions,
+    progress: &Progress,
+    observer: &dyn Observer,
+    report: &mut RepairReport,
+) -> Result<Vec<Mend>> {
+    let repairer = repository.repairer(options.from.as_ref())?;
+    report.findings.extend(repository.met().map(Finding::of_opening));
+    let records = repository.verify_records(observer)?;
+    let mut objects = Vec::new();
+    for problem in records.problems.into_iter().chain(repository.verify_slots()?) {
+        if !problem.harmless
+            && let Some(name) = problem.object.strip_prefix("object ")
+        {
+            objects.extend(repairer.plan_object(name)?);
+        }
+        report.findings.push(Finding::of_record(problem));
+    }
+    objects.dedup();
+    let (mut packs, mut index) = (Vec::new(), false);
+    check::each_pack(repository, options.threads, progress, observer, &mut |pack, found| {
+        for mend in repairer.plan_pack(pack, found)? {
+            match mend {
+                Mend::Index => index = true,
+                mend => packs.push(mend),
+            }
+        }
+        report.findings.extend(found.problems.iter().map(|problem| Finding::of_pack(&pack.id, problem)));
+        Ok(())
+    })?;
+    let mut mends = objects;
+    mends.extend(packs);
+    mends.extend(repairer.plan_snapshots(&records.snapshots, observer)?);
+    if let Some(share) = options.parity {
+        let planned: Vec<Mend> = repairer.plan_parity(share)?;
+        mends.retain(|mend| !matches!(mend, Mend::Parity(..)) || !planned.contains(mend));
+        mends.extend(planned);
+        mends.extend(repairer.plan_duplicates()?);
+    }
+    mends.extend(index.then_some(Mend::Index));
+    Ok(mends)
+}
+
+fn carry_out(
+    repository: &Repository,
+    options: &RepairOptions,
+    mends: Vec<Mend>,
+    (progress, observer): (&Progress, &dyn Observer),
+    report: &mut RepairReport,
+) -> Result<()> {
+    if let Some(share) = options.parity {
+        repository.set_parity(share);
+    }
+    let repairer = repository.repairer(options.from.as_ref())?;
+    for mend in mends {
+        if !options.apply {
+            report.steps.push(Step { mend, outcome: Outcome::Planned, reason: String::new() });
+            continue;
+        }
+        stop_if_asked(observer)?;
+        let (outcome, reason) = match repairer.carry_out(&mend) {
+            Ok(true) => (Outcome::Done, String::new()),
+            Ok(false) => (Outcome::Needless, String::new()),
+            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Full) => return Err(error),
+            Err(error) => (Outcome::Failed, error.to_string()),
+        };
+        progress.add_file(0);
+        report.steps.push(Step { mend, outcome, reason });
+    }
+    Ok(())
+}

@@ -1,0 +1,182 @@
+//! Mending a repository: what can be done about what a check finds, and doing it.
+//!
+//! Only writes what is whole: objects under the names of damaged ones, and records that say what is lost. What takes the
+//! place of a damaged object is durable under a second name before the damaged one is deleted, so that a crash at any
+//! moment loses nothing that could be read before.
+
+mod objects;
+mod snapshots;
+
+pub use snapshots::FoundSnapshot;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::log::{PackRef, RecordBody};
+use crate::id::{ChunkPrefix, PackId};
+use crate::repo::verify::{Lost, PackReport, Trouble};
+use crate::repo::{Repository, cache};
+use crate::store::{AnyStore, Key, Location};
+
+/// One step of a repair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mend {
+    /// Puts a whole pack in the place of a damaged one, from parity.
+    FromParity(PackRef),
+    /// Fetches an object by its name from another copy of the repository.
+    Fetch(Key),
+    /// Puts an object back from its duplicate.
+    FromDuplicate(Key),
+    /// Says in the log which chunks of a pack are gone, so that nobody relies on them, and the next backup stores again
+    /// what is still there; without chunks, all of them.
+    MarkLost(PackId, Vec<ChunkPrefix>),
+    /// Makes the parity of a whole pack, with so much per mille.
+    Parity(PackRef, u16),
+    /// Makes the duplicates of the small objects on which much depends.
+    Duplicate(Key),
+    /// Commits a snapshot again whose record is gone.
+    Snapshot(FoundSnapshot),
+    /// Reads this machine's index anew.
+    Index,
+}
+
+impl std::fmt::Display for Mend {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::FromParity(pack) => write!(out, "mend pack {} from its parity", pack.id),
+            Self::Fetch(key) => write!(out, "fetch {key} from the other copy"),
+            Self::FromDuplicate(key) => write!(out, "put {key} back from its duplicate"),
+            Self::MarkLost(pack, chunks) if chunks.is_empty() => write!(out, "mark all of pack {pack} as lost"),
+            Self::MarkLost(pack, chunks) => write!(out, "mark {} chunks of pack {pack} as lost", chunks.len()),
+            Self::Parity(pack, _) => write!(out, "make the parity of pack {}", pack.id),
+            Self::Duplicate(key) => write!(out, "make a duplicate of {key}"),
+            Self::Snapshot(found) => write!(out, "commit snapshot {} again", found.id),
+            Self::Index => write!(out, "read this machine's index anew"),
+        }
+    }
+}
+
+/// Plans and carries out repairs.
+pub struct Repairer {
+    repository: Repository,
+    other: Option<AnyStore>,
+}
+
+impl Repository {
+    /// A repairer; `other` is where another copy of this repository is.
+    ///
+    /// # Errors
+    /// `NoRepository`; `Refused` if another repository is there.
+    pub fn repairer(&self, other: Option<&Location>) -> Result<Repairer> {
+        let other = other.map(Location::open).transpose()?;
+        if let Some(other) = &other {
+            let theirs = other.get(&Key::format(), crate::format::repository::MAX_FORMAT)?;
+            if theirs != self.inner.format.encode() {
+                let message = format!("repair from {}: another repository is there", other.describe());
+                return Err(Error::new(ErrorKind::Refused, message).with_hint("--from names a copy of the same repository"));
+            }
+        }
+        Ok(Repairer { repository: self.clone(), other })
+    }
+}
+
+impl Repairer {
+    /// What can be done about what was found of a pack; nothing if there is nothing to do, or if it was done before.
+    ///
+    /// # Errors
+    /// What kept the other copy from being looked at.
+    pub fn plan_pack(&self, pack: &PackRef, found: &PackReport) -> Result<Vec<Mend>> {
+        let has = |trouble| found.problems.iter().any(|problem| problem.trouble == trouble);
+        let mut mends = Vec::new();
+        let spare = Key::copy_of(&Key::pack(&pack.id));
+        if found.problems.iter().any(|problem| problem.concerns_data() || problem.trouble == Trouble::Mendable)
+            && self.is_pack(self.repository.store(), &spare, pack)?
+        {
+            // An earlier repair was cut off between deleting and putting.
+            mends.push(Mend::FromDuplicate(Key::pack(&pack.id)));
+        } else if has(Trouble::Mendable) {
+            mends.push(Mend::FromParity(*pack));
+        } else if has(Trouble::Damage) || has(Trouble::Unreadable) {
+            if self.other_has(pack)? {
+                mends.push(Mend::Fetch(Key::pack(&pack.id)));
+            } else if has(Trouble::Damage) {
+                mends.extend(self.mark_of(pack, found)?);
+            }
+        }
+        if has(Trouble::Index) {
+            mends.push(Mend::Index);
+        }
+        if has(Trouble::Parity) && mends.is_empty() {
+            mends.push(Mend::Parity(*pack, self.repository.parity()?.max(1)));
+        }
+        Ok(mends)
+    }
+
+    fn other_has(&self, pack: &PackRef) -> Result<bool> {
+        self.other.as_ref().map_or(Ok(false), |other| self.is_pack(other, &Key::pack(&pack.id), pack))
+    }
+
+    /// True if the object at `key` is the whole pack.
+    fn is_pack(&self, store: &AnyStore, key: &Key, pack: &PackRef) -> Result<bool> {
+        Ok(store.size(key)? == Some(pack.size) && self.hash_of(store, key, pack.size)? == pack.id.0)
+    }
+
+    fn mark_of(&self, pack: &PackRef, found: &PackReport) -> Result<Option<Mend>> {
+        let connection = self.repository.connection();
+        let mut chunks: Vec<ChunkPrefix> = Vec::new();
+        for problem in found.problems.iter().filter(|problem| problem.trouble == Trouble::Damage) {
+            match &problem.lost {
+                Lost::Nothing => {}
+                Lost::Chunks(lost) => chunks.extend(lost),
+                Lost::Everything if cache::damage::is_told(&connection, &pack.id, None)? => return Ok(None),
+                Lost::Everything => return Ok(Some(Mend::MarkLost(pack.id, Vec::new()))),
+            }
+        }
+        chunks.sort_unstable();
+        chunks.dedup();
+        let mut new = Vec::new();
+        for chunk in chunks {
+            if !cache::damage::is_told(&connection, &pack.id, Some(&chunk))? {
+                new.push(chunk);
+            }
+        }
+        Ok((!new.is_empty()).then_some(Mend::MarkLost(pack.id, new)))
+    }
+
+    /// What can be done about a small object that is gone or damaged, by its name; `None` if nothing can.
+    ///
+    /// # Errors
+    /// What kept the copies from being looked at.
+    pub fn plan_object(&self, name: &str) -> Result<Option<Mend>> {
+        let Ok(key) = Key::new(name) else { return Ok(None) };
+        if self.is_good(self.repository.store(), &Key::copy_of(&key), &key)? {
+            return Ok(Some(Mend::FromDuplicate(key)));
+        }
+        if let Some(other) = &self.other
+            && self.is_good(other, &key, &key)?
+        {
+            return Ok(Some(Mend::Fetch(key)));
+        }
+        Ok(None)
+    }
+
+    /// Carries a step out; false if it turned out that there was nothing to do.
+    ///
+    /// # Errors
+    /// What kept it from being done; then what could be read before still can be.
+    pub fn carry_out(&self, mend: &Mend) -> Result<bool> {
+        let repository = &self.repository;
+        let done = match mend {
+            Mend::FromParity(pack) => self.put_mended(pack).map(|()| true),
+            Mend::Fetch(key) => self.fetch(key).map(|()| true),
+            Mend::FromDuplicate(key) => self.put_duplicate(key).map(|()| true),
+            Mend::MarkLost(pack, chunks) => {
+                repository.append(RecordBody::Lost { packs: vec![*pack], chunks: chunks.clone() }).map(|_| true)
+            }
+            Mend::Parity(pack, share) => repository.add_parity_to(&pack.id, pack.size, *share),
+            Mend::Duplicate(key) => self.duplicate(key),
+            Mend::Snapshot(found) => self.commit_again(found),
+            Mend::Index => repository.clear_cache().map(|()| true),
+        };
+        repository.inner.mender.forget();
+        done
+    }
+}

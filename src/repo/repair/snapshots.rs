@@ -1,0 +1,160 @@
+//! Snapshots whose records are gone: most are in a meta pack as well, and can be committed again from there.
+
+use super::{Mend, Repairer};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Observer, Progress, Silent, stop_if_asked};
+use crate::format::log::{PackRef, RecordBody};
+use crate::format::pack::{FOOTER_LEN, Footer};
+use crate::format::snapshot::Snapshot;
+use crate::format::tree::ChunkType;
+use crate::id::{ChunkId, PackId, SnapshotId};
+use crate::repo::block::{Opener, table_digest};
+use crate::repo::gc::{Kept, Marker, View};
+use crate::repo::{Repository, Session, cache};
+use crate::store::Key;
+use std::collections::HashSet;
+
+/// A snapshot in a pack, of which no log knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundSnapshot {
+    /// Its id.
+    pub id: SnapshotId,
+    bytes: Vec<u8>,
+}
+
+impl FoundSnapshot {
+    /// What it says.
+    ///
+    /// # Errors
+    /// `Damaged`.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        Snapshot::decode(&self.bytes)
+    }
+}
+
+impl Repository {
+    /// A pack in the store as a record would list it.
+    fn pack_as_listed(&self, id: &PackId, size: u64) -> Result<PackRef> {
+        let mut footer = [0; FOOTER_LEN];
+        let at = size.checked_sub(FOOTER_LEN as u64);
+        let at = at.ok_or_else(|| Error::damaged(format!("read the pack {id}: it is too short to be one")))?;
+        self.store().read_at(&Key::pack(id), at, &mut footer)?;
+        Ok(PackRef { id: *id, size, toc_len: Footer::decode(&footer)?.toc_len })
+    }
+
+    /// The snapshots in a pack.
+    fn snapshots_in(&self, pack: &PackRef) -> Result<Vec<FoundSnapshot>> {
+        let (seals, toc) = self.load_toc(pack)?;
+        let mut found = Vec::new();
+        let mut offset = u64::from(toc.first_block);
+        let mut opener = Opener::new()?;
+        for block in &toc.blocks {
+            let length = block.row.stored_len();
+            if block.row.kind == ChunkType::Snapshot {
+                let mut stored = vec![0; length as usize];
+                self.store().read_at(&Key::pack(&pack.id), offset, &mut stored)?;
+                let seal = seals.get(usize::from(block.row.seal)).ok_or_else(|| Error::damaged("its seal is not there"))?;
+                let session = self.keys().open_session(seal)?;
+                let table = table_digest(&block.chunks);
+                let mut rest = opener.open(&self.keys().repository, &session, &block.row, &table, &mut stored)?;
+                for chunk in &block.chunks {
+                    let (bytes, after) = rest.split_at(chunk.len as usize);
+                    rest = after;
+                    let id = self.keys().name(ChunkType::Snapshot, bytes)?;
+                    if id.prefix() == chunk.prefix && Snapshot::decode(bytes).is_ok() {
+                        found.push(FoundSnapshot { id: SnapshotId::from(id), bytes: bytes.to_vec() });
+                    }
+                }
+            }
+            offset += u64::from(length);
+        }
+        Ok(found)
+    }
+
+    /// Packs in the store that no log lists and no plan names.
+    fn orphans(&self) -> Result<Vec<PackRef>> {
+        let known: HashSet<PackId> = self.packs()?.iter().map(|pack| pack.id).collect();
+        let gone = cache::prune::gone(&self.connection())?;
+        let listed = self.listed_packs()?;
+        let unknown = listed.iter().filter(|(id, _)| !known.contains(id) && !gone.contains(id));
+        Ok(unknown.filter_map(|(id, size)| self.pack_as_listed(id, *size).ok()).collect())
+    }
+}
+
+impl Repairer {
+    /// The snapshots in packs that no record of `known` names, to be committed again.
+    ///
+    /// # Errors
+    /// What kept the packs from being looked at.
+    pub fn plan_snapshots(&self, known: &HashSet<SnapshotId>, observer: &dyn Observer) -> Result<Vec<Mend>> {
+        let repository = &self.repository;
+        let mut packs = repository.packs()?;
+        packs.extend(repository.orphans()?);
+        let mut found: Vec<FoundSnapshot> = Vec::new();
+        for pack in packs {
+            stop_if_asked(observer)?;
+            match repository.snapshots_in(&pack) {
+                Ok(snapshots) => found.extend(snapshots),
+                // What is wrong with the pack is a finding of its own.
+                Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
+                Err(_) => {}
+            }
+        }
+        found.retain(|found| !known.contains(&found.id));
+        found.sort_by_key(|found| found.id);
+        found.dedup_by_key(|found| found.id);
+        Ok(found.into_iter().map(Mend::Snapshot).collect())
+    }
+
+    /// Commits a snapshot anew, in the log of the client at hand; false if some log knows it by now.
+    pub(super) fn commit_again(&self, found: &FoundSnapshot) -> Result<bool> {
+        let repository = &self.repository;
+        repository.refresh(&Silent)?;
+        if repository.all_snapshots()?.iter().any(|entry| entry.id == found.id) {
+            return Ok(false);
+        }
+        let mut packs = repository.orphans()?;
+        for pack in &packs {
+            let (seals, toc) = repository.load_toc(pack)?;
+            cache::index::insert_pack(&mut repository.connection(), pack, None, &seals, &toc)?;
+        }
+        packs.extend(cache::index::unlogged_packs(&repository.connection())?);
+        packs.sort_unstable();
+        packs.dedup();
+        let epoch = cache::index::epoch(&repository.connection())?;
+        self.verify_whole(found)?;
+        let id = ChunkId::from(found.id);
+        let mut session = Session::start(repository, false)?;
+        let mut writer = session.writer()?;
+        let snapshot = writer.seal_snapshot(&id, &found.bytes)?;
+        let sessions = session.shared.begun().map(|(_, session)| session).collect();
+        drop(writer);
+        session.finish()?;
+        let body = RecordBody::Snapshot { id: found.id, snapshot, packs: packs.clone(), indexes: Vec::new(), sessions };
+        let still_valid = || {
+            let connection = repository.connection();
+            let same = cache::index::epoch(&connection)? == epoch;
+            if same && cache::index::all_borrowable(&connection, &[], &packs)? {
+                return Ok(());
+            }
+            Err(Error::new(ErrorKind::InUse, format!("commit the snapshot {} again: a prune was faster", found.id))
+                .with_hint("run the same command again"))
+        };
+        repository.append_if(body, &still_valid).map(|_| true)
+    }
+
+    /// Fails unless every chunk that the snapshot needs is in some pack: one that was pruned must not come back.
+    fn verify_whole(&self, found: &FoundSnapshot) -> Result<()> {
+        let snapshot = found.snapshot()?;
+        let client = self.repository.keys().client()?;
+        let kept = Kept { id: found.id, client, root: snapshot.root };
+        let view = View { heads: Vec::new(), snapshots: vec![kept] };
+        let mut marker = Marker::new(&self.repository)?;
+        marker.mark(&view, &Progress::default(), &Silent)?;
+        match marker.marks.missing()? {
+            0 => Ok(()),
+            missing => Err(Error::damaged(format!("commit the snapshot {} again: {missing} of its chunks are gone", found.id))
+                .with_hint("it may have been forgotten and pruned")),
+        }
+    }
+}
