@@ -103,14 +103,19 @@ impl Reader {
                 return Ok(Some(place));
             }
         }
-        if self.complete.replace(true) {
-            return Ok(None);
-        }
         // A prune may have taken what the shards said; a shard may be lost, or wrong.
+        self.complete_index()?;
+        self.index.place(prefix)
+    }
+
+    /// Reads the tables of contents of all packs that shards had made unnecessary to read, once.
+    fn complete_index(&self) -> Result<()> {
+        if self.complete.replace(true) {
+            return Ok(());
+        }
         self.repository.follow_prunes()?;
         self.repository.load_index(&Silent)?;
-        self.index.refresh()?;
-        self.index.place(prefix)
+        self.index.refresh()
     }
 
     /// The pack that a block is in.
@@ -215,6 +220,9 @@ impl Reader {
     /// `error`, if there is no other place, or no better one.
     pub fn chunk_elsewhere(&self, kind: ChunkType, id: &ChunkId, failed: BlockPlace, error: Error) -> Result<Vec<u8>> {
         if error.kind() == ErrorKind::Interrupted {
+            return Err(error);
+        }
+        if self.complete_index().is_err() {
             return Err(error);
         }
         for Place { pack, block, start, len } in self.index.places(&id.prefix())? {

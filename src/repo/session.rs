@@ -255,9 +255,11 @@ impl Session {
 
     /// Ends a session that wrote chunks anew for a prune; returns its packs, which are durable.
     pub(super) fn finish_rewrite(mut self, mut writer: ChunkWriter) -> Result<Vec<PackRef>> {
-        writer.flush()?;
+        let flushed = writer.flush();
         drop(writer);
-        self.finish()
+        // What the threads met is nearer to the cause than what the writer saw of it.
+        let packs = self.finish()?;
+        flushed.map(|()| packs)
     }
 
     /// Ends the session without a commit. What was stored stays known, so that the next run goes on from there.

@@ -3,6 +3,7 @@
 //! An object is written to `tmp/`, synced, and linked to its name, so that whatever is visible is whole and durable.
 //! A failed sync is final: the file is thrown away, never synced again, because the kernel may have dropped its pages.
 
+use super::reserve;
 use super::temporary::{Temporary, remove_dead};
 use super::{Created, Entry, Key, Staged, Store};
 use crate::error::{Error, ErrorKind, Result};
@@ -116,6 +117,8 @@ impl Local {
             if let Some(now) = Temporary::new(&self.root).ok().and_then(|temporary| temporary.made_at()) {
                 remove_dead(&self.root, Some(now));
             }
+            // Without it a prune of a full disk takes some space freed by hand.
+            let _ = reserve::keep(&self.root);
         });
         let temporary = Temporary::new(&self.root)?;
         Ok(StagedFile { temporary, root: self.root.clone(), written: 0, started: 0 })
@@ -224,7 +227,7 @@ fn is_vacant(root: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(root)? {
         let entry = entry?;
         let name = entry.file_name();
-        if name == "lost+found" {
+        if name == "lost+found" || name == reserve::NAME {
             continue;
         }
         let known = FOLDERS.iter().any(|folder| name == *folder) && entry.file_type()?.is_dir();
@@ -329,12 +332,20 @@ impl Store for Local {
     }
 
     fn delete(&self, key: &Key) -> Result<()> {
-        // Another object may take the name.
+        // Another object may take the name, and an open descriptor would keep its room.
         self.open.lock().expect("no code panics while it holds this lock").retain(|(known, _)| known != key);
         match fs::remove_file(self.path(key)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("delete the object", key, error)),
             _ => Ok(()),
         }
+    }
+
+    fn release_reserve(&self, bytes: u64) -> Result<bool> {
+        reserve::release(&self.root, bytes).map_err(|error| Error::io("release the reserve of", self.root.display(), error))
+    }
+
+    fn keep_reserve(&self) -> Result<()> {
+        reserve::keep(&self.root).map_err(|error| Error::io("keep a reserve in", self.root.display(), error))
     }
 
     fn describe(&self) -> String {

@@ -268,6 +268,14 @@ impl Store for Measured {
         result
     }
 
+    fn release_reserve(&self, bytes: u64) -> Result<bool> {
+        self.below.release_reserve(bytes)
+    }
+
+    fn keep_reserve(&self) -> Result<()> {
+        self.below.keep_reserve()
+    }
+
     fn describe(&self) -> String {
         self.below.describe()
     }

@@ -14,6 +14,7 @@ mod measured;
 mod memory;
 mod object;
 mod promises;
+mod reserve;
 mod retry;
 mod s3_extras;
 mod settings;
@@ -150,6 +151,22 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// `Failed`, `Refused`.
     fn delete(&self, key: &Key) -> Result<()>;
+
+    /// Gives up so many bytes of what the store keeps back for the day on which it is full; true if there was something.
+    ///
+    /// # Errors
+    /// `Failed`.
+    fn release_reserve(&self, _bytes: u64) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Keeps something back again, as much as there is room for.
+    ///
+    /// # Errors
+    /// `Full`, `Failed`.
+    fn keep_reserve(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// The place in words, for messages.
     fn describe(&self) -> String;

@@ -123,6 +123,14 @@ impl Store for Throttled {
         self.store.delete(key)
     }
 
+    fn release_reserve(&self, bytes: u64) -> Result<bool> {
+        self.store.release_reserve(bytes)
+    }
+
+    fn keep_reserve(&self) -> Result<()> {
+        self.store.keep_reserve()
+    }
+
     fn describe(&self) -> String {
         self.store.describe()
     }

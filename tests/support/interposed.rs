@@ -165,6 +165,14 @@ impl Store for Interposed {
         self.judged(Verb::Delete, key.as_str(), || self.inner.delete(key))
     }
 
+    fn release_reserve(&self, bytes: u64) -> Result<bool> {
+        self.inner.release_reserve(bytes)
+    }
+
+    fn keep_reserve(&self) -> Result<()> {
+        self.inner.keep_reserve()
+    }
+
     fn describe(&self) -> String {
         self.inner.describe()
     }

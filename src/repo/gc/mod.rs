@@ -6,6 +6,7 @@
 
 mod decide;
 mod follow;
+mod full;
 mod index;
 mod mark;
 mod prune;

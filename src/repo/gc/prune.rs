@@ -1,6 +1,7 @@
 //! The steps of a prune.
 
 use super::decide::{Candidate, Decision, PackDecision, PruneOptions, decide, reason};
+use super::full::largest;
 use super::mark::{Marker, Trusted};
 use super::view::View;
 use crate::crypto::sign::PRUNE_OBJECT;
@@ -58,6 +59,8 @@ pub(super) struct Prune<'a> {
     pub(super) options: &'a PruneOptions,
     pub(super) observer: &'a dyn Observer,
     marker: Marker,
+    /// Packs that are condemned at once.
+    most: usize,
     pub(super) report: PruneReport,
 }
 
@@ -71,7 +74,10 @@ impl Repository {
         if !matches!(self.role(), Role::Owner | Role::Maintainer) {
             return Err(not_allowed("prune", self.role().name()));
         }
-        Prune::new(self, options, observer)?.run()
+        match Prune::new(self, options, observer)?.run() {
+            Err(error) if error.kind() == ErrorKind::Full && !options.dry_run => self.prune_full(options, error, observer),
+            other => other,
+        }
     }
 
     /// Makes sure that no prune overlooks what this client has just said of a snapshot: a generation that is open is
@@ -94,12 +100,17 @@ impl Repository {
 }
 
 impl<'a> Prune<'a> {
-    fn new(repository: &'a Repository, options: &'a PruneOptions, observer: &'a dyn Observer) -> Result<Self> {
+    pub(super) fn new(repository: &'a Repository, options: &'a PruneOptions, observer: &'a dyn Observer) -> Result<Self> {
         let marker = Marker::new(repository)?;
-        Ok(Self { repository, options, observer, marker, report: PruneReport::default() })
+        Ok(Self { repository, options, observer, marker, most: usize::MAX, report: PruneReport::default() })
     }
 
-    fn run(mut self) -> Result<PruneReport> {
+    /// Condemns no more packs than that at once.
+    pub(super) fn at_most(self, most: usize) -> Self {
+        Self { most, ..self }
+    }
+
+    pub(super) fn run(mut self) -> Result<PruneReport> {
         let began = Instant::now();
         self.repository.refresh(self.observer)?;
         self.repository.verify_all_known()?;
@@ -137,6 +148,9 @@ impl<'a> Prune<'a> {
         });
         let mut condemned: BTreeSet<PackId> = condemned.map(|(candidate, _)| candidate.id).collect();
         condemned.extend(self.compact()?);
+        if condemned.len() > self.most {
+            largest(&mut condemned, &listed, self.most);
+        }
         while !condemned.is_empty() {
             let (generation, is_ours) = self.condemn(&condemned)?;
             self.finish_generation(generation)?;

@@ -191,6 +191,14 @@ impl Rewrite {
         Ok(Self { session: Some(session), parts })
     }
 
+    /// What made the writer fail: its threads know better.
+    fn cause_of(self, error: Error) -> Error {
+        match self.finish() {
+            Err(cause) if error.kind() == ErrorKind::Failed => cause,
+            _ => error,
+        }
+    }
+
     fn finish(self) -> Result<Vec<PackRef>> {
         match (self.session, self.parts) {
             (Some(session), Some((writer, _))) => session.finish_rewrite(writer),
@@ -228,7 +236,7 @@ impl Repository {
                     let message = format!("pack {} stays as it is, because it is damaged: {error}", pack.id);
                     observer.observe(Event::Warning(&message));
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(rewrite.cause_of(error)),
             }
             progress.files.fetch_add(1, Ordering::Relaxed);
             progress.bytes.fetch_add(pack.size, Ordering::Relaxed);

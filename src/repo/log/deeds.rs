@@ -21,7 +21,7 @@ impl Repository {
         else {
             return Ok(());
         };
-        self.append(RecordBody::Forget { records }).map(drop)
+        self.append_with_reserve(RecordBody::Forget { records }).map(drop)
     }
 
     /// Wants forgotten snapshots again.

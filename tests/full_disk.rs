@@ -1,0 +1,140 @@
+//! Pruning on a disk that is filled to the last byte.
+
+#![expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+
+mod support;
+
+use lifeboat::error::ErrorKind;
+use lifeboat::event::Silent;
+use lifeboat::ops::backup::backup;
+use lifeboat::ops::check::{CheckOptions, check};
+use lifeboat::ops::prune::{PruneOptions, prune};
+use lifeboat::repo::Repository;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use support::{Bench, contents, noise};
+
+/// A small disk over the directory of the repository; gone when dropped.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn over(path: &Path, size: &str) -> Option<Self> {
+        std::fs::create_dir_all(path).unwrap();
+        let options = format!("size={size},mode=0755");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "none"]).arg(path).output();
+        if mount.is_ok_and(|output| output.status.success()) {
+            return Some(Self(path.to_owned()));
+        }
+        println!("skipped: a disk of its own cannot be mounted here (needs root)");
+        None
+    }
+
+    /// Fills it, in smaller and smaller steps, until not one byte fits.
+    fn fill(&self) {
+        let mut file = std::fs::File::options().create(true).append(true).open(self.0.join("lost+found")).unwrap();
+        for step in [1 << 20, 4096, 1] {
+            while file.write_all(&vec![7; step]).is_ok() {}
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+/// A bench whose repository moved to a disk of its own.
+fn on_disk(size: &str) -> Option<(Bench, Disk)> {
+    let bench = Bench::new();
+    let aside = bench.path("aside");
+    std::fs::rename(bench.repository_dir(), &aside).unwrap();
+    let disk = Disk::over(&bench.repository_dir(), size)?;
+    let copied = Command::new("cp").arg("-a").arg(format!("{}/.", aside.display())).arg(bench.repository_dir()).status();
+    assert!(copied.unwrap().success());
+    Some((bench, disk))
+}
+
+fn fill(bench: &Bench, version: u64) {
+    for file in 0..12 {
+        let seed = if file % 4 == 0 { file } else { version * 100 + file };
+        bench.write(&format!("f{file}"), noise(seed, 500_000));
+    }
+    bench.age_source();
+}
+
+fn options() -> PruneOptions {
+    PruneOptions { grace: Duration::ZERO, max_unused: 0.0, ..PruneOptions::default() }
+}
+
+fn forget_first(repository: &Repository) {
+    repository.forget(&[repository.snapshots().unwrap()[0].record()]).unwrap();
+}
+
+fn whole(bench: &Bench) {
+    let report = check(&bench.open(), &CheckOptions::of_all_data(2), &Silent);
+    assert!(!report.unwrap().is_damaged());
+    let target = bench.path("out");
+    bench.restore(&bench.latest(), &target);
+    assert!(contents(&target) == contents(&bench.source()));
+    std::fs::remove_dir_all(&target).unwrap();
+}
+
+#[test]
+fn a_prune_frees_space_where_no_byte_can_be_written() {
+    let Some((bench, disk)) = on_disk("24m") else { return };
+    // A version of its own whose packs nobody else needs, and two that share.
+    bench.write("alone", noise(77, 2_000_000));
+    bench.backup();
+    std::fs::remove_file(bench.source().join("alone")).unwrap();
+    fill(&bench, 1);
+    bench.backup();
+    fill(&bench, 2);
+    bench.backup();
+    forget_first(&bench.open());
+    forget_first(&bench.open());
+    disk.fill();
+    let before = bench.objects("packs").len();
+    let report = prune(&bench.open(), &options(), &Silent).unwrap();
+    assert!(report.pruned.deleted > 0 && bench.objects("packs").len() < before, "{:?}", report.pruned);
+    assert!(bench.repository_dir().join(".reserve").exists(), "the reserve is there for the next time");
+    whole(&bench);
+    // What needs room could be done after that: all that is left is needed.
+    assert!(report.pruned.bytes_deleted > 5_000_000, "{:?}", report.pruned);
+    assert_eq!(prune(&bench.open(), &options(), &Silent).unwrap().pruned.deleted, 0);
+}
+
+#[test]
+fn a_full_disk_on_which_nothing_can_go_is_left_as_it_is() {
+    let Some((bench, disk)) = on_disk("16m") else { return };
+    fill(&bench, 1);
+    bench.backup();
+    fill(&bench, 2);
+    bench.backup();
+    disk.fill();
+    let before = bench.objects("");
+    assert_eq!(prune(&bench.open(), &options(), &Silent).unwrap().pruned.generation, None);
+    assert_eq!(bench.objects(""), before);
+    whole(&bench);
+}
+
+#[test]
+fn on_a_full_disk_snapshots_can_be_forgotten_and_then_pruned() {
+    let Some((bench, disk)) = on_disk("16m") else { return };
+    fill(&bench, 1);
+    bench.backup();
+    fill(&bench, 2);
+    bench.backup();
+    disk.fill();
+    backup(&bench.open(), bench.backup_options(), &Silent).unwrap_err();
+    forget_first(&bench.open());
+    let report = prune(&bench.open(), &options(), &Silent);
+    // The only packs share what the other snapshot needs, and there is no room to write that anew.
+    assert_eq!(report.unwrap_err().kind(), ErrorKind::Full);
+    whole(&bench);
+    std::fs::remove_file(bench.repository_dir().join("lost+found")).unwrap();
+    assert!(prune(&bench.open(), &options(), &Silent).unwrap().pruned.deleted > 0);
+    whole(&bench);
+}
