@@ -71,7 +71,8 @@ impl Place {
         let Some(target) = &self.target else { return Ok(()) };
         match target.directory().stat(MARKER) {
             Ok(_) => target.remove_all(MARKER),
-            Err(_) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::Missing => Ok(()),
+            Err(error) => Err(error),
         }
     }
 }
