@@ -178,6 +178,30 @@ fn a_prune_waits_with_a_generation_until_the_one_before_is_closed() {
 }
 
 #[test]
+fn a_prune_whose_packs_another_one_deletes_looks_anew() {
+    for place in 0.. {
+        let bench = Bench::in_memory();
+        let kept = two_versions(&bench);
+        let other = bench.open_over(local(&bench), "other").unwrap();
+        let reads = Arc::new(AtomicU64::new(0));
+        let counted = reads.clone();
+        let store = Interposed::new(local(&bench), move |_, verb, key| {
+            let reads = matches!(verb, Verb::Get | Verb::ReadAt) && key.starts_with("packs/");
+            if reads && counted.fetch_add(1, Ordering::SeqCst) == place {
+                let report = prune(&other, &options(), &Silent).unwrap();
+                assert!(report.pruned.deleted > 0);
+            }
+            Fate::Pass
+        });
+        prune(&bench.open_over(store.store(), "pruner").unwrap(), &options(), &Silent).unwrap();
+        healthy(&bench, &[&kept]);
+        if reads.load(Ordering::SeqCst) <= place {
+            break;
+        }
+    }
+}
+
+#[test]
 fn two_prunes_at_once_delete_what_one_published() {
     for round in 0..6 {
         let bench = Bench::new();

@@ -99,6 +99,12 @@ impl Repository {
     }
 }
 
+/// What seems to be nowhere may be in packs that could not be looked into: no reason to forget anything.
+fn not_looked_into(packs: usize) -> Error {
+    Error::damaged(format!("mark what snapshots need: {packs} packs could not be looked into, so nothing is deleted"))
+        .with_hint("run the same command again; if this stays, `lifeboat check` says what is wrong with them")
+}
+
 impl<'a> Prune<'a> {
     pub(super) fn new(repository: &'a Repository, options: &'a PruneOptions, observer: &'a dyn Observer) -> Result<Self> {
         let marker = Marker::new(repository)?;
@@ -178,7 +184,8 @@ impl<'a> Prune<'a> {
     fn mark(&mut self) -> Result<View> {
         let seen = |repository: &Repository| -> Result<_> {
             let connection = repository.connection();
-            Ok((cache::prune::newest(&connection)?, cache::log::heads(&connection)?))
+            let unread = cache::index::unread(&connection, false)?.len();
+            Ok((cache::prune::newest(&connection)?, cache::log::heads(&connection)?, unread))
         };
         let mut attempts = 0;
         loop {
@@ -187,8 +194,9 @@ impl<'a> Prune<'a> {
                 Err(error) if error.kind() == ErrorKind::Damaged && attempts < MARK_ATTEMPTS => {
                     attempts += 1;
                     self.repository.refresh(self.observer)?;
-                    if seen(self.repository)? == before {
-                        return Err(error);
+                    let now = seen(self.repository)?;
+                    if now == before {
+                        return Err(if now.2 == 0 { error } else { not_looked_into(now.2) });
                     }
                     self.marker = Marker::new(self.repository)?;
                 }
