@@ -211,7 +211,10 @@ impl Mirror<'_> {
         self.progress.files_total.fetch_add(wanted.len() as u64, Ordering::Relaxed);
         self.progress.bytes_total.fetch_add(wanted.iter().map(|(_, size, _)| size).sum(), Ordering::Relaxed);
         let threads = match self.options.threads {
-            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            0 => {
+                let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+                processors.max(self.source.width()).max(self.target.width())
+            }
             threads => threads,
         };
         let next = AtomicUsize::new(0);

@@ -32,6 +32,7 @@ mod slots;
 mod stat;
 mod verify;
 mod view;
+mod wide;
 
 pub use cache::StatRow;
 pub use chunker::Chunker;

@@ -15,7 +15,9 @@ use crate::repo::parity::ParityWriter;
 use crate::repo::sealed::new_header;
 use crate::store::{AnyStore, Key, Staged};
 use crossbeam_channel::{Receiver, Sender};
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 /// A pack that is durable.
 pub(super) struct FinishedPack {
@@ -49,7 +51,12 @@ impl OpenPack {
         let head = encode_head(&header, &seals);
         let first_block = u32::try_from(head.len()).expect("a head is short");
         let toc = Toc { first_block, padding: 0, blocks: Vec::new() };
-        let (staged, hasher) = (store.stage()?, blake3::Hasher::new());
+        // Contents of files are read for restores alone.
+        let staged = match seals.iter().all(|seal| seal.class == Class::Data) {
+            true => store.stage_cold()?,
+            false => store.stage()?,
+        };
+        let hasher = blake3::Hasher::new();
         let parity = (parity > 0).then(|| (ParityWriter::new(parity), store.clone()));
         let mut pack = Self { key, seals, staged, hasher, length: 0, toc, parity };
         pack.append(&head)?;
@@ -133,15 +140,22 @@ pub(super) struct Packer {
     pub(super) buffers: Sender<Vec<u8>>,
 }
 
+/// Packs on their way to a store that is far away.
+const UPLOADS: usize = 4;
+
+type Upload = JoinHandle<Result<FinishedPack>>;
+
 impl Packer {
     /// Packs until no more blocks can come, then finishes what is open: data first, because meta refers to it.
     pub(super) fn run(self) -> Result<()> {
         let mut open: [Option<OpenPack>; 2] = [None, None];
+        let mut uploads = VecDeque::new();
         while let Ok(work) = self.blocks.recv() {
             let PackedBlock { seal, block } = match work {
                 ToPack::Block(block) => block,
                 ToPack::Barrier(reply) => {
-                    open.iter_mut().filter_map(Option::take).try_for_each(|pack| self.hand_over(pack))?;
+                    open.iter_mut().filter_map(Option::take).try_for_each(|pack| self.upload(pack, &mut uploads))?;
+                    self.settle(&mut uploads, 0)?;
                     let _ = self.finished.send(Packed::Barrier(reply));
                     continue;
                 }
@@ -155,16 +169,39 @@ impl Packer {
             // A full pool only means that this buffer is freed.
             let _ = self.buffers.try_send(block.bytes);
             if pack.length() >= self.target {
-                self.hand_over(pack)?;
+                self.upload(pack, &mut uploads)?;
             } else {
                 open[slot] = Some(pack);
             }
         }
-        open.into_iter().flatten().try_for_each(|pack| self.hand_over(pack))
+        open.into_iter().flatten().try_for_each(|pack| self.upload(pack, &mut uploads))?;
+        self.settle(&mut uploads, 0)
     }
 
-    fn hand_over(&self, pack: OpenPack) -> Result<()> {
-        let finished = pack.finish(self.target)?;
+    /// Finishes a pack: at once, or on its way beside others where an answer takes long.
+    fn upload(&self, pack: OpenPack, uploads: &mut VecDeque<Upload>) -> Result<()> {
+        if self.store.width() <= 1 {
+            return self.hand_over(pack.finish(self.target)?);
+        }
+        self.settle(uploads, UPLOADS - 1)?;
+        let target = self.target;
+        let spawned = std::thread::Builder::new().name("upload".into()).spawn(move || pack.finish(target));
+        uploads.push_back(spawned.map_err(|error| Error::io("start a thread for", "an upload", error))?);
+        Ok(())
+    }
+
+    /// Waits for the oldest uploads until no more than `most` are left. After a failure the others are waited for as well.
+    fn settle(&self, uploads: &mut VecDeque<Upload>, most: usize) -> Result<()> {
+        let mut result = Ok(());
+        while uploads.len() > most || (result.is_err() && !uploads.is_empty()) {
+            let Some(upload) = uploads.pop_front() else { break };
+            let finished = upload.join().unwrap_or_else(|_| Err(Error::failed("store a pack: its thread failed")));
+            result = result.and_then(|()| self.hand_over(finished?));
+        }
+        result
+    }
+
+    fn hand_over(&self, finished: FinishedPack) -> Result<()> {
         // The indexer ends early only on an error of its own, which the session reports; what comes after is in vain.
         self.finished.send(Packed::Pack(finished)).map_err(|_| Error::failed("store a pack: nobody notes what is in it"))
     }

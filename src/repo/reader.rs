@@ -17,6 +17,11 @@ const KEPT_PACKS: usize = 64;
 /// Bytes of decoded blocks that are kept: pages of a tree that has changed often lie in many blocks.
 const KEPT_BYTES: usize = 16 << 20;
 
+/// Bytes between two blocks that are fetched in vain so that both come with one request.
+const LARGEST_GAP: u64 = 128 << 10;
+/// Bytes that are fetched with one request, at most.
+const LONGEST_SPAN: u64 = 4 << 20;
+
 /// Which block of which pack; orders as the blocks lie in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockPlace {
@@ -41,6 +46,21 @@ struct State {
     blocks: VecDeque<(BlockPlace, Arc<Vec<u8>>)>,
     opener: Opener,
     stored: Vec<u8>,
+    ahead: Option<Ahead>,
+}
+
+/// Bytes of a pack that were fetched because several blocks of it are wanted.
+struct Ahead {
+    pack: PackId,
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+impl Ahead {
+    fn part(&self, pack: &PackId, offset: u64, length: usize) -> Option<&[u8]> {
+        let start = usize::try_from(offset.checked_sub(self.offset)?).ok()?;
+        self.bytes.get(start..start.checked_add(length)?).filter(|_| self.pack == *pack)
+    }
 }
 
 impl Repository {
@@ -49,7 +69,8 @@ impl Repository {
     /// # Errors
     /// `Failed` if the cache cannot be opened.
     pub fn reader(&self) -> Result<Reader> {
-        let state = State { packs: VecDeque::new(), blocks: VecDeque::new(), opener: Opener::new()?, stored: Vec::new() };
+        let state =
+            State { packs: VecDeque::new(), blocks: VecDeque::new(), opener: Opener::new()?, stored: Vec::new(), ahead: None };
         let index = IndexReader::new(self.cache().connect()?)?;
         let (shards, complete) = (OnceCell::new(), Cell::new(false));
         Ok(Reader { repository: self.clone(), index, shards, complete, state: RefCell::new(state) })
@@ -143,6 +164,35 @@ impl Reader {
         Ok(pack)
     }
 
+    /// Says that these blocks, in this order, are wanted next. The first ones that lie close together are fetched with one
+    /// request, if they are not at hand already. What cannot be fetched so is left for [`Reader::with_block`] to report.
+    pub fn fetch_ahead(&self, places: &[BlockPlace]) {
+        let mut state = self.state.borrow_mut();
+        let Some(number) = places.first().map(|place| place.pack) else { return };
+        let Ok(pack) = self.pack(&mut state, number) else { return };
+        let range = |place: &BlockPlace| {
+            let block = pack.blocks.get(place.block as usize).filter(|_| place.pack == number)?;
+            Some((block.offset, block.offset.checked_add(u64::from(block.row.stored_len()))?))
+        };
+        let Some((first, mut last)) = range(&places[0]) else { return };
+        let length = |end: u64| usize::try_from(end - first).unwrap_or(usize::MAX);
+        if state.ahead.as_ref().is_some_and(|ahead| ahead.part(&pack.id, first, length(last)).is_some()) {
+            return;
+        }
+        let mut joined = 1;
+        for (begin, end) in places[1..].iter().map_while(range) {
+            if begin < last || begin - last > LARGEST_GAP || end - first > LONGEST_SPAN {
+                break;
+            }
+            (last, joined) = (end, joined + 1);
+        }
+        let mut bytes = state.ahead.take().map(|ahead| ahead.bytes).unwrap_or_default();
+        bytes.resize(length(last), 0);
+        if joined > 1 && self.repository.store().read_at(&Key::pack(&pack.id), first, &mut bytes).is_ok() {
+            state.ahead = Some(Ahead { pack: pack.id, offset: first, bytes });
+        }
+    }
+
     /// Opens a block and hands its raw bytes to `each`, without keeping it. The bytes are authentic as a block;
     /// each chunk must still be verified with [`Reader::verify`].
     ///
@@ -151,16 +201,18 @@ impl Reader {
     pub fn with_block<T>(&self, place: BlockPlace, each: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
         let mut state = self.state.borrow_mut();
         let pack = self.pack(&mut state, place.pack)?;
-        let State { opener, stored, .. } = &mut *state;
-        each(self.open(&pack, place, opener, stored)?)
+        let State { opener, stored, ahead, .. } = &mut *state;
+        let kept = pack.blocks.get(place.block as usize);
+        let kept = kept.and_then(|block| ahead.as_ref()?.part(&pack.id, block.offset, block.row.stored_len() as usize));
+        each(self.open(&pack, place, (opener, stored), kept)?)
     }
 
     fn open<'a>(
         &self,
         pack: &StoredPack,
         place: BlockPlace,
-        opener: &'a mut Opener,
-        stored: &'a mut Vec<u8>,
+        (opener, stored): (&'a mut Opener, &'a mut Vec<u8>),
+        fetched: Option<&[u8]>,
     ) -> Result<&'a [u8]> {
         let key = Key::pack(&pack.id);
         let inside = |error: Error| error.while_doing(format!("block {} of {key}", place.block));
@@ -171,21 +223,33 @@ impl Reader {
         let session = self.repository.keys().open_session(seal).map_err(inside)?;
         stored.resize(block.row.stored_len() as usize, 0);
         let repository = &self.repository.format().id;
-        let read = self.repository.store().read_at(&key, block.offset, stored).map_err(|error| match error.kind() {
-            // The log names the pack, so its absence is a loss, not a wrong name.
-            ErrorKind::Missing => error.as_kind(ErrorKind::Damaged),
-            _ => error,
-        });
+        let store = self.repository.store();
+        let read = match fetched {
+            Some(bytes) => {
+                stored.copy_from_slice(bytes);
+                Ok(())
+            }
+            None => store.read_at(&key, block.offset, stored).map_err(|error| match error.kind() {
+                // The log names the pack, so its absence is a loss, not a wrong name.
+                ErrorKind::Missing => error.as_kind(ErrorKind::Damaged),
+                _ => error,
+            }),
+        };
         let mut unpack = |stored: &mut Vec<u8>| opener.unpack(repository, &session, &block.row, &block.table, stored);
         if let Err(error) = read.and_then(|()| unpack(stored).map_err(inside)) {
             if error.kind() == ErrorKind::Interrupted {
                 return Err(error);
             }
-            let mended = self.repository.read_mended(&pack.id, pack.size, block.offset, stored);
-            if mended.and_then(|()| unpack(stored)).is_err() {
-                return Err(error);
+            // What was hurt on the way from elsewhere comes whole the next time.
+            let mut fetch = || store.read_at(&key, block.offset, stored).and_then(|()| unpack(stored)).is_ok();
+            let again = store.width() > 1 && (fetch() || fetch());
+            if !again {
+                let mended = self.repository.read_mended(&pack.id, pack.size, block.offset, stored);
+                if mended.and_then(|()| unpack(stored)).is_err() {
+                    return Err(error);
+                }
+                self.repository.note_rescue(&pack.id);
             }
-            self.repository.note_rescue(&pack.id);
         }
         Ok(opener.raw(&block.row, stored))
     }
@@ -262,7 +326,7 @@ impl Reader {
         }
         let pack = self.pack(&mut state, place.pack)?;
         let State { blocks, opener, stored, .. } = &mut *state;
-        let raw = self.open(&pack, place, opener, stored)?;
+        let raw = self.open(&pack, place, (opener, stored), None)?;
         let mut buffer = Vec::new();
         let mut kept: usize = blocks.iter().map(|(_, block)| block.capacity()).sum();
         while kept + raw.len() > KEPT_BYTES

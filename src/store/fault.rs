@@ -156,6 +156,8 @@ fn meaning(status: StatusCode, code: &str) -> (FaultKind, Option<&'static str>) 
         _ => {}
     }
     match status.as_u16() {
+        // An answer to a question about one object has no body, so what was wrong is not known.
+        400 if code.is_empty() => (Passing, None),
         404 | 410 => (Missing, None),
         // A part was asked for that begins behind the end.
         416 => (Damaged, None),
@@ -198,7 +200,7 @@ mod tests {
         {
             assert!(of(status, code).is_passing(), "{status} {code}");
         }
-        for (status, code) in [(403, ""), (404, "NoSuchBucket"), (400, ""), (501, "NotImplemented"), (403, "ExpiredToken")] {
+        for (status, code) in [(403, ""), (404, "NoSuchBucket"), (405, ""), (501, "NotImplemented"), (403, "ExpiredToken")] {
             assert!(!of(status, code).is_passing(), "{status} {code}");
         }
     }

@@ -72,6 +72,11 @@ impl Finding {
         Self { severity, object: format!("pack {pack}"), problem: problem.error.to_string(), hint: hint.into() }
     }
 
+    pub(super) fn of_store(lack: &str) -> Self {
+        let hint = "use it from one machine at a time, and never prune while something else runs (docs/reference/stores.md)";
+        Self { severity: Severity::Notice, object: "store".into(), problem: lack.into(), hint: hint.into() }
+    }
+
     /// Of a client whose identity several machines use at once.
     pub(super) fn of_clones(member: &Member, machines: u64) -> Self {
         let problem = format!("{machines} machines use its identity at once");

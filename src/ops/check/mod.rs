@@ -89,6 +89,13 @@ pub fn check(repository: &Repository, options: &CheckOptions, observer: &dyn Obs
     Ok(report)
 }
 
+/// Finds out what the store keeps of what the repository relies on; those who may not write cannot.
+fn ask_store(repository: &Repository, report: &mut CheckReport) {
+    // A store in trouble is reported by everything else that is asked of it.
+    let Ok(lacks) = repository.probe_store() else { return };
+    report.findings.extend(lacks.into_iter().map(Finding::of_store));
+}
+
 fn look(
     repository: &Repository,
     options: &CheckOptions,
@@ -100,6 +107,7 @@ fn look(
     report.records = records.looked_at;
     report.findings.extend(records.problems.into_iter().map(Finding::of_record));
     report.findings.extend(repository.verify_slots()?.into_iter().map(Finding::of_record));
+    ask_store(repository, report);
     report.findings.extend(repository.cloned()?.iter().map(|(member, machines)| Finding::of_clones(member, *machines)));
     let depth = if options.quick { Depth::Exists } else { Depth::Contents };
     let chosen = packs::choose(repository, depth, options, began, report)?;

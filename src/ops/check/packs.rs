@@ -65,7 +65,7 @@ pub(super) fn verify(
     let work: Vec<(usize, Depth)> = chosen.whole.iter().map(|at| (*at, Depth::Data)).chain(others).collect();
     progress.files_total.store(work.len() as u64, Ordering::Relaxed);
     progress.bytes_total.store(chosen.whole.iter().map(|at| chosen.packs[*at].size).sum(), Ordering::Relaxed);
-    let threads = processors(options.threads);
+    let threads = repository.workers(options.threads);
     let taken = each(repository, chosen, (&work, threads, progress), observer, &mut |pack, depth, found| {
         note(repository, pack, depth, found, &mut unreadable, report)
     })?;

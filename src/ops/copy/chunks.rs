@@ -34,10 +34,7 @@ struct Finder<'a, 'b> {
 impl Copying<'_> {
     /// Stores what the target does not have of the tree below `root`.
     pub(super) fn content(&self, session: &Session, writer: &mut ChunkWriter, root: &ChunkId) -> Result<()> {
-        let threads = match self.options.threads {
-            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            threads => threads,
-        };
+        let threads = self.source.workers(self.options.threads);
         let (batches, queue) = bounded(threads);
         let mut workers = Vec::new();
         for _ in 0..threads {

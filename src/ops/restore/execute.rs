@@ -10,6 +10,9 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+/// Blocks of one pack that a worker gets at once where requests cost time, so that it can fetch them together.
+const BATCH: usize = 8;
+
 /// How a file gets its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
@@ -130,7 +133,10 @@ pub(super) struct Job {
 
 /// Worker threads that carry jobs out.
 pub(super) struct Workers<'a> {
-    pub(super) jobs: Sender<Job>,
+    /// Jobs of one pack, in the order in which its blocks lie.
+    pub(super) jobs: Sender<Vec<Job>>,
+    /// Jobs that are worth being sent together.
+    pub(super) batch: usize,
     pub(super) done: Receiver<()>,
     pub(super) tally: &'a Tally<'a>,
 }
@@ -143,7 +149,7 @@ pub(super) fn with_workers<T>(
     plan: impl FnOnce(&Workers<'_>) -> Result<T>,
 ) -> Result<T> {
     // A window of jobs is there at most; whoever hands it out goes on to plan the next one.
-    let (jobs, queue) = unbounded::<Job>();
+    let (jobs, queue) = unbounded::<Vec<Job>>();
     let (finished, done) = bounded(1 << 16);
     std::thread::scope(|scope| {
         let handles: Vec<_> = (0..threads)
@@ -151,13 +157,14 @@ pub(super) fn with_workers<T>(
                 let (queue, finished) = (queue.clone(), finished.clone());
                 scope.spawn(move || {
                     let reader = repository.reader();
-                    for job in queue {
+                    for jobs in queue {
                         match &reader {
-                            Ok(reader) => carry_out(reader, &job, tally),
-                            Err(error) => lose(&job, tally, error),
+                            Ok(reader) => carry_out_all(reader, &jobs, tally),
+                            Err(error) => jobs.iter().for_each(|job| lose(job, tally, error)),
                         }
-                        drop(job);
-                        if finished.send(()).is_err() {
+                        let count = jobs.len();
+                        drop(jobs);
+                        if (0..count).any(|_| finished.send(()).is_err()) {
                             break;
                         }
                     }
@@ -165,7 +172,8 @@ pub(super) fn with_workers<T>(
             })
             .collect();
         drop(queue);
-        let result = plan(&Workers { jobs, done, tally });
+        let batch = if repository.width() > 1 { BATCH } else { 1 };
+        let result = plan(&Workers { jobs, batch, done, tally });
         let fine = handles.into_iter().all(|handle| handle.join().is_ok());
         if fine { result } else { result.and(Err(Error::failed("restore: a worker thread failed"))) }
     })
@@ -175,6 +183,16 @@ fn lose(job: &Job, tally: &Tally<'_>, error: &Error) {
     for piece in &job.pieces {
         piece.file.fail(tally, error);
         piece.file.release(tally);
+    }
+}
+
+fn carry_out_all(reader: &Reader, jobs: &[Job], tally: &Tally<'_>) {
+    let places: Vec<BlockPlace> = jobs.iter().map(|job| job.place).collect();
+    for (position, job) in jobs.iter().enumerate() {
+        if jobs.len() > 1 && !tally.stopped() {
+            reader.fetch_ahead(&places[position..]);
+        }
+        carry_out(reader, job, tally);
     }
 }
 

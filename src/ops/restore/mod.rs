@@ -148,10 +148,7 @@ pub fn restore(
         tally.progress.bytes_total.store(top.size, std::sync::atomic::Ordering::Relaxed);
     }
     observer.observe(Event::Started(Stage::Restoring, &tally.progress));
-    let threads = match options.threads {
-        0 => std::thread::available_parallelism().map_or(4, std::num::NonZero::get),
-        threads => threads,
-    };
+    let threads = repository.workers(options.threads);
     let planned = execute::with_workers(repository, threads, &tally, |workers| {
         let known = known::Known::new(&entry.snapshot.paths, &options.subpath);
         plan::Planner::new(&reader, options, workers, (&place, known))?.run(top.clone(), place.target.clone())

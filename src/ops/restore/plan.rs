@@ -403,8 +403,15 @@ impl<'a> Planner<'a> {
             }
         }
         self.in_flight = jobs.len();
+        let mut batches: Vec<Vec<Job>> = Vec::new();
         for job in jobs {
-            self.workers.jobs.send(job).map_err(|_| Error::failed("restore: the worker threads have ended"))?;
+            match batches.last_mut() {
+                Some(batch) if batch.len() < self.workers.batch && batch[0].place.pack == job.place.pack => batch.push(job),
+                _ => batches.push(vec![job]),
+            }
+        }
+        for batch in batches {
+            self.workers.jobs.send(batch).map_err(|_| Error::failed("restore: the worker threads have ended"))?;
         }
         Ok(())
     }

@@ -1,0 +1,216 @@
+//! What servers and lines do to requests: each fault is mended by trying again, or reported with what to do, and a backup
+//! that could not put everything commits nothing.
+
+#[path = "support/proxy.rs"]
+mod proxy;
+#[path = "support/servers.rs"]
+mod servers;
+mod support;
+
+use proxy::{Action, Proxy, Request};
+use servers::Server;
+use std::process::Output;
+use std::time::Duration;
+use support::home::Home;
+use support::noise;
+
+/// A home directory whose repository is behind a proxy.
+struct Behind {
+    home: Home,
+    server: Server,
+    proxy: Proxy,
+    url: String,
+}
+
+impl Behind {
+    /// With a repository, as long as nothing goes wrong.
+    fn new() -> Option<Self> {
+        let server = servers::moto()?;
+        let proxy = Proxy::new(server.port, |_| Action::Pass);
+        let (home, url) = (Home::new(), server.url_at("repository", proxy.port));
+        std::fs::create_dir_all(home.path("documents")).unwrap();
+        std::fs::write(home.path("documents/note"), "hello").unwrap();
+        std::fs::write(home.path("documents/data"), noise(1, 2_000_000)).unwrap();
+        let behind = Self { home, server, proxy, url };
+        behind.ok(&["init"]);
+        Some(behind)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = self.home.command(&[&["--repo", &self.url], arguments].concat());
+        command.envs(self.server.variables()).output().unwrap()
+    }
+
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{arguments:?}: {said}{}", String::from_utf8_lossy(&output.stderr));
+        said
+    }
+
+    fn fails(&self, arguments: &[&str], code: i32) -> String {
+        let output = self.run(arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(said.contains("hint: "), "{said}");
+        said
+    }
+
+    /// Snapshots that are there when nothing goes wrong.
+    fn snapshots(&self) -> usize {
+        self.proxy.rule(|_| Action::Pass);
+        let listed: serde_json::Value = serde_json::from_str(&self.ok(&["snapshots", "--json"])).unwrap();
+        listed.as_array().unwrap().len()
+    }
+}
+
+fn puts_pack(request: &Request) -> bool {
+    request.method == "PUT" && request.path.contains("/packs/")
+}
+
+#[test]
+fn faults_that_pass_are_tried_again_until_they_have() {
+    let Some(behind) = Behind::new() else { return };
+    behind.proxy.rule(|request| match request.number {
+        number if number % 3 != 0 => Action::Pass,
+        number => match (number / 3) % 9 {
+            0 => Action::refuse(503, "SlowDown"),
+            1 => Action::Cut,
+            2 => Action::refuse(500, "InternalError"),
+            3 => Action::CutBody,
+            4 => Action::refuse(429, "TooManyRequests"),
+            5 => Action::LoseAnswer,
+            6 => Action::refuse(409, "OperationAborted"),
+            7 => Action::refuse(400, "RequestTimeout"),
+            _ => Action::Answer(504, String::new()),
+        },
+    });
+    behind.ok(&["backup", "documents"]);
+    std::fs::write(behind.home.path("documents/data"), noise(2, 2_000_000)).unwrap();
+    behind.ok(&["backup", "documents"]);
+    behind.ok(&["restore", "latest", "--to", "out", "--verify"]);
+    assert!(std::fs::read(behind.home.path("out/documents/data")).unwrap() == noise(2, 2_000_000));
+    behind.ok(&["check", "--read-data"]);
+    behind.ok(&["forget", "--keep-last", "1", "--yes"]);
+    behind.ok(&["prune", "--grace", "0s"]);
+    assert!(behind.proxy.take_requests().len() > 60);
+    assert_eq!(behind.snapshots(), 1);
+    behind.ok(&["check", "--read-data"]);
+}
+
+#[test]
+fn a_backup_that_could_not_put_everything_commits_nothing_and_the_next_one_goes_on() {
+    let Some(behind) = Behind::new() else { return };
+    for action in
+        [Action::refuse(503, "SlowDown"), Action::Cut, Action::refuse(403, "AccessDenied"), Action::refuse(400, "ExpiredToken")]
+    {
+        let told = action.clone();
+        behind.proxy.rule(move |request| if puts_pack(request) { told.clone() } else { Action::Pass });
+        let url = format!("{}&retries=1", behind.url);
+        let mut command = behind.home.command(&["--repo", &url, "backup", "documents"]);
+        let output = command.envs(behind.server.variables()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("packs/") && said.contains("hint: "), "{action:?}: {said}");
+        assert_eq!(behind.snapshots(), 0, "{action:?}");
+    }
+    behind.ok(&["backup", "documents"]);
+    behind.ok(&["check", "--read-data"]);
+}
+
+#[test]
+fn a_server_that_says_that_it_has_an_object_and_loses_it_is_found_out() {
+    let Some(behind) = Behind::new() else { return };
+    let url = format!("{}&retries=1", behind.url);
+    for lost in ["/packs/", "/log/"] {
+        behind.proxy.rule(move |request| match request.method == "PUT" && request.path.contains(lost) {
+            true => Action::Answer(200, String::new()),
+            false => Action::Pass,
+        });
+        let mut command = behind.home.command(&["--repo", &url, "backup", "documents"]);
+        let output = command.envs(behind.server.variables()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{lost}: {said}");
+        assert!(said.contains("said that it has it") && said.contains("loses objects"), "{lost}: {said}");
+        assert_eq!(behind.snapshots(), 0, "{lost}");
+    }
+}
+
+#[test]
+fn bytes_that_were_hurt_on_the_way_are_fetched_again() {
+    let Some(behind) = Behind::new() else { return };
+    behind.ok(&["backup", "documents"]);
+    let seen = std::sync::Mutex::new(std::collections::HashSet::new());
+    behind.proxy.rule(move |request| {
+        let range = request.headers.get("range").cloned().unwrap_or_default();
+        let first = request.path.contains("/packs/") && seen.lock().unwrap().insert((request.path.clone(), range));
+        if request.method == "GET" && first { Action::Corrupt } else { Action::Pass }
+    });
+    behind.ok(&["restore", "latest", "--to", "out", "--verify"]);
+    assert!(std::fs::read(behind.home.path("out/documents/data")).unwrap() == noise(1, 2_000_000));
+    // What is damaged every time is damage.
+    behind.proxy.rule(|request| match request.method == "GET" && request.path.contains("/packs/") {
+        true => Action::Corrupt,
+        false => Action::Pass,
+    });
+    let output = behind.run(&["restore", "latest", "--to", "out2"]);
+    assert!(!output.status.success());
+}
+
+#[test]
+fn a_delete_that_is_not_allowed_is_reported_and_loses_nothing() {
+    let Some(behind) = Behind::new() else { return };
+    behind.ok(&["backup", "documents"]);
+    std::fs::write(behind.home.path("documents/data"), noise(2, 2_000_000)).unwrap();
+    behind.ok(&["backup", "documents"]);
+    behind.ok(&["forget", "--keep-last", "1", "--yes"]);
+    behind.proxy.rule(|request| match request.method.as_str() {
+        "DELETE" => Action::refuse(403, "AccessDenied"),
+        "POST" if request.path.contains("?delete") => Action::refuse(403, "AccessDenied"),
+        _ => Action::Pass,
+    });
+    let said = behind.fails(&["prune", "--grace", "0s"], 11);
+    assert!(said.contains("AccessDenied"), "{said}");
+    behind.proxy.rule(|_| Action::Pass);
+    behind.ok(&["prune", "--grace", "0s"]);
+    behind.ok(&["check", "--read-data"]);
+    behind.ok(&["restore", "latest", "--to", "out", "--verify"]);
+}
+
+#[test]
+fn a_listing_that_shows_nothing_loses_nothing() {
+    let Some(behind) = Behind::new() else { return };
+    behind.ok(&["backup", "documents"]);
+    behind.proxy.rule(|request| match request.path.contains("list-type=2") && !request.path.contains("keys") {
+        true => Action::Answer(200, "<?xml version=\"1.0\"?><ListBucketResult><Name>bucket</Name></ListBucketResult>".into()),
+        false => Action::Pass,
+    });
+    behind.ok(&["backup", "documents"]);
+    let _ = behind.run(&["prune", "--grace", "0s"]);
+    behind.ok(&["restore", "latest", "--to", "out", "--verify"]);
+    assert_eq!(behind.snapshots(), 2);
+    behind.ok(&["check", "--read-data"]);
+}
+
+#[test]
+fn a_line_that_is_slow_is_kept_full() {
+    let Some(behind) = Behind::new() else { return };
+    for number in 0..40 {
+        std::fs::write(behind.home.path(&format!("documents/{number}")), noise(100 + number, 1_000_000)).unwrap();
+    }
+    let slow = |request: &Request| match request.path.contains("/packs/") {
+        true => Action::Hold(4, Duration::from_millis(60)),
+        false => Action::Pass,
+    };
+    behind.proxy.rule(slow);
+    behind.ok(&["backup", "documents"]);
+    let put = behind.proxy.take_most();
+    behind.proxy.take_requests();
+    behind.ok(&["restore", "latest", "--to", "out"]);
+    let restored = behind.proxy.take_most();
+    let gets = behind.proxy.take_requests().iter().filter(|request| request.path.contains("/packs/")).count();
+    behind.ok(&["check"]);
+    let checked = behind.proxy.take_most();
+    assert!(put >= 2 && restored >= 4 && checked >= 2, "at once: {put} puts, {restored} gets, {checked} of a check");
+    // 42 MB in blocks of one: those that lie side by side come together.
+    assert!(gets < 30, "{gets} requests");
+}
