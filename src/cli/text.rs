@@ -167,10 +167,10 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     if (0.0..9e18).contains(&bytes) { Ok(bytes as u64) } else { Err(format!("{text:?} is too large")) }
 }
 
-/// Reads `90s`, `30m`, `2h`.
+/// Reads `90s`, `30m`, `2h`, `30d`; a day has 24 hours.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let span: jiff::SignedDuration =
-        text.parse().map_err(|_| format!("{text:?} is no duration; write it like 90s, 30m, or 2h"))?;
+    let span = text.parse::<jiff::Span>().and_then(|span| span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()));
+    let span = span.map_err(|_| format!("{text:?} is no duration; write it like 90s, 30m, 2h, or 30d"))?;
     Duration::try_from(span).map_err(|_| format!("{text:?} is less than nothing"))
 }
 

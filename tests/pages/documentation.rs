@@ -191,6 +191,7 @@ fn every_example_of_the_help_runs() {
     let mut wrong = Vec::new();
     let mut with_history = scene(true);
     with_history.ok("mkdir -p tmp/etc && for place in offsite/repository one two; do lifeboat init -q --repo mnt/$place; done");
+    with_history.ok("lifeboat mirror -q --to mnt/second/repository");
     // What makes a repository has a home of its own, and what takes something out of one comes last.
     let (makes, other): (Vec<_>, Vec<_>) = examples.into_iter().partition(|example| example.starts_with("lifeboat init"));
     let (takes, looks): (Vec<_>, Vec<_>) = other.into_iter().partition(|example| example.starts_with("lifeboat forget"));

@@ -31,6 +31,7 @@ impl Plain {
                 (r"(packs?, |pack [0-9a-f]+ +)[0-9.]+ (B|KiB)", "$1<stored>"),
                 (r"\([0-9.]+ (B|KiB)\): [0-9.]+ (B|KiB) freed", "(<stored>): <stored> freed"),
                 (r"[0-9.]+ (B|KiB) read in", "<stored> read in"),
+                (r"read whole, [0-9.]+ (B|KiB)", "read whole, <stored>"),
                 (r#""bytes_stored":[0-9]+"#, r#""bytes_stored":<stored>"#),
                 ("AGE-SECRET-KEY-1[0-9A-Z]{58}", "AGE-SECRET-KEY-1…"),
                 ("LIFEBOAT-SHARE-1[0-9A-Z]+", "LIFEBOAT-SHARE-1…"),
