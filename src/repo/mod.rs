@@ -105,9 +105,17 @@ impl Repository {
     /// # Errors
     /// As [`Repository::open`].
     pub fn open_store(store: AnyStore, access: &Access, options: &OpenOptions, observer: &dyn Observer) -> Result<Self> {
-        let repository = Self::assemble(store, access, options)?;
-        repository.refresh(observer)?;
-        Ok(repository)
+        let repository = Self::assemble(store.clone(), access, options)?;
+        match repository.refresh(observer) {
+            Err(error) if cache::is_corrupt(&error) => {
+                repository.cache().remove()?;
+                drop(repository);
+                let repository = Self::assemble(store, access, options)?;
+                repository.refresh(observer)?;
+                Ok(repository)
+            }
+            other => other.map(|()| repository),
+        }
     }
 
     /// Opens a repository to look for damage, or to mend it: what is in the way of bringing the cache up to the log is

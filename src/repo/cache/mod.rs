@@ -83,7 +83,14 @@ pub(super) fn failed(error: rusqlite::Error) -> Error {
         ErrorKind::Full => "free some space where the cache is, or give another folder with --cache-dir",
         _ => "the cache can be thrown away without loss: `lifeboat cache clear`; --cache-dir gives another folder",
     };
-    Error::new(kind, format!("use the local cache: {error}")).with_hint(hint)
+    Error::new(kind, format!("use the local cache: {error}")).with_hint(hint).with_source(error)
+}
+
+/// True if the error says that what is in the cache is no cache any more.
+pub(super) fn is_corrupt(error: &Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<rusqlite::Error>());
+    source.is_some_and(|error| matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)))
 }
 
 /// The cache of one repository; opens connections for whoever needs one.
