@@ -19,4 +19,6 @@ pub mod ops;
 
 pub mod plan;
 
+pub mod service;
+
 pub mod cli;

@@ -24,7 +24,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("source", &["event", "format::tree"]),
     ("ops", &["event", "format", "repo", "source", "store::Location"]),
     ("plan", &["source", "ops"]),
-    ("cli", &["event", "format", "repo", "source", "ops", "plan", "store::Location", "store::StoreSettings"]),
+    ("service", &["event", "format", "repo", "source", "ops", "plan"]),
+    ("cli", &["event", "format", "repo", "source", "ops", "plan", "service", "store::Location", "store::StoreSettings"]),
     ("main", &["cli"]),
 ];
 

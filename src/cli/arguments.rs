@@ -118,6 +118,10 @@ pub(super) enum Verb {
         #[command(subcommand)]
         verb: KeyVerb,
     },
+    /// List the backups, restores, checks, and prunes that ran on this machine, and how they ended
+    History(super::history::HistoryArguments),
+    /// Make a page for the drawer with which a machine that has nothing can restore
+    Kit(super::kit::KitArguments),
     /// Look at the local cache or throw it away
     Cache {
         #[command(subcommand)]
@@ -177,8 +181,6 @@ pub(super) struct BackupArguments {
     /// Name of this machine instead of its host name
     #[arg(long)]
     pub(super) host: Option<String>,
-    #[command(flatten)]
-    pub(super) rules: RuleArguments,
     /// Read the paths from a file, one on each line, or with NULs between; - for standard input
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(super) files_from: Option<PathBuf>,
@@ -203,6 +205,8 @@ pub(super) struct BackupArguments {
     /// Parity beside the packs, a share of their length such as 5%; later backups and prunes keep it up
     #[arg(long, value_name = "PERCENT", value_parser = super::repair::parity)]
     pub(super) parity: Option<u16>,
+    #[command(flatten)]
+    pub(super) rules: RuleArguments,
     /// Stay on the file system of each path
     #[arg(long, short = 'x')]
     pub(super) one_file_system: bool,

@@ -42,8 +42,10 @@ pub(super) fn run(context: &Context, arguments: BackupArguments) -> Result<u8> {
     if arguments.parity.is_some() && !arguments.dry_run {
         repository.keep_duplicates()?;
     }
+    let object = json(&report);
+    context.note(&object);
     if context.globals.json {
-        println!("{}", json(&report));
+        println!("{object}");
     } else {
         summary(context, &report);
     }
@@ -183,7 +185,10 @@ fn open_or_make(context: &Context) -> Result<Repository> {
                 _ => NewSlot::Recipient(make_identity(&identity)?),
             };
             let report = init(&location, &slot, &InitOptions::default(), &context.open_options()?)?;
-            if !context.globals.quiet {
+            if context.globals.json {
+                let (place, fingerprint) = (location.to_string(), report.fingerprint.to_string());
+                eprintln!("{}", serde_json::json!({"event": "made", "repository": place, "fingerprint": fingerprint}));
+            } else if !context.globals.quiet {
                 keys::explain(&location, &slot, &identity, &report);
             }
             context.open()

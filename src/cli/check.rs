@@ -41,8 +41,10 @@ pub(super) fn run(context: &Context, arguments: &CheckArguments) -> Result<u8> {
     });
     let options = CheckOptions { quick: arguments.quick, read_data, threads: context.threads() };
     let report = check(&repository, &options, &context.watcher)?;
+    let object = json(&report);
+    context.note(&object);
     if context.globals.json {
-        println!("{}", json(&report));
+        println!("{object}");
     } else {
         print(context, &report);
     }

@@ -10,6 +10,7 @@ use crate::store::{Location, StoreSettings};
 use std::io::{self, BufRead, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use zeroize::Zeroizing;
 
 /// Longest identity file.
@@ -35,6 +36,8 @@ pub(super) struct Context {
     pub(super) globals: Globals,
     pub(super) watcher: Watcher,
     configuration: Configuration,
+    /// The figures of the run, for the history.
+    figures: Mutex<Option<serde_json::Value>>,
 }
 
 fn home() -> Result<PathBuf> {
@@ -55,7 +58,7 @@ impl Context {
     pub(super) fn new(globals: Globals) -> Result<Self> {
         let configuration = configuration(globals.config.as_deref())?;
         let watcher = Watcher::new(&globals)?;
-        Ok(Self { globals, watcher, configuration })
+        Ok(Self { globals, watcher, configuration, figures: Mutex::default() })
     }
 
     pub(super) fn threads(&self) -> usize {
@@ -122,7 +125,7 @@ impl Context {
     }
 
     /// Identity and passphrase, as far as they were given.
-    fn access(&self) -> Result<Access> {
+    pub(super) fn access(&self) -> Result<Access> {
         let passphrase = self.passphrase()?;
         let (path, said) = self.identity_path()?;
         let identity = match read_limited(&path) {
@@ -240,6 +243,36 @@ impl Context {
         // The expected fingerprint is that of the other one.
         let options = OpenOptions { fingerprint: None, ..self.open_options()? };
         Repository::open(&location, &access, &options, &self.watcher)
+    }
+
+    /// The place of the repository as it can be named from anywhere on this machine.
+    pub(super) fn lasting_place(&self) -> Result<String> {
+        let (location, _) = self.location()?;
+        let path = location.local_path().map(Path::canonicalize);
+        Ok(path.and_then(std::result::Result::ok).map_or_else(|| location.to_string(), |path| path.display().to_string()))
+    }
+
+    /// Notes the figures of the report for the history: numbers, and what is true or false.
+    pub(super) fn note(&self, report: &serde_json::Value) {
+        let telling = |(_, value): &(&String, &serde_json::Value)| value.is_number() || value.is_boolean();
+        let figures = report.as_object().map(|object| {
+            let mut kept: serde_json::Map<_, _> =
+                object.iter().filter(telling).map(|(key, value)| (key.clone(), value.clone())).collect();
+            kept.extend(object.get_key_value("id").map(|(key, value)| (key.clone(), value.clone())));
+            serde_json::Value::Object(kept)
+        });
+        *self.figures.lock().expect("no code panics while it holds this lock") = figures;
+    }
+
+    pub(super) fn figures(&self) -> Option<serde_json::Value> {
+        self.figures.lock().expect("no code panics while it holds this lock").take()
+    }
+
+    /// Says something that is no part of the result.
+    pub(super) fn say_aside(&self, text: &str) {
+        if !self.globals.quiet && !self.globals.json {
+            eprintln!("{text}");
+        }
     }
 
     pub(super) fn say(&self, text: &str) {

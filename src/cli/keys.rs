@@ -75,7 +75,7 @@ pub(super) fn explain(location: &Location, slot: &NewSlot, identity: &Path, repo
         println!();
     }
     println!("Without the key nobody can read the backups, neither can you. Keep a copy of it, with the fingerprint,");
-    println!("away from this machine: on paper, or on a stick in another place. `lifeboat key add` makes a second way in.");
+    println!("away from this machine: `lifeboat kit --with-identity` makes a page to print, `lifeboat key add` a second way in.");
     println!();
 }
 

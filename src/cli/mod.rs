@@ -17,7 +17,9 @@ mod check;
 mod copies;
 mod forget;
 mod globals;
+mod history;
 mod keys;
+mod kit;
 mod observer;
 mod policy;
 mod prompt;
@@ -81,7 +83,12 @@ fn work(arguments: Arguments) -> ExitCode {
     start_tracing();
     raise_file_limit();
     let json = arguments.globals.json;
-    let outcome = Context::new(arguments.globals).and_then(|context| run(&context, arguments.verb));
+    let outcome = Context::new(arguments.globals).and_then(|context| {
+        let noted = history::begin(&context, &arguments.verb);
+        let outcome = run(&context, arguments.verb);
+        history::end(&context, noted, &outcome);
+        outcome
+    });
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
@@ -115,6 +122,8 @@ fn run(context: &Context, verb: Verb) -> Result<u8> {
         Verb::Copy(arguments) => copies::run_copy(context, &arguments),
         Verb::Mirror(arguments) => copies::run_mirror(context, &arguments),
         Verb::Key { verb } => keys::run(context, &verb),
+        Verb::History(arguments) => history::show(context, &arguments),
+        Verb::Kit(arguments) => kit::run(context, &arguments),
         Verb::Cache { verb } => tools::cache(context, &verb),
         Verb::Completions { shell } => tools::completions(shell, &mut Arguments::command()),
         Verb::Man { dir } => tools::man(dir.as_deref(), &Arguments::command()),

@@ -33,6 +33,12 @@ pub(super) struct PruneArguments {
     grace: Duration,
 }
 
+impl PruneArguments {
+    pub(super) fn is_dry(&self) -> bool {
+        self.dry_run
+    }
+}
+
 pub(super) fn percent(text: &str) -> Result<f64, String> {
     let number: f64 = text.trim_end_matches('%').parse().map_err(|_| format!("{text:?} is no share; write it like 5%"))?;
     if (0.0..=100.0).contains(&number) { Ok(number / 100.0) } else { Err(format!("{text:?} is not from 0% to 100%")) }
@@ -50,8 +56,10 @@ pub(super) fn run(context: &Context, arguments: &PruneArguments) -> Result<u8> {
         dry_run: arguments.dry_run,
     };
     let report = prune(&repository, &options, &context.watcher)?;
+    let object = json(&report, arguments.dry_run);
+    context.note(&object);
     if context.globals.json {
-        println!("{}", json(&report, arguments.dry_run));
+        println!("{object}");
     } else {
         print(context, &report, arguments.dry_run);
     }

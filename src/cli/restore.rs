@@ -37,8 +37,10 @@ pub(super) fn run(context: &Context, arguments: &RestoreArguments) -> Result<u8>
         threads: context.threads(),
     };
     let report = restore(&repository, &entry, &options, &context.watcher)?;
+    let object = json(&report);
+    context.note(&object);
     if context.globals.json {
-        println!("{}", json(&report));
+        println!("{object}");
     } else {
         summary(context, &report, &options);
     }

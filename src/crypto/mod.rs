@@ -3,6 +3,7 @@
 
 pub mod derive;
 pub mod seal;
+pub mod share;
 pub mod sign;
 pub mod wrap;
 

@@ -112,7 +112,12 @@ fn records(path: &[u8], node: &Node, size: u64, target: &[u8]) -> Vec<(String, V
     if node.kind == NodeKind::Directory {
         name.push(b'/');
     }
-    let mut records = vec![("path".to_owned(), name)];
+    let mut records = Vec::new();
+    if !name.is_ascii() || !target.is_ascii() {
+        // Names are bytes: no program shall translate them on the way, or refuse those that are no UTF-8.
+        records.push(("hdrcharset".to_owned(), b"BINARY".to_vec()));
+    }
+    records.push(("path".to_owned(), name));
     if !target.is_empty() {
         records.push(("linkpath".to_owned(), target.to_vec()));
     }

@@ -12,6 +12,7 @@ pub mod find;
 pub mod forget;
 pub mod hold;
 pub mod init;
+pub mod kit;
 pub mod ls;
 pub mod mirror;
 pub mod prune;

@@ -13,6 +13,7 @@ mod copied;
 mod filter;
 mod gc;
 mod keys;
+mod kit;
 mod known;
 mod known_damage;
 mod log;
@@ -39,6 +40,7 @@ pub use chunker::Chunker;
 pub use clients::{ClientInfo, Enrolled, Enrolment};
 pub use copied::CopyMap;
 pub use gc::{Decision, PackDecision, PruneOptions, PruneReport};
+pub use kit::{identity_in, join_shares, parse_identity, split_identity};
 pub use known_damage::Unreadable;
 pub use log::{
     ATTESTED, EVERYBODY, LostRecords, Member, RecordProblem, RecordsReport, Rollback, SealedEntry, SnapshotEntry, Standing,

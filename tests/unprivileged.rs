@@ -1,0 +1,79 @@
+//! Restores by somebody who is not root, and directories with very many entries.
+#![expect(clippy::print_stdout, reason = "a test says what it skips")]
+
+mod support;
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use support::home::Home;
+
+#[test]
+fn nobody_gets_the_files_back_and_is_told_what_could_not_be_set() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: only root can become another user");
+    }
+    let home = Home::filled();
+    std::fs::write(home.path("documents/tool"), "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(home.path("documents/tool"), std::fs::Permissions::from_mode(0o4755)).unwrap();
+    std::fs::hard_link(home.path("documents/note"), home.path("documents/deep/second-name")).unwrap();
+    let made = std::process::Command::new("mknod").args(["device", "c", "1", "3"]).current_dir(home.path("documents")).status();
+    let device = made.is_ok_and(|status| status.success());
+    home.ok(&["backup", "documents"]);
+
+    let output = home.as_nobody(&["restore", "latest", "--to", "out", "--verify", "--verbose", "--json"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &report["failure_count"]), (Some(0), &0.into()), "{said}");
+    assert!(report["warnings"].as_u64().unwrap() > 0 && said.contains("set the owner"), "owners could not be set: {report}");
+    assert_eq!(said.contains("make the device"), device, "{said}");
+    assert_eq!(std::fs::read_to_string(home.path("out/documents/note")).unwrap(), "hello");
+    let tool = std::fs::metadata(home.path("out/documents/tool")).unwrap();
+    assert_eq!((tool.uid(), tool.mode() & 0o7777), (65_534, 0o755), "a program must not run as whoever restored it");
+    let inode = |name: &str| std::fs::metadata(home.path("out/documents").join(name)).unwrap().ino();
+    assert_eq!(inode("note"), inode("deep/second-name"));
+
+    // What is in the way and closed is opened, changed, and closed again.
+    let note = home.path("out/documents/deep/data");
+    std::fs::write(&note, "changed").unwrap();
+    std::fs::set_permissions(&note, std::fs::Permissions::from_mode(0o400)).unwrap();
+    let again = home.as_nobody(&["restore", "latest", "--to", "out", "--overwrite", "always", "--json"]).output().unwrap();
+    assert_eq!(again.status.code(), output.status.code(), "{}", String::from_utf8_lossy(&again.stderr));
+    assert_eq!(std::fs::metadata(&note).unwrap().len(), 300_000);
+    let refused = home.as_nobody(&["restore", "latest", "--to", "/proc/lifeboat"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stderr));
+}
+
+fn names(folder: &Path) -> Vec<std::ffi::OsString> {
+    let mut names: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort_unstable();
+    names
+}
+
+/// As many entries as a mail folder, or with `./test --all` a million.
+#[test]
+fn a_directory_with_very_many_entries_comes_back() {
+    let all = std::env::var_os("LIFEBOAT_ALL").is_some();
+    let entries = if all { 1_000_000 } else { 30_000 };
+    let home = Home::new();
+    std::fs::create_dir(home.path("many")).unwrap();
+    for number in 0..entries {
+        let path = home.path("many").join(format!("entry-{number:07}"));
+        std::fs::write(path, if number % 100 == 0 { number.to_string() } else { String::new() }).unwrap();
+    }
+    let first = home.json(&["backup", "many", "--json"]);
+    assert_eq!(first["files"], entries);
+    std::fs::write(home.path("many/entry-0012345"), "changed").unwrap();
+    let second = home.json(&["backup", "many", "--json"]);
+    assert!(
+        second["bytes_added"].as_u64().unwrap() < first["bytes_added"].as_u64().unwrap() / 2,
+        "one page changed, and its spine"
+    );
+    let report = home.json(&["restore", "latest", "--to", "out", "--json"]);
+    assert_eq!((&report["files"], &report["failure_count"]), (&entries.into(), &0.into()));
+    assert!(names(&home.path("many")) == names(&home.path("out/many")));
+    assert_eq!(std::fs::read_to_string(home.path("out/many/entry-0012300")).unwrap(), "12300");
+    assert_eq!(std::fs::read_to_string(home.path("out/many/entry-0012345")).unwrap(), "changed");
+    if !all {
+        println!("skipped: a million entries, which `./test --all` makes; it were {entries}");
+    }
+}
