@@ -218,7 +218,7 @@ fn place(bench: &Bench, name: &str) -> Location {
 /// All objects of a store directory.
 fn objects(root: &Path) -> Tree {
     let mut all = contents(root);
-    all.retain(|(path, bytes)| bytes.is_some() && !path.starts_with("tmp"));
+    all.retain(|(path, bytes)| bytes.is_some() && !path.starts_with("tmp") && !path.starts_with(".reserve"));
     all
 }
 

@@ -48,8 +48,13 @@ pub(super) fn run(context: &Context, arguments: &CheckArguments) -> Result<u8> {
     } else {
         print(context, &report);
     }
-    if let Some(met) = repository.met() {
-        super::report(met, context.globals.json);
+    match repository.met() {
+        Some(met) => super::report(met, context.globals.json),
+        None if report.is_damaged() && !context.globals.json => {
+            let style = text::Style::of(&std::io::stderr());
+            eprintln!("{}damaged{}: what is not named above is whole", style.bad(), style.reset());
+        }
+        None => {}
     }
     Ok(match report.is_damaged() {
         true if rolled_back => ROLLED_BACK,
@@ -125,8 +130,7 @@ fn print(context: &Context, report: &CheckReport) {
     if let Some(oldest) = report.oldest_read.filter(|_| report.packs > 0) {
         context.say(&format!("all data was read whole since {}", text::time(oldest)));
     }
-    match report.is_damaged() {
-        true => eprintln!("{}damaged{}: what is not named above is whole", style.bad(), style.reset()),
-        false => context.say(&format!("{}no damage found{}", style.good(), style.reset())),
+    if !report.is_damaged() {
+        context.say(&format!("{}no damage found{}", style.good(), style.reset()));
     }
 }

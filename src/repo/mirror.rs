@@ -16,6 +16,8 @@ use std::sync::{Arc, Mutex};
 const STEP: usize = 4 << 20;
 /// Longest object that is no pack and no index object.
 const MAX_SMALL: u64 = 64 << 20;
+/// What lies beside packs and small objects, so that they can be mended.
+const BESIDE: [&str; 2] = ["parity", "copies"];
 /// How often all is looked at once more because prunes go on.
 const ROUNDS: usize = 10;
 
@@ -111,6 +113,9 @@ impl Mirror<'_> {
             self.small(&slots)?;
             self.large("packs")?;
             self.large("index")?;
+            for folder in BESIDE {
+                self.small(&keys(self.source, folder, self.observer)?)?;
+            }
             if keys(self.source, "gc", self.observer)? != prunes {
                 continue;
             }

@@ -166,7 +166,7 @@ fn meaning(status: StatusCode, code: &str) -> (FaultKind, Option<&'static str>) 
         407 => (Lasting, Some("the proxy wants a user and a password; HTTPS_PROXY may hold them")),
         301 | 302 | 307 | 308 => (Lasting, Some("the bucket may be in another region; name it with ?region=")),
         507 => (Full, Some("free some space there and run the command again")),
-        408 | 409 | 425 | 429 | 500 | 502 | 503 | 504 | 509 | 520..=530 => (Passing, None),
+        408 | 409 | 423 | 425 | 429 | 500 | 502 | 503 | 504 | 509 | 520..=530 => (Passing, None),
         _ => (Lasting, Some(PAGE)),
     }
 }

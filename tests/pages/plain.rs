@@ -42,6 +42,8 @@ impl Plain {
                 (r"\b[0-9]+(\.[0-9]+)? s\b", "<duration>"),
                 (r#"("seconds(_left)?"):[0-9.e-]+"#, "$1:<seconds>"),
                 (r"(?m)^([-dlpscb][-rwxsStT]{9}) \S+ +\S+ +", "$1 ann ann "),
+                // How deep the scratch home lies.
+                (r"[0-9]+ directories(, 0 others, 8 B to /\n)", "<n> directories$1"),
                 (r"lifeboat \d+\.\d+\.\d+", "lifeboat <version>"),
                 (r#""version":"[^"]*""#, r#""version":"<version>""#),
             ]),

@@ -156,7 +156,7 @@ impl Page<'_> {
             out,
             "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title><style>{style}</style></head>\n"
         );
-        let _ = write!(out, "<body><h1>{title}</h1>\n");
+        let _ = writeln!(out, "<body><h1>{title}</h1>");
         svg(code, &mut out);
         let _ = write!(out, "<p><strong>{}</strong></p>\n<dl>\n", *escaped(&self.warning()));
         for (name, value) in self.kit.lines() {
@@ -238,5 +238,5 @@ fn svg(code: &QrCode, out: &mut String) {
     for (position, _) in colors.iter().enumerate().filter(|(_, dark)| **dark) {
         let _ = write!(out, "M{} {}h1v1h-1z", position % width + QUIET, position / width + QUIET);
     }
-    let _ = write!(out, "\"/></svg>\n");
+    let _ = writeln!(out, "\"/></svg>");
 }
