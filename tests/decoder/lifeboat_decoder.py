@@ -1,799 +1,799 @@
 #!/usr/bin/env python3
-"""A second reader of the repository format; it shares no code with the program, only docs/format.md.
+"""Reads a repository of format 1, from docs/format.md alone.
 
-    lifeboat_decoder.py REPOSITORY IDENTITY [SNAPSHOT] --to DIRECTORY
-
-REPOSITORY is a directory, IDENTITY a file that `age -d -i` takes, SNAPSHOT the beginning of an id or `latest`.
-Everything that is read is verified: names, commitments, signatures, tags, hashes, and the form of every structure.
-Needs Python 3.9, the packages of requirements.txt, and the program `age`.
+lifeboat_decoder.py REPOSITORY -i IDENTITY [--fingerprint HEX] info | list | check | ls SNAPSHOT | restore SNAPSHOT DIRECTORY
+Exit code: 0 all verified, 1 findings were reported (void records, missing or damaged objects), 2 cannot be read.
 """
-import argparse
-import errno
-import fcntl
-import os
-import resource
-import stat
-import struct
-import subprocess
-import sys
-import tempfile
-from collections import OrderedDict
+import argparse, collections, contextlib, fcntl, functools, os, re, stat, struct, sys
 
+import pyrage
 import zstandard
 from blake3 import blake3
 from cryptography.exceptions import InvalidSignature, InvalidTag
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-FORMAT_MAGIC = b"lifeboat repository format 1\n"
-OBJECT_MAGIC = bytes.fromhex("894c46420d0a1a0a")
-FOOTER_MAGIC = bytes.fromhex("4c464250")
-KIND_PACK, KIND_LOG = 1, 3
-DATA, TREE, LIST, SNAPSHOT = 1, 2, 3, 4
-FILE, DIRECTORY, SYMLINK, FIFO, SOCKET, CHARACTER, BLOCK = 1, 2, 3, 4, 5, 6, 7
-WRITER, MAINTAINER, READER, OWNER = 1, 2, 3, 4
-OWNER_ONLY = {0, 8, 9, 10, 13}
-MAINTAINER_ONLY = {3, 4, 5, 7, 12, 14}
 MIB = 1 << 20
-FS_IOC_SETFLAGS = 0x40086602
+OWNER, WRITER, MAINTAINER, READER = 4, 1, 2, 3
 
 class Bad(Exception):
-    """Bytes that are not what the format says."""
-
-def need(condition, what):
-    if not condition:
-        raise Bad(what)
-
-def plain_hash(data):
-    return blake3(data).digest()
-
-def derive(context, data, length=32):
-    return blake3(data, derive_key_context=context).digest(length=length)
-
-def keyed(key, data):
-    return blake3(data, key=key).digest()
-
-def aead_open(key, nonce, bound, sealed, what):
+    """Something that does not verify."""
+def need(ok, what):
+    if not ok: raise Bad(what)
+def H(x): return blake3(x).digest()
+def KH(key, x): return blake3(x, key=key).digest()
+def DK(context, x, n): return blake3(x, derive_key_context=context).digest(length=n)
+def le(n, size): return n.to_bytes(size, "little")
+def unseal_aead(key, nonce, aad, x, what):
+    try: return ChaCha20Poly1305(key).decrypt(nonce, x, aad)
+    except InvalidTag: raise Bad(f"{what}: authentication failed") from None
+def padme(n):
+    e = n.bit_length() - 1
+    step = 1 << (e - e.bit_length())
+    return (n + step - 1) // step * step
+def ed25519_ok(public, signature, message):
     try:
-        return ChaCha20Poly1305(key).decrypt(nonce, sealed, bound)
-    except (InvalidTag, ValueError):
-        raise Bad(what + ": the tag does not fit") from None
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
+        return True
+    except (InvalidSignature, ValueError): return False
+def raw_public(private): return private.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
 
-# Section 5: deterministic CBOR.
-
-class Cbor:
-    """Reads deterministic CBOR; refuses everything that would not encode back to the same bytes."""
-
-    def __init__(self, data, what):
-        self.data, self.at, self.what = data, 0, what
-
-    def fail(self, why):
-        raise Bad(f"{self.what}: {why} at byte {self.at}")
-
-    def take(self, length):
-        if length > len(self.data) - self.at:
-            self.fail("cut off")
-        taken = self.data[self.at : self.at + length]
-        self.at += length
-        return taken
-
-    def head(self):
-        first = self.take(1)[0]
-        major, info = first >> 5, first & 31
-        if info < 24:
-            return major, info
-        if info > 27 or major == 7:
-            self.fail("a length or simple value that is not used")
-        width = 1 << (info - 24)
-        value = int.from_bytes(self.take(width), "big")
-        if value < (24, 1 << 8, 1 << 16, 1 << 32)[info - 24]:
-            self.fail("an integer that is not in its shortest form")
-        return major, value
-
-    def value(self, depth=0):
-        if depth >= 16:
-            self.fail("nested too deeply")
-        major, value = self.head()
-        if major == 0:
-            return value
-        if major == 1:
-            return -1 - value
-        if major == 2:
-            return bytes(self.take(value))
+# ---- CBOR (section 5)
+def cbor(data, what):
+    """The one value in data, deterministic encoding enforced."""
+    pos = 0
+    def take(n):
+        nonlocal pos
+        need(n <= len(data) - pos, f"{what}: CBOR ends early")
+        pos += n
+        return data[pos - n:pos]
+    def item(depth):
+        need(depth <= 16, f"{what}: CBOR nested too deep")
+        first = take(1)[0]
+        major, low = first >> 5, first & 31
+        if major == 7:
+            need(low in (20, 21), f"{what}: CBOR simple value {low}")
+            return low == 21
+        need(low <= 27, f"{what}: CBOR indefinite or reserved length")
+        n = low
+        if low >= 24:
+            size = 1 << (low - 24)
+            n = int.from_bytes(take(size), "big")
+            need(n >= (24 if size == 1 else 1 << (4 * size)), f"{what}: CBOR integer not shortest")
+        if major == 0: return n
+        if major == 1: return -1 - n
+        if major == 2: return take(n)
         if major == 3:
-            try:
-                return bytes(self.take(value)).decode("utf-8")
-            except UnicodeDecodeError:
-                self.fail("text that is not UTF-8")
-        if major in (4, 5) and value > len(self.data) - self.at:
-            self.fail("more values than bytes")
+            try: return take(n).decode("utf-8")
+            except UnicodeDecodeError: raise Bad(f"{what}: CBOR text is not UTF-8") from None
         if major == 4:
-            return [self.value(depth + 1) for _ in range(value)]
-        if major == 5:
-            result, last = {}, -1
-            for _ in range(value):
-                key_major, key = self.head()
-                if key_major != 0 or key <= last:
-                    self.fail("map keys that do not ascend")
-                last = key
-                result[key] = self.value(depth + 1)
-            return result
-        if major == 7 and value in (20, 21):
-            return value == 21
-        self.fail("a value of a kind that is not used")
-
-def fields(value, what, schema, extensible=False):
-    """Checks a map: schema has for each key its type (a length for byte strings), or a tuple of it and None if optional."""
-    need(isinstance(value, dict), what + ": no map")
-    for key, kind in schema.items():
-        optional = isinstance(kind, tuple)
-        kind = kind[0] if optional else kind
-        if key not in value:
-            need(optional, f"{what}: field {key} is missing")
-            continue
-        found = value[key]
-        if isinstance(kind, int) and not isinstance(kind, bool):
-            need(isinstance(found, bytes) and len(found) == kind, f"{what}: field {key} is not {kind} bytes")
-        elif kind is not None:
-            need(type(found) is kind, f"{what}: field {key} is no {kind.__name__}")
-    for key in value:
-        need(key in schema or (extensible and key >= 64), f"{what}: field {key} is not known")
+            need(n <= len(data) - pos, f"{what}: CBOR array longer than its bytes")
+            return [item(depth + 1) for _ in range(n)]
+        need(major == 5, f"{what}: CBOR tag")
+        need(2 * n <= len(data) - pos, f"{what}: CBOR map longer than its bytes")
+        result, last = {}, -1
+        for _ in range(n):
+            key = item(depth + 1)
+            need(type(key) is int and key > last, f"{what}: CBOR map keys not unsigned and ascending")
+            result[key] = item(depth + 1)
+            last = key
+        return result
+    value = item(1)
+    need(pos == len(data), f"{what}: bytes after the CBOR")
     return value
 
-def decode_map(data, what, schema, extensible=False):
-    reader = Cbor(data, what)
-    value = reader.value()
-    need(reader.at == len(data), what + ": bytes behind the end")
-    return fields(value, what, schema, extensible)
+# Validators: functions of a value that say whether it is of the type.
+def U(v, top=1 << 64): return type(v) is int and 0 <= v < top
+def INT(v): return type(v) is int
+def BYTES(v): return type(v) is bytes
+def TEXT(v): return type(v) is str
+def TRUE(v): return v is True
+def B(n): return lambda v: type(v) is bytes and len(v) == n
+def ARR(of, key=None, least=0):
+    """An array of `of`; strictly ascending by key where one is given."""
+    def check(v):
+        if type(v) is not list or len(v) < least or not all(of(x) for x in v): return False
+        return key is None or all(key(a) < key(b) for a, b in zip(v, v[1:]))
+    return check
+def TUP(*of): return lambda v: type(v) is list and len(v) == len(of) and all(f(x) for f, x in zip(of, v))
+def IDS(v): return type(v) is bytes and len(v) % 32 == 0
+def TIME(v):
+    if type(v) is int: return -1 << 63 <= v < 1 << 63
+    return type(v) is list and len(v) == 2 and INT(v[0]) and U(v[1], 10**9)
+def fields(m, spec, what, open_ended=False):
+    """spec: key -> (validator, presence); presence is 1 required, 0 optional (and left out when empty), -1 optional, may be zero."""
+    need(type(m) is dict, f"{what}: not a map")
+    for k, v in m.items():
+        if k in spec:
+            need(spec[k][0](v), f"{what}: key {k} is malformed")
+            need(spec[k][1] != 0 or v not in (0, "", b"", []), f"{what}: optional key {k} should have been left out")
+        else: need(open_ended and k >= 64, f"{what}: unknown key {k}")
+    for k, (_, presence) in spec.items(): need(presence != 1 or k in m, f"{what}: key {k} is missing")
+    return m
 
-def array_of(value, kind, what):
-    need(isinstance(value, list), what + ": no array")
-    for item in value:
-        fits = isinstance(item, bytes) and len(item) == kind if isinstance(kind, int) else type(item) is kind
-        need(fits, what + ": an item of a wrong type")
-    return value
+SELF = lambda x: x
+PAIRS = ARR(TUP(B(16), U), SELF, 1)
+HEADS = ARR(TUP(B(16), U, B(32)), SELF)
+PACKS = ARR(TUP(B(32), U, U), lambda p: p[0])
+PACK_IDS = ARR(B(32), SELF)
+SEALED = TUP(BYTES, U, U, U, U, BYTES)
+KINDS = {
+    0: {0: (B(32), 1)},
+    1: {0: (B(32), 1), 1: (SEALED, 1), 2: (PACKS, 1), 3: (ARR(B(32)), 0), 4: (ARR(B(16)), 1)},
+    2: {0: (PACKS, 1), 1: (TUP(B(32), SEALED), 0)},
+    3: {0: (U, 1)},
+    **dict.fromkeys((4, 5, 7), {0: (PAIRS, 1)}),
+    6: {0: (PAIRS, 1), 1: (TEXT, 0)},
+    8: {0: (B(32), 1), 1: (U, 1), 2: (TEXT, 1), 3: (ARR(B(16), SELF), 0), 4: (B(16), 0)},
+    9: {0: (B(16), 1), 1: (U, 1)},
+    10: {0: (U, 1), 1: (ARR(B(32), SELF), 1)},
+    11: {0: (PACK_IDS, 1)},
+    12: {0: (ARR(TUP(B(16), U, B(32), SEALED), lambda s: s[:2]), 1), 1: (PACKS, 1), 2: (ARR(B(32)), 1), 3: (HEADS, 1)},
+    13: {0: (B(16), 1), 1: (TRUE, 0), 2: (TEXT, 0), 3: (TEXT, 0)},
+    14: {0: (ARR(B(32)), 1), 1: (PACK_IDS, 1)},
+    15: {0: (PACK_IDS, 1), 1: (lambda v: type(v) is bytes and len(v) % 16 == 0, 1)},
+}
+RECORD = {0: (B(16), 1), 1: (U, 1), 2: (B(32), 0), 3: (INT, 1), 4: (HEADS, 0), 5: (U, 0), 6: (U, 1), 7: (lambda v: type(v) is dict, 1),
+          8: (B(16), 0), 64: (B(16), 0)}
+MAY = {0: {OWNER}, 8: {OWNER}, 9: {OWNER}, 10: {OWNER}, 13: {OWNER}, 1: {WRITER, OWNER}, 11: {READER, OWNER},
+       2: {WRITER, MAINTAINER, OWNER}, 15: {MAINTAINER, READER, OWNER}, 6: {WRITER, MAINTAINER, READER, OWNER}}
+MAY.update({k: {MAINTAINER, OWNER} for k in (3, 4, 5, 7, 12, 14)})
+SNAPSHOT = {0: (B(32), 1), 1: (TEXT, 1), 2: (B(32), 0), 3: (TEXT, 1), 4: (ARR(BYTES), 1), 5: (ARR(TEXT, str.encode), 0), 6: (TEXT, 0),
+            7: (INT, 1), 8: (INT, 1), 9: (TUP(*[U] * 10), 1), 10: (ARR(TUP(BYTES, TEXT)), 0), 11: (U, 0), 12: (TEXT, 1), 13: (TEXT, 0),
+            14: (TRUE, 0), 15: (ARR(TEXT), 0)}
+NODE = {0: (BYTES, 1), 1: (U, 1), 2: (lambda v: U(v, 0o10000), 1), 3: (U, 1), 4: (U, 1), 5: (BYTES, 0), 6: (BYTES, 0), 7: (TIME, 1),
+        8: (TIME, -1), 9: (TIME, -1), 10: (TIME, -1), 11: (U, 0), 12: (IDS, -1), 13: (ARR(U), 0), 14: (TUP(U, B(32), U), 0),
+        15: (ARR(U), 0), 16: (BYTES, 0), 17: (B(32), 0), 18: (TUP(U, U), 0), 19: (TUP(U, U), 0), 20: (ARR(BYTES), 0), 21: (U, 0), 22: (TRUE, 0)}
 
-def ascending(items, what):
-    need(all(a < b for a, b in zip(items, items[1:])), what + ": not ascending")
-    return items
+# ---- age (age-encryption.org/v1); pyrage opens the files
+def age_stanzas(data):
+    """The words of each recipient stanza; those of no recipient (grease) are left out."""
+    need(data.startswith(b"age-encryption.org/v1\n") and b"\n--- " in data, "age: not an age file")
+    words = [line[3:].split(b" ") for line in data[:data.index(b"\n--- ")].split(b"\n") if line.startswith(b"-> ")]
+    return [w for w in words if not w[0].endswith(b"-grease")]
+def age_open(data, identity, what):
+    try: return pyrage.decrypt(data, [identity])
+    except pyrage.DecryptError as e: raise Bad(f"{what}: {e}") from None
+def age_x25519(data, identity, what):
+    """Opens an age file of exactly one X25519 recipient."""
+    need([w[0] for w in age_stanzas(data)] == [b"X25519"], f"{what}: age file not of one X25519 recipient")
+    return age_open(data, identity, what)
+def age_identity(text):
+    try: return pyrage.x25519.Identity.from_str(text.strip())
+    except pyrage.IdentityError as e: raise Bad(f"not an age identity: {e}") from None
+def open_slot(data, identity_path):
+    """The bundle's bytes, or Bad. Plugins are never run."""
+    stanzas = age_stanzas(data)
+    need(len(stanzas) == 1, "slot has not exactly one recipient")
+    kind = stanzas[0][0]
+    if kind == b"scrypt":
+        need(re.fullmatch(rb"[1-9][0-9]?", stanzas[0][2]) and int(stanzas[0][2]) <= 22, "scrypt work factor over 22")
+        need("LIFEBOAT_PASSPHRASE" in os.environ, "slot wants a passphrase (LIFEBOAT_PASSPHRASE)")
+        try: return pyrage.passphrase.decrypt(data, os.environ["LIFEBOAT_PASSPHRASE"])
+        except pyrage.DecryptError as e: raise Bad(f"slot: {e}") from None
+    need(kind in (b"X25519", b"ssh-ed25519", b"ssh-rsa"), f"slot of a kind that is not opened here: {kind!r}")
+    with open(identity_path, "rb") as f: text = f.read()
+    if kind != b"X25519": return age_open(data, pyrage.ssh.Identity.from_buffer(text), "slot")
+    error = Bad("no X25519 identity in the identity file")
+    for line in text.decode("utf-8", "replace").splitlines():
+        if line.startswith("AGE-SECRET-KEY-1"):
+            try: return age_x25519(data, age_identity(line), "slot")
+            except Bad as e: error = e
+    raise error
 
-def split_ids(joined, what, length=32):
-    need(len(joined) % length == 0, what + ": ids of a wrong length")
-    return [joined[at : at + length] for at in range(0, len(joined), length)]
+# ---- the store
 
-class Fixed:
-    """Fixed-width little-endian fields."""
-
-    def __init__(self, data, what):
-        self.data, self.at, self.what = data, 0, what
-
-    def take(self, length):
-        need(length <= len(self.data) - self.at, self.what + ": cut off")
-        self.at += length
-        return bytes(self.data[self.at - length : self.at])
-
-    def number(self, length):
-        return int.from_bytes(self.take(length), "little")
-
-    def varint(self):
-        value = 0
-        for shift in range(0, 35, 7):
-            byte = self.number(1)
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                need(byte > 0 or shift == 0, self.what + ": a length that is not in its shortest form")
-                need(value < 1 << 32, self.what + ": a length that is too long")
-                return value
-        raise Bad(self.what + ": a length that is too long")
-
-# Section 3: keys and sealed objects.
-
-def age(identity_path, data, what):
-    """Opens an age file with the real program; None if the identity does not fit."""
-    with tempfile.NamedTemporaryFile() as sealed:
-        sealed.write(data)
-        sealed.flush()
-        done = subprocess.run(["age", "-d", "-i", identity_path, sealed.name], capture_output=True, check=False)
-    if done.returncode == 0:
-        return done.stdout
-    if b"no identity matched" in done.stderr or b"passphrase" in done.stderr:
+class Store:
+    def __init__(self, root): self.root = root
+    def path(self, name): return os.path.join(self.root, name)
+    def get(self, name, limit):
+        try:
+            size = os.stat(self.path(name)).st_size
+            need(size <= limit, f"{name}: {size} bytes are more than allowed")
+            with open(self.path(name), "rb") as f: return f.read(limit + 1)
+        except (FileNotFoundError, NotADirectoryError): return None
+    def hashed(self, name, limit):
+        """An object named by its hash, from its place or from copies/; None if there is neither."""
+        digest, error = bytes.fromhex(name.rpartition("/")[2]), None
+        for place in (name, "copies/" + name):
+            data = self.get(place, limit)
+            if data is not None and H(data) == digest: return data
+            error = error or (data is not None and f"{place}: bytes are not those of its name")
+        need(not error, error)
         return None
-    raise Bad(f"{what}: {done.stderr.decode(errors='replace').strip()}")
+    def names(self, folder, pattern):
+        found = []
+        for at, _, files in os.walk(self.path(folder)):
+            rel = os.path.relpath(at, self.root)
+            found += [f"{rel}/{f}" for f in files if re.fullmatch(pattern, f"{rel}/{f}")]
+        return sorted(found)
 
-def age_with_text(identity, data, what):
-    with tempfile.NamedTemporaryFile() as file:  # mode 0600
-        file.write(identity.encode() + b"\n")
-        file.flush()
-        return age(file.name, data, what)
-
-def padme(length):
-    exponent = length.bit_length() - 1
-    kept = exponent.bit_length()
-    mask = (1 << max(exponent - kept, 0)) - 1
-    return (length + mask) & ~mask
-
-def open_pieces(key, sealed, what):
-    need(sealed, what + ": empty")
-    size = 65536 + 16
-    count = -(-len(sealed) // size)
-    plain = []
-    for number in range(count):
-        last = number + 1 == count
-        nonce = struct.pack("<Q", number) + bytes([0, 0, 0, last])
-        piece = aead_open(key, nonce, b"", bytes(sealed[number * size : (number + 1) * size]), what)
-        need(piece or number == 0, what + ": an empty last piece")
-        plain.append(piece)
-    return b"".join(plain)
-
-def decode_header(data, kind, what):
-    reader = Fixed(data[:64], what)
-    need(reader.take(8) == OBJECT_MAGIC, what + ": no object of this format")
-    need(reader.number(1) == kind, what + ": an object of another kind")
-    need(reader.take(3) == bytes([1, 1, 0]), what + ": version, suite, or flags that are not known")
-    generation = reader.number(4)
-    reader.take(32)
-    need(reader.take(16) == bytes(16), what + ": fields that are not zero")
-    return generation
-
-def decode_seal(reader):
-    entry = {"session": reader.take(16), "class": reader.number(1)}
-    need(reader.number(1) == 1, "seal: a type that is not known")
-    need(entry["class"] in (1, 2), "seal: a class that is not known")
-    entry["generation"] = reader.number(4)
-    entry["commit"] = reader.take(32)
-    length = reader.number(2)
-    need(length <= 8192, "seal: too long")
-    entry["age"] = reader.take(length)
-    return entry
-
-GENERATION = {0: int, 1: 32, 2: (32, None), 3: (32, None), 4: (str, None), 5: (str, None), 6: (str, None), 7: (str, None)}
-BUNDLE = {0: int, 1: 16, 2: 16, 3: (32, None), 4: (32, None), 5: (list, None), 6: list}
-
-class Keys:
-    def __init__(self, bundle):
-        decoded = decode_map(bundle, "bundle", BUNDLE, True)
-        need(decoded[0] in (READER, OWNER), "bundle: this role cannot read; use the slot of a reader or of the owner")
-        need(4 in decoded, "bundle: no domain key")
-        self.repository, self.fingerprint = decoded[1], decoded[2]
-        self.names = {kind: derive("lifeboat v1 chunk name", decoded[4] + bytes([kind])) for kind in (1, 2, 3, 4)}
-        numbers = [fields(entry, "generation", GENERATION, True)[0] for entry in decoded[6]]
-        need(numbers and numbers[0] >= 1, "bundle: no generations")
-        ascending(numbers, "generations")
-        self.generations = dict(zip(numbers, decoded[6]))
-        self.sessions = {}
-
-    def generation(self, number):
-        need(number in self.generations, f"key generation {number}: not in the bundle")
-        return self.generations[number]
-
-    def object_key(self, header, generation):
-        secret = self.generation(generation)[1] + self.repository + header
-        both = derive("lifeboat v1 sealed object", secret, 64)
-        return both[:32], both[32:]
-
-    def open_object(self, data, kind, what):
-        generation = decode_header(data, kind, what)
-        key, commit = self.object_key(data[:64], generation)
-        need(data[64:96] == commit, what + ": another commitment")
-        padded = open_pieces(key, data[96:], what)
-        length = int.from_bytes(padded[:4], "little")
-        need(len(padded) >= 4 + length and len(padded) == padme(4 + length), what + ": a wrong length")
-        need(not any(padded[4 + length :]), what + ": padding that is not zero")
-        return padded[4 : 4 + length]
-
-    def session_key(self, seal):
-        if seal["commit"] in self.sessions:
-            return self.sessions[seal["commit"]]
-        generation = self.generation(seal["generation"])
-        psk, identity = (2, 6) if seal["class"] == 1 else (3, 7)
-        secret = age_with_text(generation[identity], seal["age"], "seal")
-        need(secret is not None and len(secret) == 32, "seal: not sealed to the vault, or of a wrong length")
-        mixed = secret + generation[psk] + self.repository + seal["session"]
-        both = derive("lifeboat v1 session", mixed + bytes([seal["class"]]) + struct.pack("<I", seal["generation"]), 64)
-        need(both[32:] == seal["commit"], "seal: another commitment")
-        self.sessions[seal["commit"]] = both[:32]
-        return both[:32]
-
-    def open_block(self, seal, row, chunks, stored):
-        """Section 4. The row is (number, type, codec, raw_len, packed_len)."""
-        number, kind, codec, raw_len, packed_len = row
-        table = struct.pack("<I", len(chunks)) + b"".join(struct.pack("<I", size) + prefix for size, prefix in chunks)
-        bound = struct.pack("<QBBII", number, codec, kind, raw_len, packed_len) + plain_hash(table)
-        key = keyed(self.session_key(seal), bound)
-        padded = aead_open(key, bytes(12), self.repository, bytes(stored), "block")
-        need(len(padded) == -(-packed_len // 64) * 64, "block: a wrong length")
-        need(not any(padded[packed_len:]), "block: padding that is not zero")
-        packed = padded[:packed_len]
-        if codec == 0:
-            raw = packed
-        else:
-            parameters = zstandard.get_frame_parameters(packed)
-            need(parameters.content_size == raw_len, "block: a frame of another size")
-            need(not parameters.has_checksum and parameters.dict_id == 0, "block: a frame with checksum or dictionary")
-            raw = zstandard.ZstdDecompressor().decompress(packed, max_output_size=raw_len)
-        need(len(raw) == raw_len, "block: a wrong raw length")
-        return raw
-
-    def verify_chunk(self, kind, chunk_id, data):
-        need(keyed(self.names[kind], data) == chunk_id, f"chunk {chunk_id.hex()}: other bytes")
-        return data
-
-def check_row(row, seal_class):
-    _, kind, codec, raw_len, packed_len = row
-    need(kind in (DATA, TREE, LIST, SNAPSHOT), "block: a type that is not known")
-    need((seal_class == 1) == (kind == DATA), "block: a type of the other class")
-    need(codec in (0, 1) and raw_len <= 16 * MIB and packed_len <= 16 * MIB + 4096, "block: lengths that cannot be")
-    need(codec == 1 or raw_len == packed_len, "block: a raw block of two lengths")
-
-# Sections 2, 6, and 8: the repository, its packs, its log.
-
-RECORD = {0: 16, 1: int, 2: (32, None), 3: int, 4: (list, None), 5: (int, None), 6: int, 7: dict}
-FORMAT = {0: 16, 1: 32, 2: list, 3: int, 4: int, 5: int, 6: list, 7: list, 8: int}
-SNAPSHOT_FIELDS = {
-    0: 32, 1: str, 2: (32, None), 3: str, 4: list, 5: (list, None), 6: (str, None), 7: int, 8: int, 9: list,
-    10: (list, None), 11: (int, None), 12: str, 13: (str, None), 14: (bool, None), 15: (list, None),
-}  # fmt: skip
+Block = collections.namedtuple("Block", "pack offset entry number type codec raw packed lengths prefixes")
+Record = collections.namedtuple("Record", "client seq digest map")
 
 class Repository:
-    def __init__(self, path, identity):
-        self.path = path
-        encoded = self.read("format/1")
-        need(encoded.startswith(FORMAT_MAGIC), "format/1: not a repository of this format")
-        self.format = decode_map(encoded[len(FORMAT_MAGIC) :], "format/1", FORMAT)
-        need(not self.format[6], f"format/1: needs features that are not known: {self.format[6]}")
-        self.id, self.owner = self.format[0], self.format[1]
-        self.fingerprint = plain_hash(self.owner + self.id + plain_hash(encoded))[:16]
-        self.keys = self.open_slot(identity)
-        self.packs, self.chunks, self.blocks = {}, {}, OrderedDict()
-        self.snapshots, self.forgotten, self.warnings = {}, set(), []
-        self.read_logs(plain_hash(encoded))
-
-    def read(self, name, limit=64 * MIB):
-        path = os.path.join(self.path, name)
-        need(os.stat(path).st_size <= limit, name + ": too long")
-        with open(path, "rb") as file:
-            return file.read()
-
-    def open_slot(self, identity):
-        for name in sorted(os.listdir(os.path.join(self.path, "keys"))):
-            if not name.endswith(".age"):
-                continue
-            plain = age(identity, self.read("keys/" + name, 2 * MIB), "keys/" + name)
-            if plain is None:
-                continue
-            keys = Keys(plain)
-            need(keys.repository == self.id and keys.fingerprint == self.fingerprint, name + ": another repository's")
-            return keys
-        raise Bad("no key slot opens with this identity")
-
-    def read_logs(self, format_hash):
-        owner_id = plain_hash(self.owner)[:16]
-        clients = OrderedDict({owner_id: {"key": self.owner, "role": OWNER, "last": None}})
-        read = set()
-        while read != set(clients):
-            for client in [client for client in clients if client not in read]:
-                read.add(client)
-                self.read_log(client, clients, owner_id, format_hash)
-
-    def read_log(self, client, clients, owner_id, format_hash):
-        previous, seq = None, 0
-        while True:
-            name = f"log/{client.hex()}/{seq:016x}"
-            if not os.path.exists(os.path.join(self.path, name)):
-                need(seq > 0 or client != owner_id, "the owner's log has no first record")
-                return
-            last = clients[client]["last"]
-            if last is not None and seq > last:
-                return
-            data = self.read(name, 16 * MIB)
+    def __init__(self, root, identity_path, pin=None):
+        self.store, self.findings = Store(root), []
+        self.read_format(pin)
+        self.read_bundle(identity_path)
+        self.sessions, self.packs, self.where, self.numbers = {}, {}, collections.defaultdict(list), {}
+        self.read_logs()
+    @contextlib.contextmanager
+    def guard(self, what=""):
+        try: yield
+        except Bad as e: self.find(what + str(e))
+    def find(self, text):
+        self.findings.append(text)
+        print("finding:", text, file=sys.stderr)
+    # -- section 2
+    def read_format(self, pin):
+        data = self.store.get("format/1", 65536)
+        need(data is not None, "format/1 is missing")
+        magic = b"lifeboat repository format 1\n"
+        need(data.startswith(magic), "format/1: not a repository of format 1")
+        texts = ARR(TEXT)
+        m = fields(cbor(data[len(magic):], "format/1"), {0: (B(16), 1), 1: (B(32), 1), 2: (TUP(*[U] * 5), 1), 3: (U, 1), 4: (U, 1),
+                   5: (INT, 1), 6: (texts, 1), 7: (texts, 1), 8: (INT, 1)}, "format/1")
+        kind, low, mid, high, norm = m[2]
+        need(kind == 1, "format/1: unknown chunker")
+        need(all(n and n & (n - 1) == 0 for n in (low, mid, high)) and 64 <= low <= mid <= high <= 4 * MIB and mid >= 256 and norm <= 3,
+             "format/1: chunker out of limits")
+        need(-7 <= m[5] <= 22 and 65536 <= m[3] <= 8 * MIB and MIB <= m[4] <= 128 * MIB, "format/1: out of limits")
+        need(not m[6], f"format/1: features that this reader does not know: {m[6]}")
+        self.format, self.id, self.owner_key, self.format_hash = m, m[0], m[1], H(data)
+        self.fingerprint = H(self.owner_key + self.id + self.format_hash)[:16]
+        need(pin is None or pin == self.fingerprint.hex(), "the fingerprint is not the expected one")
+    # -- section 3.1
+    def read_bundle(self, identity_path):
+        slots, reasons = self.store.names("keys", r"keys/[0-9a-f]{32}\.age"), []
+        for name in slots:
             try:
-                record = self.open_record(data, client, clients[client], seq, previous)
-                if seq == 0 and client == owner_id:
-                    need(record[6] == 0 and record[7] == {0: format_hash}, "the first record names another format/1")
-                self.apply(record, client, clients)
-            except Bad as error:
-                self.warnings.append(f"{name} is void: {error}")
-            previous, seq = plain_hash(data), seq + 1
-
-    def open_record(self, data, client, known, seq, previous):
-        body = self.keys.open_object(data, KIND_LOG, "log record")
-        signature, encoded = body[:64], body[64:]
+                self.bundle(cbor(open_slot(self.store.get(name, MIB), identity_path), name), name)
+                return
+            except Bad as e: reasons.append(f"{name}: {e}")
+        raise Bad("no slot opens: " + "; ".join(reasons))
+    def bundle(self, m, name):
+        fields(m, {0: (lambda v: v in (1, 2, 3, 4), 1), 1: (B(16), 1), 2: (B(16), 1), 3: (B(32), 0), 4: (B(32), 0), 5: (ARR(B(32)), 0),
+                   6: (ARR(lambda v: True, None, 1), 1)}, name, True)
+        role = m[0]
+        need(m[1] == self.id and m[2] == self.fingerprint, "bundle is of another repository")
+        need((3 in m) or role == READER, "bundle has no signing seed")
+        need((4 in m) == (role != MAINTAINER) and (5 in m) == (role == MAINTAINER), "bundle has not the keys of its role")
+        if role == MAINTAINER:
+            need(len(m[5]) == 4, "bundle: not four name keys")
+            self.name_keys = dict(enumerate(m[5], 1))
+        else: self.name_keys = {t: DK("lifeboat v1 chunk name", m[4] + bytes([t]), 32) for t in (1, 2, 3, 4)}
+        held = {2: role != MAINTAINER, 4: role != MAINTAINER, 6: role in (READER, OWNER), 7: role != WRITER}
+        self.generations, last = {}, 0
+        for g in m[6]:
+            spec = {0: (U, 1), 1: (B(32), 1), 2: (B(32), 0), 3: (B(32), 1), 4: (TEXT, 0), 5: (TEXT, 1), 6: (TEXT, 0), 7: (TEXT, 0)}
+            fields(g, spec, name, True)
+            need(g[0] > last, "bundle: generations do not ascend")
+            for k, must in held.items(): need((k in g) == must, f"bundle: key {k} of a generation is not as its role has it")
+            vaults = {}
+            for cls, public, secret in ((1, 4, 6), (2, 5, 7)):
+                if secret in g:
+                    vaults[cls] = age_identity(g[secret])
+                    need(g[public] == str(vaults[cls].to_public()), "bundle: vault identity and recipient differ")
+            last = g[0]
+            self.generations[last] = {"ix": g[1], "psk": {1: g.get(2), 2: g[3]}, "vault": vaults}
+        self.role, self.slot = role, name
+        if 3 in m:
+            public = raw_public(Ed25519PrivateKey.from_private_bytes(m[3]))
+            need(role != OWNER or public == self.owner_key, "bundle: the owner's seed is not that of format/1")
+    # -- section 3.3
+    def header(self, data, kind, what):
+        """(key, commit) of the sealed object that begins with this header."""
+        need(len(data) >= 64 and data[:8] == bytes.fromhex("894C46420D0A1A0A"), f"{what}: not a sealed object")
+        need(data[8] == kind and data[9] == 1 and data[10] == 1 and data[11] == 0 and not any(data[48:64]), f"{what}: bad header")
+        gen = int.from_bytes(data[12:16], "little")
+        need(gen in self.generations, f"{what}: sealed under generation {gen}, which the bundle lacks")
+        both = DK("lifeboat v1 sealed object", self.generations[gen]["ix"] + self.id + data[:64], 64)
+        return both[:32], both[32:]
+    def unseal(self, key, data, what):
+        count, out = max(1, -(-len(data) // 65552)), []
+        for i in range(count):
+            nonce = le(i, 8) + bytes([0, 0, 0, i == count - 1])
+            out.append(unseal_aead(key, nonce, b"", data[i * 65552:(i + 1) * 65552], what))
+        need(count == 1 or out[-1], f"{what}: empty last piece")
+        return b"".join(out)
+    def sealed_body(self, data, kind, what):
+        key, commit = self.header(data, kind, what)
+        need(data[64:96] == commit, f"{what}: commit differs")
+        x = self.unseal(key, data[96:], what)
+        need(len(x) >= 4, f"{what}: too short")
+        n = int.from_bytes(x[:4], "little")
+        need(n <= len(x) - 4 and padme(4 + n) == len(x) and not any(x[4 + n:]), f"{what}: wrong padding")
+        return x[4:4 + n]
+    # -- section 3.4
+    def session(self, entry, what):
+        """(session id, class, K_sess) of the bytes of a seal entry."""
+        if entry not in self.sessions:
+            need(len(entry) >= 56, f"{what}: seal entry too short")
+            sid, cls, kind, gen, commit, n = struct.unpack_from("<16sBBI32sH", entry)
+            need(cls in (1, 2) and kind == 1 and n <= 8192 and len(entry) == 56 + n, f"{what}: bad seal entry")
+            need(gen in self.generations, f"{what}: session of generation {gen}, which the bundle lacks")
+            g = self.generations[gen]
+            if cls not in g["vault"]: self.sessions[entry] = (sid, cls, None)
+            else:
+                s = age_x25519(entry[56:], g["vault"][cls], what)
+                need(len(s) == 32, f"{what}: session secret is not of 32 bytes")
+                both = DK("lifeboat v1 session", s + g["psk"][cls] + self.id + sid + bytes([cls]) + le(gen, 4), 64)
+                need(both[32:] == commit, f"{what}: commit of the session differs")
+                self.sessions[entry] = (sid, cls, both[:32])
+        return self.sessions[entry]
+    # -- section 4
+    def open_block(self, entry, number, type_, codec, raw, packed, lengths, prefixes, stored, what):
+        need(type_ in (1, 2, 3, 4) and codec in (0, 1), f"{what}: unknown type or codec")
+        need(lengths and raw <= 16 * MIB and packed <= 16 * MIB + 4096 and sum(lengths) == raw and (codec or packed == raw), f"{what}: bad lengths")
+        need(len(stored) == -(-packed // 64) * 64 + 16, f"{what}: stored length differs")
+        _, cls, k_sess = self.session(entry, what)
+        need(cls == (1 if type_ == 1 else 2), f"{what}: type and class do not agree")
+        need(k_sess, f"{what}: this role does not open blocks of class {cls}")
+        digest = H(le(len(lengths), 4) + b"".join(le(n, 4) + p for n, p in zip(lengths, prefixes)))
+        key = KH(k_sess, le(number, 8) + bytes([codec, type_]) + le(raw, 4) + le(packed, 4) + digest)
+        plain = unseal_aead(key, bytes(12), self.id, stored, what)
+        need(not any(plain[packed:]), f"{what}: padding is not zeros")
+        if codec == 0: return plain[:packed]
         try:
-            message = derive("lifeboat v1 log record", self.id + encoded, 64)
-            Ed25519PublicKey.from_public_bytes(known["key"]).verify(signature, message)
-        except InvalidSignature:
-            raise Bad("the signature is not this client's") from None
-        record = decode_map(encoded, "log record", RECORD, True)
-        need(record[0] == client and record[1] == seq and record.get(2) == previous, "out of place in its chain")
-        need(record[6] not in OWNER_ONLY or known["role"] == OWNER, "only the owner may write this kind")
-        need(record[6] not in MAINTAINER_ONLY or known["role"] in (MAINTAINER, OWNER), "only maintainers may write this kind")
-        return record
-
-    def apply(self, record, client, clients):
-        kind, body = record[6], record[7]
-        if kind == 1:
-            fields(body, "snapshot record", {0: 32, 1: list, 2: list, 3: (list, None), 4: list})
-            self.add_packs(body[2])
-            self.snapshots[(client, record[1])] = (body[0], self.open_snapshot(body[0], body[1]))
-        elif kind == 2:
-            self.add_packs(fields(body, "claim", {0: list, 1: (list, None)})[0])
-        elif kind in (4, 5):
-            for pair in fields(body, "forget", {0: list})[0]:
-                (self.forgotten.add if kind == 4 else self.forgotten.discard)((pair[0], pair[1]))
-        elif kind == 8:
-            fields(body, "enrol", {0: 32, 1: int, 2: str, 3: (list, None), 4: (16, None)})
-            clients[plain_hash(body[0])[:16]] = {"key": body[0], "role": body[1], "last": None}
-        elif kind == 9:
-            fields(body, "revoke", {0: 16, 1: int})
-            need(body[0] in clients, "revoke: a client that was not enrolled")
-            clients[body[0]]["last"] = body[1]
-        elif kind == 12:
-            fields(body, "checkpoint", {0: list, 1: list, 2: (list, None), 3: (list, None)})
-            self.add_packs(body[1])
-            for author, seq, snapshot, sealed in body[0]:
-                self.snapshots[(author, seq)] = (snapshot, self.open_snapshot(snapshot, sealed))
-        elif kind > 15:
-            sys.exit(f"error: a record of kind {kind} is not known: a newer version wrote it")
-
-    def add_packs(self, packs):
-        for entry in packs:
-            need(isinstance(entry, list) and len(entry) == 3, "pack reference: not three values")
-            pack, size, toc_len = entry
-            need(type(pack) is bytes and len(pack) == 32 and type(size) is int and type(toc_len) is int, "pack reference")
-        for pack, size, toc_len in packs:
-            if pack not in self.packs:
-                try:
-                    self.packs[pack] = self.open_pack(pack, size, toc_len)
-                except (Bad, FileNotFoundError) as error:
-                    self.packs[pack] = None
-                    self.warnings.append(f"pack {pack.hex()}: {error}")
-
-    def open_snapshot(self, snapshot, sealed):
-        need(isinstance(sealed, list) and len(sealed) == 6, "sealed snapshot: not six values")
-        entry, number, codec, raw_len, packed_len, ciphertext = sealed
-        reader = Fixed(entry, "seal")
-        seal = decode_seal(reader)
-        need(reader.at == len(entry), "seal: too long")
-        row = (number, SNAPSHOT, codec, raw_len, packed_len)
-        check_row(row, seal["class"])
-        raw = self.keys.open_block(seal, row, [(raw_len, snapshot[:16])], ciphertext)
-        return decode_snapshot(self.keys.verify_chunk(SNAPSHOT, snapshot, raw))
-
-    def open_pack(self, pack, size, toc_len):
-        name = f"packs/{pack.hex()[:2]}/{pack.hex()}"
-        data = self.read(name, 256 * MIB)
-        need(len(data) == size and plain_hash(data) == pack, name + ": not the bytes that its name says")
-        generation = decode_header(data, KIND_PACK, name)
-        reader = Fixed(memoryview(data), name)
-        reader.take(64)
-        seals = [decode_seal(reader) for _ in range(reader.number(2))]
-        first = reader.at
-        key, commit = self.keys.object_key(data[:64], generation)
-        footer = data[-40:]
-        need(footer[:32] == commit and footer[36:] == FOOTER_MAGIC, name + ": another commitment, or no footer")
-        need(struct.unpack("<I", footer[32:36])[0] == toc_len <= 64 * MIB, name + ": another table of contents")
-        toc = open_pieces(key, data[-40 - toc_len : -40], name)
-        end = self.read_toc(pack, toc, seals, first, name)
-        need(end + toc_len + 40 == size, name + ": parts that do not add up")
-        return data
-
-    def read_toc(self, pack, toc, seals, first, name):
-        reader = Fixed(toc, name)
-        offset, padding, count = reader.number(4), reader.number(4), reader.number(4)
-        need(offset == first, name + ": the first block is elsewhere")
-        classes = set()
+            p = zstandard.get_frame_parameters(plain[:packed])
+            need(p.content_size == raw and not p.has_checksum and not p.dict_id, f"{what}: zstd frame header is not as it must be")
+            out = zstandard.ZstdDecompressor().decompress(plain[:packed], max_output_size=raw, allow_extra_data=False)
+        except zstandard.ZstdError as e: raise Bad(f"{what}: {e}") from None
+        need(len(out) == raw, f"{what}: decompressed length differs")
+        return out
+    def sealed_snapshot(self, sid, sealed, what):
+        entry, number, codec, raw, packed, text = sealed
+        data = self.open_block(entry, number, 4, codec, raw, packed, [raw], [sid[:16]], text, what)
+        need(KH(self.name_keys[4], data) == sid, f"{what}: the snapshot is not that of its id")
+        m = fields(cbor(data, what), SNAPSHOT, what, True)
+        meta = m.get(15, [])
+        need(len(meta) % 2 == 0 and all(a.encode() < b.encode() for a, b in zip(meta[::2], meta[2::2])), f"{what}: metadata not ascending")
+        return m
+    # -- section 8
+    def record(self, cid, seq):
+        """(bytes, map, signature, map bytes) of a record; map is None when it cannot be opened."""
+        name = f"log/{cid.hex()}/{seq:016x}"
+        try: data = self.store.get(name, 16 * MIB)
+        except Bad as e: return self.find(f"{e} (the log is not read beyond it)")
+        if data is None: return None
+        try:
+            body = self.sealed_body(data, 3, name)
+            m = fields(cbor(body[64:], name), RECORD, name, True)
+            need(m[0] == cid and m[1] == seq, f"{name}: names another place")
+            return data, m, body[:64], body[64:], None
+        except Bad as e: return data, None, None, None, str(e)
+    def read_log(self, cid, keys, roles, last):
+        previous, seq, out = None, 0, []
+        while (got := self.record(cid, seq)) is not None:
+            data, m, signature, text, why = got
+            digest = H(data)
+            self.heads[cid, seq] = digest
+            name = f"log/{cid.hex()}/{seq:016x}"
+            try:
+                need(m is not None, f"{why}")
+                signer = m.get(8, cid)
+                need(8 not in m or (m[6] == 3 and signer != cid), f"{name}: signed by another, but not a fence")
+                need(signer in keys, f"{name}: signed by a client that is not enrolled")
+                need(ed25519_ok(keys[signer], signature, DK("lifeboat v1 log record", self.id + text, 64)), f"{name}: signature is wrong")
+                need(m.get(2) == previous, f"{name}: does not follow the record before it")
+                need(last is None or seq <= last, f"{name}: after the client was revoked")
+                if m[6] not in KINDS: raise SystemExit(f"{name}: kind {m[6]} is unknown; cannot judge what was said")
+                need(roles[signer] in MAY[m[6]], f"{name}: role {roles[signer]} may not write kind {m[6]}")
+                fields(m[7], KINDS[m[6]], f"{name} body")
+                need((m[6] == 0) == (seq == 0 and cid == self.owner), f"{name}: genesis out of place")
+                if m[6] == 0: need(m[7][0] == self.format_hash, f"{name}: genesis of another format/1")
+                out.append(Record(cid, seq, digest, m))
+            except Bad as e:
+                self.void += 1
+                self.find(f"void record: {e}")
+            previous, seq = digest, seq + 1
+        for name in self.store.names(f"log/{cid.hex()}", rf"log/{cid.hex()}/[0-9a-f]{{16}}"):
+            if int(name[-16:], 16) >= seq: self.find(f"{name}: beyond the end of its log, where record {seq} is missing")
+        return out
+    def read_logs(self):
+        self.owner, self.heads, self.void = H(self.owner_key)[:16], {}, 0
+        keys, roles, self.clients, revoked = {self.owner: self.owner_key}, {self.owner: OWNER}, {}, {}
+        # Fences that somebody else signed in the owner's log need keys that the log itself gives: twice.
+        for attempt in (0, 1):
+            self.heads, self.void, keep = {}, 0, list(self.findings)
+            own = self.read_log(self.owner, keys, roles, None)
+            for r in own:
+                if r.map[6] == 8:
+                    cid = H(r.map[7][0])[:16]
+                    if cid != self.owner:
+                        keys[cid], roles[cid], self.clients[cid] = r.map[7][0], r.map[7][1], r.map[7][2]
+                        revoked.pop(cid, None)
+                elif r.map[6] == 9: revoked[r.map[7][0]] = r.map[7][1]
+            if not self.void: break
+            self.findings = keep if attempt == 0 else self.findings
+        need(own and own[0].seq == 0, "the owner's log has no valid genesis")
+        self.records = own
+        for cid in sorted(self.clients): self.records = self.records + self.read_log(cid, keys, roles, revoked.get(cid))
+        self.keys, self.roles = keys, roles
+        for r in self.records:
+            for cid, seq, digest in r.map.get(4, []) + (r.map[7][3] if r.map[6] == 12 else []):
+                if self.heads.get((cid, seq)) != digest:
+                    self.find(f"log/{r.client.hex()}/{r.seq:016x} saw log/{cid.hex()}/{seq:016x} with a hash that it has not now")
+    def snapshots(self):
+        """Live snapshots: [(client, seq, id, map)], by start."""
+        found, seen, gone, back = {}, {}, collections.defaultdict(list), collections.defaultdict(list)
+        for r in self.records:
+            for cid, seq, _ in r.map.get(4, []): seen[r.client, r.seq, cid] = max(seq, seen.get((r.client, r.seq, cid), -1))
+            if r.map[6] == 1: found[r.client, r.seq] = (r.map[7][0], r.map[7][1])
+            elif r.map[6] in (4, 5):
+                for cid, seq in r.map[7][0]: (gone if r.map[6] == 4 else back)[cid, seq].append(r)
+        for r in self.records:
+            for cid, seq, sid, sealed in r.map[7][0] if r.map[6] == 12 else []:
+                if found.setdefault((cid, seq), (sid, sealed))[0] != sid:
+                    self.find(f"checkpoint {r.seq} names another snapshot for {cid.hex()}/{seq}")
+        def before(a, b):
+            """a was known when b was written."""
+            if a.client == b.client: return a.seq < b.seq
+            return any(client == b.client and at <= b.seq and cid == a.client and seq >= a.seq for (client, at, cid), seq in seen.items())
+        out = []
+        for place, (sid, sealed) in found.items():
+            # Forgotten unless each forget has an unforget that is not known to be older.
+            if all(any(not before(u, f) for u in back[place]) for f in gone[place]):
+                with self.guard(): out.append((*place, sid, self.sealed_snapshot(sid, sealed, f"snapshot {sid.hex()}")))
+        return sorted(out, key=lambda s: s[3][7])
+    # -- section 6
+    def load_packs(self):
+        self.prune()
+        named, lost = {}, set()
+        for r in self.records:
+            body, kind = r.map[7], r.map[6]
+            for pid, size, toc in {1: 2, 2: 0, 12: 1}.get(kind) is not None and body[{1: 2, 2: 0, 12: 1}[kind]] or []:
+                if named.setdefault(pid, (size, toc)) != (size, toc):
+                    self.find(f"pack {pid.hex()}: records do not agree on its size")
+            lost |= set(body[0]) if kind == 15 else set()
+        for pid, (size, toc) in sorted(named.items()):
+            name = f"packs/{pid.hex()[:2]}/{pid.hex()}"
+            with self.guard():
+                data = self.store.hashed(name, 256 * MIB)
+                if data is None:
+                    if pid not in self.pruned and pid not in lost: self.find(f"{name}: missing")
+                    continue
+                need(len(data) == size, f"{name}: not of the size that the record says")
+                self.read_pack(pid, data, toc, name)
+    def read_pack(self, pid, data, toc_length, name):
+        key, commit = self.header(data, 1, name)
+        foot = data[-40:]
+        need(len(data) >= 64 + 2 + 40 and foot[:32] == commit and foot[36:] == b"LFBP", f"{name}: bad footer")
+        sealed = int.from_bytes(foot[32:36], "little")
+        need(sealed == toc_length and sealed <= 64 * MIB and sealed <= len(data) - 106, f"{name}: length of the table of contents differs")
+        toc = self.unseal(key, data[-40 - sealed:-40], f"{name} table of contents")
+        entries, pos = [], 66
+        count = int.from_bytes(data[64:66], "little")
+        need(count <= 4096, f"{name}: too many seal entries")
         for _ in range(count):
-            position = reader.number(2)
-            need(position < len(seals), name + ": a block without a seal")
-            seal, number = seals[position], reader.number(8)
-            row = (number, reader.number(1), reader.number(1), reader.number(4), reader.number(4))
-            check_row(row, seal["class"])
-            classes.add(seal["class"])
-            chunk_count = reader.number(4)
-            need(0 < chunk_count <= len(toc), name + ": more chunks than bytes, or none")
-            lengths = [reader.varint() for _ in range(chunk_count)]
-            chunks = [(length, reader.take(16)) for length in lengths]
-            need(sum(lengths) == row[3], name + ": chunks that do not fill their block")
-            stored = -(-row[4] // 64) * 64 + 16
-            at = 0
-            for length, prefix in chunks:
-                self.chunks.setdefault((row[1], prefix), (pack, offset, stored, seal, row, chunks, at, length))
-                at += length
-            offset += stored
-        need(reader.at == len(toc), name + ": bytes behind the table of contents")
-        need(len(classes) <= 1, name + ": blocks of both classes")
-        return offset + padding
-
-    def chunk(self, kind, chunk_id):
-        place = self.chunks.get((kind, chunk_id[:16]))
-        need(place is not None, f"chunk {chunk_id.hex()}: in no pack")
-        pack, offset, stored, seal, row, chunks, at, length = place
-        raw = self.blocks.get((pack, offset))
-        if raw is None:
-            raw = self.keys.open_block(seal, row, chunks, self.packs[pack][offset : offset + stored])
-            self.blocks[(pack, offset)] = raw
-            if len(self.blocks) > 32:
-                self.blocks.popitem(last=False)
-        return self.keys.verify_chunk(kind, chunk_id, raw[at : at + length])
-
-# Section 7: trees.
-
-NODE = {
-    0: bytes, 1: int, 2: int, 3: int, 4: int, 5: (bytes, None), 6: (bytes, None), 7: None, 8: (None, None),
-    9: (None, None), 10: (None, None), 11: (int, None), 12: (bytes, None), 13: (list, None), 14: (list, None),
-    15: (list, None), 16: (bytes, None), 17: (32, None), 18: (list, None), 19: (list, None), 20: (list, None),
-    21: (int, None), 22: (bool, None),
-}  # fmt: skip
-
-def decode_snapshot(data):
-    snapshot = decode_map(data, "snapshot", SNAPSHOT_FIELDS, True)
-    array_of(snapshot[4], bytes, "paths")
-    ascending(array_of(snapshot.get(5, []), str, "tags"), "tags")
-    need(len(array_of(snapshot[9], int, "counts")) == 10, "snapshot: counts that are not ten")
-    metadata = array_of(snapshot.get(15, []), str, "metadata")
-    need(len(metadata) % 2 == 0, "metadata: not pairs")
-    ascending(metadata[::2], "metadata")
-    for key in (5, 6, 10, 11, 13, 14, 15):
-        need(key not in snapshot or snapshot[key], f"snapshot: field {key} is empty and should be left out")
-    return snapshot
-
-def fits64(value):
-    return -(1 << 63) <= value < 1 << 63
-
-def decode_time(value, base=None):
-    """Nanoseconds since 1970; relative to `base` where there is one."""
-    if type(value) is int:
-        need(fits64(value), "time: over 64 bits")
-        return value + (base or 0)
-    need(isinstance(value, list) and len(value) == 2 and all(type(part) is int for part in value), "time: not two integers")
-    seconds, nanoseconds = value
-    need(fits64(seconds) and 0 <= nanoseconds < 1_000_000_000, "time: out of range")
-    total = seconds * 1_000_000_000 + nanoseconds
-    need(not fits64(total - (base or 0)), "time: not in its shortest form")
-    return total
-
-def valid_name(name):
-    return 0 < len(name) <= 65535 and name not in (b".", b"..") and b"/" not in name and b"\0" not in name
-
-def decode_node(value):
-    node = fields(value, "node", NODE, True)
-    kind = node[1]
-    need(valid_name(node[0]), "node: a name that no directory can hold")
-    need(kind in range(1, 8) and 0 <= node[2] <= 0o7777, "node: a kind or mode that is not known")
-    need(0 <= node[3] < 1 << 32 and 0 <= node[4] < 1 << 32, "node: an owner over 32 bits")
-    for key in (5, 6, 11, 15, 16, 20, 21, 22):
-        need(key not in node or node[key], f"node: field {key} is empty and should be left out")
-    times = {7: decode_time(node[7])}
-    for key in (8, 9, 10):
-        if key in node:
-            times[key] = decode_time(node[key], times[7])
-    node["times"] = times
-    is_file = kind == FILE
-    need(((12 in node) != (14 in node)) == is_file and (is_file or not {11, 12, 13, 14, 15} & set(node)), "node: content")
-    need((16 in node) == (kind == SYMLINK) and (17 in node) == (kind == DIRECTORY), "node: target or page")
-    need((18 in node) == (kind in (CHARACTER, BLOCK)) and not (19 in node and kind == DIRECTORY), "node: device or link")
-    for key in (18, 19):
-        need(key not in node or len(array_of(node[key], int, "node")) == 2, f"node: field {key} is no pair")
-    xattrs = array_of(node.get(20, []), bytes, "xattrs")
-    need(len(xattrs) % 2 == 0 and all(name and b"\0" not in name for name in xattrs[::2]), "xattrs: not pairs with names")
-    ascending(xattrs[::2], "xattrs")
-    if is_file:
-        decode_content(node)
-    return node
-
-def decode_content(node):
-    size, holes = node.get(11, 0), array_of(node.get(15, []), int, "holes")
-    need(len(holes) % 2 == 0, "holes: not pairs")
-    holes = list(zip(holes[::2], holes[1::2]))
-    free = -1
-    for offset, length in holes:
-        need(offset > free and offset >= 0 and length > 0, "holes: touching, overlapping, or empty")
-        free = offset + length
-    need(free <= size, "holes: behind the end of the file")
-    data = size - sum(length for _, length in holes)
-    node["holes"], node["data"] = holes, data
-    if 14 in node:
-        need(len(node[14]) == 3, "node: a list that is not three values")
-        depth, page, length = node[14]
-        need(type(depth) is int and 0 <= depth <= 8 and len(page) == 32 and length == data, "node: a list that does not fit")
-        return
-    ids = split_ids(node[12], "content")
-    need(len(ids) <= 16 and (13 in node) == (len(ids) > 1), "node: too many chunks, or lengths missing")
-    lengths = array_of(node[13], int, "lengths") if 13 in node else [data] * len(ids)
-    need(len(lengths) == len(ids) and all(length > 0 for length in lengths), "node: a length that cannot be")
-    need(sum(lengths) == data, "node: lengths that are not the file's")
-    node["chunks"] = list(zip(ids, lengths))
-
-def directory(repository, page_id, above=9):
-    """The nodes of a directory in order."""
-    data = repository.chunk(TREE, page_id)
-    need(len(data) <= MIB, "page: too long")
-    page = decode_map(data, "page", {0: (int, None), 1: None, 2: (list, None), 3: (list, None)})
-    depth = page.get(0, 0)
-    need(0 <= depth < above and (depth > 0 or 0 not in page), "page: a depth that cannot be")
-    if depth == 0:
-        need(2 not in page and 3 not in page and isinstance(page[1], list), "page: not a leaf")
-        nodes = [decode_node(value) for value in page[1]]
-        ascending([node[0] for node in nodes], "names")
-        yield from nodes
-        return
-    need(isinstance(page[1], bytes) and page[1] and 2 in page and 3 in page, "page: no references")
-    ids = split_ids(page[1], "page")
-    firsts, counts = array_of(page[2], bytes, "first names"), array_of(page[3], int, "counts")
-    need(len(ids) == len(firsts) == len(counts), "page: not one name and count for each reference")
-    ascending(firsts, "first names")
-    last = None
-    for child, first, count in zip(ids, firsts, counts):
-        nodes = list(directory(repository, child, depth))
-        need(len(nodes) == count and nodes[0][0] == first, "page: not what its reference says")
-        need(last is None or last < first, "page: out of order")
-        last = nodes[-1][0]
-        yield from nodes
-
-def content(repository, node):
-    """The data of a file, chunk by chunk."""
-    if 14 in node:
-        yield from list_content(repository, *node[14])
-        return
-    for chunk_id, length in node["chunks"]:
-        data = repository.chunk(DATA, chunk_id)
-        need(len(data) == length, "chunk: another length than its reference says")
-        yield data
-
-def list_content(repository, depth, page_id, length):
-    data = repository.chunk(LIST, page_id)
-    need(len(data) <= MIB, "list page: too long")
-    page = decode_map(data, "list page", {0: (int, None), 1: bytes, 2: list})
-    need(page.get(0, 0) == depth and (depth > 0 or 0 not in page), "list page: another depth")
-    ids, lengths = split_ids(page[1], "list page"), array_of(page[2], int, "list page")
-    need(0 < len(ids) <= 1024 and len(ids) == len(lengths) and sum(lengths) == length, "list page: lengths that do not fit")
-    for child, size in zip(ids, lengths):
-        if depth > 0:
-            yield from list_content(repository, depth - 1, child, size)
+            need(pos + 56 <= len(data), f"{name}: seal table ends early")
+            end = pos + 56 + int.from_bytes(data[pos + 54:pos + 56], "little")
+            need(end <= len(data), f"{name}: seal table ends early")
+            entries.append(data[pos:end])
+            pos = end
+        at = 0
+        def take(n):
+            nonlocal at
+            need(n <= len(toc) - at, f"{name}: table of contents ends early")
+            at += n
+            return toc[at - n:at]
+        def varint():
+            value, shift = 0, 0
+            while True:
+                b = take(1)[0]
+                value |= (b & 127) << shift
+                shift += 7
+                if b < 128:
+                    need((b or shift == 7) and value < 1 << 64, f"{name}: varint not shortest")
+                    return value
+                need(shift < 70, f"{name}: varint too long")
+        first, padding, blocks = struct.unpack("<III", take(12))
+        need(first == pos, f"{name}: the blocks do not begin where the seal table ends")
+        classes, offset = set(), first
+        for i in range(blocks):
+            e, number, type_, codec, raw, packed, n = struct.unpack("<HQBBIII", take(24))
+            need(e < len(entries) and 1 <= n <= len(toc) - at, f"{name}: block {i} is malformed")
+            lengths = [varint() for _ in range(n)]
+            prefixes = [take(16) for _ in range(n)]
+            b = Block(pid, offset, entries[e], number, type_, codec, raw, packed, lengths, prefixes)
+            need(sum(lengths) == raw and packed <= 16 * MIB + 4096, f"{name}: lengths of block {i} do not add up")
+            sid, cls, _ = self.session(b.entry, f"{name} seal entry {e}")
+            classes.add(cls)
+            need(type_ in (1, 2, 3, 4) and cls == (1 if type_ == 1 else 2), f"{name}: type and class of block {i} do not agree")
+            if self.numbers.setdefault((sid, cls, number), b[3:]) != b[3:]:
+                self.find(f"{name}: number {number} is used twice in a session")
+            offset += -(-packed // 64) * 64 + 16
+            self.packs.setdefault(pid, []).append(b)
+        need(at == len(toc), f"{name}: bytes after the table of contents")
+        need(offset + padding + sealed + 40 == len(data), f"{name}: its parts do not add up to its length")
+        need(len(classes) <= 1, f"{name}: blocks of more than one class")
+        for i, b in enumerate(self.packs.get(pid, [])):
+            for k, prefix in enumerate(b.prefixes): self.where[b.type, prefix].append((b, i, k))
+        if len(data) != padme(len(data)) and len(data) % 65536: self.find(f"{name}: padded neither to 64 KiB nor to a Padmé length")
+    @functools.lru_cache(maxsize=16)
+    def read_block(self, pid, i):
+        b = self.packs[pid][i]
+        name = f"packs/{pid.hex()[:2]}/{pid.hex()}"
+        length = -(-b.packed // 64) * 64 + 16
+        error = None
+        for place in (name, "copies/" + name):
+            try:
+                with open(self.store.path(place), "rb") as f:
+                    f.seek(b.offset)
+                    return self.open_block(*b[2:], f.read(length), f"{place} block {i}")
+            except (OSError, Bad) as e: error = error or e
+        raise Bad(str(error))
+    def chunk(self, type_, cid, length=None):
+        error = f"chunk {cid.hex()} of type {type_} is in no pack"
+        for b, i, k in self.where.get((type_, cid[:16]), []):
+            try:
+                start = sum(b.lengths[:k])
+                data = self.read_block(b.pack, i)[start:start + b.lengths[k]]
+                need(KH(self.name_keys[type_], data) == cid, f"chunk {cid.hex()}: hash differs")
+                need(length is None or len(data) == length, f"chunk {cid.hex()}: length differs")
+                return data
+            except Bad as e: error = str(e)
+        raise Bad(error)
+    # -- section 7
+    def references(self, depth, cid, total):
+        """Data chunks (id, length) below a list page."""
+        need(depth <= 8, "list page too deep")
+        data = self.chunk(3, cid)
+        what = f"list page {cid.hex()}"
+        need(len(data) <= MIB, f"{what}: too large")
+        m = fields(cbor(data, what), {0: (U, 0), 1: (IDS, 1), 2: (ARR(U), 1)}, what)
+        need(m.get(0, 0) == depth and len(m[1]) == 32 * len(m[2]) and m[2] and sum(m[2]) == total and all(m[2]), f"{what}: malformed")
+        for i, n in enumerate(m[2]):
+            ref = m[1][32 * i:32 * i + 32]
+            if depth: yield from self.references(depth - 1, ref, n)
+            else: yield ref, n
+    def content(self, node):
+        total = node.get(11, 0) - sum(node.get(15, [])[1::2])
+        if 14 in node:
+            need(node[14][2] == total, "content length differs from size less holes")
+            return self.references(node[14][0], node[14][1], total)
+        ids = [node[12][i:i + 32] for i in range(0, len(node[12]), 32)]
+        lengths = node.get(13, [total] if ids else [])
+        need(len(lengths) == len(ids) and sum(lengths) == total and all(lengths), "content lengths do not add up")
+        return zip(ids, lengths)
+    def node(self, m, what):
+        fields(m, NODE, what, True)
+        name, kind = m[0], m[1]
+        need(1 <= len(name) <= 65535 and b"/" not in name and b"\0" not in name and name not in (b".", b".."), f"{what}: bad name")
+        what = f"{what} {name!r}"
+        need(1 <= kind <= 7, f"{what}: unknown kind")
+        need((kind == 1 and (12 in m) != (14 in m)) or (kind != 1 and not {11, 12, 13, 14, 15} & set(m)), f"{what}: content")
+        need((16 in m) == (kind == 3) and (17 in m) == (kind == 2) and (18 in m) == (kind in (6, 7)), f"{what}: fields not of its kind")
+        need(not (kind == 2 and 19 in m), f"{what}: a directory in a hard-link group")
+        need(kind != 3 or len(m[16]) <= 65535 and b"\0" not in m[16], f"{what}: bad link target")
+        if kind == 1:
+            holes, end = m.get(15, []), -1
+            need(len(holes) % 2 == 0, f"{what}: holes")
+            for off, n in zip(holes[::2], holes[1::2]):
+                need(n > 0 and off > end and off + n <= m.get(11, 0), f"{what}: holes")
+                end = off + n
+            need(len(m.get(12, b"")) <= 16 * 32 and (13 in m) == (len(m.get(12, b"")) > 32), f"{what}: content lengths")
+            need(14 not in m or m[14][0] <= 8, f"{what}: content too deep")
+        attrs = m.get(20, [])
+        need(len(attrs) % 2 == 0 and all(attrs[::2]) and all(a < b for a, b in zip(attrs[::2], attrs[2::2])), f"{what}: attributes")
+        need(all(len(v) <= 16 * MIB for v in attrs[1::2]), f"{what}: attribute too large")
+        return m
+    def directory(self, page, depth=None):
+        """Nodes of a directory, in order."""
+        what = f"page {page.hex()}"
+        data = self.chunk(2, page)
+        need(len(data) <= MIB, f"{what}: too large")
+        m = cbor(data, what)
+        need(type(m) is dict, f"{what}: not a map")
+        d = m.get(0, 0)
+        if d == 0:
+            fields(m, {0: (U, 0), 1: (ARR(lambda v: True), 1)}, what)
+            nodes = [self.node(n, what) for n in m[1]]
         else:
-            chunk = repository.chunk(DATA, child)
-            need(len(chunk) == size, "chunk: another length than its reference says")
-            yield chunk
+            fields(m, {0: (U, 0), 1: (IDS, 1), 2: (ARR(BYTES), 1), 3: (ARR(U), 1)}, what)
+            need(d <= 8 and len(m[1]) == 32 * len(m[2]) == 32 * len(m[3]) and m[2], f"{what}: malformed")
+            nodes = []
+            for i, (first, count) in enumerate(zip(m[2], m[3])):
+                below = self.directory(m[1][32 * i:32 * i + 32], d - 1)
+                need(below and below[0][0] == first and len(below) == count, f"{what}: first name or count of page {i} differs")
+                nodes += below
+        need(depth is None or d == depth, f"{what}: depth differs")
+        need(all(a[0] < b[0] for a, b in zip(nodes, nodes[1:])), f"{what}: names not ascending")
+        return nodes
+    def walk(self, page, at=b""):
+        for n in self.directory(page):
+            path = at + b"/" + n[0] if at else n[0]
+            yield path, n
+            if n[1] == 2: yield from self.walk(n[17], path)
+    # -- sections 9, 10, 13: nothing of it is needed to restore
+    def prune(self):
+        """Verifies prune objects; what plans delete may be missing."""
+        self.pruned, hashes_ = set(), {}
+        for name in self.store.names("gc", r"gc/[0-9a-f]{16}\.(condemn|plan)"):
+            kind = 4 if name.endswith("condemn") else 5
+            number = int(name[3:19], 16)
+            with self.guard():
+                data = self.store.get(name, 64 * MIB)
+                hashes_[kind, number] = H(data)
+                body = self.sealed_body(data, kind, name)
+                m = fields(cbor(body[64:], name), {0: (B(16), 1), 1: (U, 1), 2: (IDS, 1), 3: (HEADS, 0), 4: (INT, 1), 5: (B(32), 0)}, name)
+                need(m[1] == number, f"{name}: of another generation")
+                need(self.roles.get(m[0]) in (MAINTAINER, OWNER), f"{name}: not by a maintainer or the owner")
+                need(ed25519_ok(self.keys[m[0]], body[:64], DK("lifeboat v1 prune object", self.id + body[64:], 64)), f"{name}: signature")
+                need(m.get(5) == (hashes_.get((5, number - 1)) if kind == 4 else hashes_.get((4, number))), f"{name}: chain")
+                ids = [m[2][i:i + 32] for i in range(0, len(m[2]), 32)]
+                need(all(a < b for a, b in zip(ids, ids[1:])), f"{name}: ids do not ascend")
+                for cid, seq, digest in m.get(3, []):
+                    need(self.heads.get((cid, seq)) == digest, f"{name}: saw a log that is not so now")
+                self.pruned |= set(ids) if kind == 5 else set()
+    def check_indexes(self):
+        named = {}
+        for r in self.records:
+            key = {1: 3, 12: 2, 14: 0}.get(r.map[6])
+            for iid in r.map[7].get(key, []) if key is not None else []: named[iid] = r
+        for iid in sorted(named):
+            name = f"index/{iid.hex()}"
+            with self.guard():
+                data = self.store.hashed(name, 64 * MIB)
+                if data is None:
+                    need(iid in self.pruned, f"{name}: missing")
+                    continue
+                m = fields(cbor(self.sealed_body(data, 2, name), name), {0: (U, 1), 1: (IDS, 1), 2: (B(32), 1), 3: (BYTES, 1)}, name)
+                packs = [m[1][i:i + 32] for i in range(0, len(m[1]), 32)]
+                need(all(a < b for a, b in zip(packs, packs[1:])) and m[0] <= 1 and len(m[3]) % 28 == 0, f"{name}: malformed")
+                last = None
+                for i in range(0, len(m[3]), 28):
+                    e = struct.unpack_from("<16sIII", m[3], i)
+                    need(last is None or last < e, f"{name}: entries do not ascend")
+                    need(m[2][:16] <= e[0] <= m[2][16:] and e[1] < len(packs), f"{name}: entry out of range")
+                    last = e
+                    blocks = self.packs.get(packs[e[1]])
+                    if blocks is not None:
+                        good = e[2] < len(blocks) and e[3] < len(blocks[e[2]].prefixes) and blocks[e[2]].prefixes[e[3]] == e[0]
+                        need(good, f"{name}: an entry is not as the pack's table of contents has it")
+    def check_parity(self):
+        for name in self.store.names("parity", r"parity/[0-9a-f]{64}\.[0-9]+"):
+            with self.guard():
+                data = self.store.get(name, 128 * MIB)
+                pid, k = bytes.fromhex(name[7:71]), int(name[72:])
+                need(len(data) >= 64, f"{name}: too short")
+                magic, version, k2, shard, length, n, m, share, zero, pack = struct.unpack_from("<8sHHIQHHHH32s", data)
+                table = 64 + 32 * (n + m)
+                need(magic == bytes.fromhex("894C46500D0A1A0A") and version == 1 and k2 == k and shard == 65536 and pack == pid and not zero
+                     and 1 <= m <= n <= 640 and 1 <= share <= 1000 and len(data) == table + 32 + 65536 * m, f"{name}: bad header")
+                need(H(data[:table]) == data[table:table + 32], f"{name}: hash of its head differs")
+                body = self.store.get(f"packs/{pid.hex()[:2]}/{pid.hex()}", 256 * MIB)
+                sums = [data[64 + 32 * i:96 + 32 * i] for i in range(n + m)]
+                need(all(H(data[table + 32 + 65536 * i:table + 32 + 65536 * (i + 1)]) == sums[n + i] for i in range(m)), f"{name}: recovery shard")
+                if body is not None:
+                    need(len(body) == length, f"{name}: length of the pack differs")
+                    for i in range(n):
+                        part = body[(640 * k + i) * 65536:][:65536]
+                        need(part and H(part.ljust(65536, b"\0")) == sums[i], f"{name}: shard {i} differs")
+    def check(self):
+        """Everything: all blocks and their chunks, indexes, parity, all trees of live snapshots and their content's presence."""
+        self.check_indexes()
+        self.check_parity()
+        chunks = 0
+        for pid, blocks in self.packs.items():
+            for i, b in enumerate(blocks):
+                if self.session(b.entry, "")[2] is None: continue
+                with self.guard():
+                    data, at = self.read_block(pid, i), 0
+                    for n, prefix in zip(b.lengths, b.prefixes):
+                        need(KH(self.name_keys[b.type], data[at:at + n])[:16] == prefix, f"pack {pid.hex()} block {i}: hash of a chunk differs")
+                        at, chunks = at + n, chunks + 1
+        for cid, seq, sid, m in self.snapshots():
+            counts = [0, 0, 0, 0]
+            with self.guard(f"snapshot {sid.hex()}: "):
+                for path, n in self.walk(m[0]):
+                    counts[0 if n[1] == 1 else 1 if n[1] == 2 else 2] += 1
+                    counts[3] += n.get(11, 0)
+                    for ref, _ in self.content(n) if n[1] == 1 else ():
+                        need(self.role == MAINTAINER or (1, ref[:16]) in self.where, f"{path!r}: chunk {ref.hex()} is in no pack")
+            print(f"snapshot {sid.hex()[:8]}: {counts}, says {m[9][:4]}")
+        print(f"{len(self.records)} records, {self.void} void, {len(self.packs)} packs, {chunks} chunks, {len(self.findings)} findings")
 
-# Putting it back.
+# ---- restoring
+def nanoseconds(t): return t if type(t) is int else t[0] * 10**9 + t[1]
+def access_time(n):
+    """atime, or mtime where none is kept; keys 8 to 10 hold a difference, or an array with the absolute time."""
+    t = n.get(10, 0)
+    return nanoseconds(n[7]) + t if type(t) is int else nanoseconds(t)
 
 class Restore:
-    def __init__(self, repository, target):
-        self.repository, self.links, self.flags, self.problems, self.count = repository, {}, [], [], 0
-        os.makedirs(target, exist_ok=True)
-        self.root = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
-
-    def open_directory(self, path):
-        here = os.dup(self.root)
-        for name in path:
-            below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
-            os.close(here)
-            here = below
-        return here
-
-    def tree(self, page, parent, path=()):
-        for node in directory(self.repository, page):
-            self.count += 1
-            try:
-                self.entry(node, parent, path)
-            except OSError as error:
-                self.problems.append(f"{os.fsdecode(b'/'.join(path + (node[0],)))}: {error.strerror}")
-
-    def entry(self, node, parent, path):
-        name, kind = node[0], node[1]
-        if kind == DIRECTORY:
-            os.mkdir(name, 0o700, dir_fd=parent)
-            here = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
-            try:
-                self.tree(node[17], here, path + (name,))
-                self.metadata(node, parent, here, path)
-            finally:
-                os.close(here)
-            return
-        group = tuple(node[19]) if 19 in node else None
-        if group in self.links:
-            above, first = self.links[group]
-            source = self.open_directory(above)
-            try:
-                os.link(first, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
-            finally:
-                os.close(source)
-            return
-        opened = None
-        if kind == FILE:
-            opened = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=parent)
-            self.write(node, opened)
-        elif kind == SYMLINK:
-            os.symlink(node[16], name, dir_fd=parent)
+    def __init__(self, repository, flags=False):
+        self.r, self.flags, self.groups, self.root = repository, flags, {}, os.geteuid() == 0
+    def attempt(self, path, what, action, *args, **named):
+        try: action(*args, **named)
+        except OSError as e: self.r.find(f"{os.fsdecode(path)}: {what}: {e.strerror}")
+    def metadata(self, n, path):
+        kind, link = n[1], n[1] == 3
+        if self.root: self.attempt(path, "owner", os.chown, path, n[3], n[4], follow_symlinks=False)
+        attrs = n.get(20, [])
+        for name, value in zip(attrs[::2], attrs[1::2]):
+            self.attempt(path, "attribute", os.setxattr, path, name, value, follow_symlinks=False)
+        if not link: self.attempt(path, "mode", os.chmod, path, n[2])
+        if self.flags and 21 in n and kind in (1, 2):
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            self.attempt(path, "flags", fcntl.ioctl, fd, 0x40086602, struct.pack("l", n[21]))
+            os.close(fd)
+        self.attempt(path, "times", os.utime, path, ns=(access_time(n), nanoseconds(n[7])), follow_symlinks=False)
+    def file(self, n, path):
+        size, holes = n.get(11, 0), n.get(15, [])
+        gaps = list(zip(holes[::2], holes[1::2]))[::-1]
+        with open(path, "xb") as f:
+            os.ftruncate(f.fileno(), size)
+            at = 0
+            for ref, length in self.r.content(n):
+                data, done = memoryview(self.r.chunk(1, ref, length)), 0
+                while done < length:
+                    while gaps and gaps[-1][0] == at: at += gaps.pop()[1]
+                    part = min(length - done, gaps[-1][0] - at if gaps else length)
+                    f.seek(at)
+                    f.write(data[done:done + part])
+                    at, done = at + part, done + part
+            while gaps and gaps[-1][0] == at: at += gaps.pop()[1]
+            need(at == size and not gaps, f"{path!r}: content does not fill the file")
+    def one(self, n, path):
+        kind = n[1]
+        group = (*n[19], kind) if 19 in n else None
+        if group in self.groups: return os.link(self.groups[group], path, follow_symlinks=False)
+        if kind == 1: self.file(n, path)
+        elif kind == 2:
+            os.mkdir(path, 0o700)
+            self.directory(n[17], path)
+        elif kind == 3: os.symlink(n[16], path)
         else:
-            kinds = {FIFO: stat.S_IFIFO, SOCKET: stat.S_IFSOCK, CHARACTER: stat.S_IFCHR, BLOCK: stat.S_IFBLK}
-            device = os.makedev(*node[18]) if 18 in node else 0
-            os.mknod(name, kinds[kind] | 0o600, device, dir_fd=parent)
-        if group is not None:
-            self.links[group] = (path, name)
-        try:
-            self.metadata(node, parent, opened, path)
-        finally:
-            if opened is not None:
-                os.close(opened)
-
-    def write(self, node, opened):
-        """Data goes around the holes; these are left unwritten."""
-        holes = node["holes"] + [(node.get(11, 0), 0)]
-        offset, at = 0, 0
-        for data in content(self.repository, node):
-            data = memoryview(data)
-            while data:
-                while offset >= holes[at][0]:
-                    offset, at = max(offset, holes[at][0] + holes[at][1]), at + 1
-                step = data[: holes[at][0] - offset]
-                written = os.pwrite(opened, step, offset)
-                offset, data = offset + written, data[written:]
-        os.ftruncate(opened, node.get(11, 0))
-
-    def metadata(self, node, parent, opened, path_above):
-        name, symlink, root = node[0], node[1] == SYMLINK, os.geteuid() == 0
-        path = b"/proc/self/fd/%d/" % parent + name
-        if root:
-            os.chown(name, node[3], node[4], dir_fd=parent, follow_symlinks=False)
-        if not symlink:
-            os.chmod(path, node[2])
-        values = node.get(20, [])
-        for attribute, value in zip(values[::2], values[1::2]):
-            try:
-                os.setxattr(path, attribute, value, follow_symlinks=False)
-            except OSError as error:
-                self.problems.append(f"{os.fsdecode(name)}: {os.fsdecode(attribute)}: {error.strerror}")
-        times = node["times"]
-        os.utime(name, ns=(times.get(10, times[7]), times[7]), dir_fd=parent, follow_symlinks=False)
-        if 21 in node and opened is not None:
-            self.flags.append((path_above, name, node[21]))
-
-    def set_flags(self):
-        """Comes last: an immutable file takes no more links, an immutable directory no more entries."""
-        for above, name, flags in reversed(self.flags):
-            here = self.open_directory(above)
-            opened = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=here)
-            try:
-                fcntl.ioctl(opened, FS_IOC_SETFLAGS, struct.pack("@l", flags))
-            except OSError as error:
-                if error.errno not in (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL):
-                    self.problems.append(f"{os.fsdecode(name)}: inode flags: {error.strerror}")
-            os.close(opened)
-            os.close(here)
-
-def choose(repository, wanted):
-    live = [pair for place, pair in repository.snapshots.items() if place not in repository.forgotten]
-    need(live, "the repository has no snapshots")
-    if wanted == "latest":
-        return max(live, key=lambda pair: (pair[1][8], pair[0]))
-    found = [pair for pair in live if pair[0].hex().startswith(wanted)]
-    need(len(found) == 1, f"{len(found)} snapshots begin with {wanted}")
-    return found[0]
-
+            device = os.makedev(*n[18]) if 18 in n else 0
+            os.mknod(path, {4: stat.S_IFIFO, 5: stat.S_IFSOCK, 6: stat.S_IFCHR, 7: stat.S_IFBLK}[kind] | 0o600, device)
+        self.metadata(n, path)
+        if group: self.groups[group] = path
+    def directory(self, page, path):
+        for n in self.r.directory(page):
+            try: self.one(n, path + b"/" + n[0])
+            except (Bad, OSError) as e: self.r.find(f"{os.fsdecode(path)}/{os.fsdecode(n[0])}: {e}")
 def main():
-    parser = argparse.ArgumentParser(description="restores a snapshot, reading by docs/format.md alone")
-    parser.add_argument("repository")
-    parser.add_argument("identity")
-    parser.add_argument("snapshot", nargs="?", default="latest")
-    parser.add_argument("--to", required=True, metavar="DIRECTORY")
-    options = parser.parse_args()
-    sys.setrecursionlimit(100_000)
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    p = argparse.ArgumentParser()
+    p.add_argument("repository")
+    p.add_argument("-i", "--identity", required=True)
+    p.add_argument("--fingerprint")
+    p.add_argument("--flags", action="store_true", help="restore inode flags too")
+    p.add_argument("command", choices=("info", "list", "check", "ls", "restore"))
+    p.add_argument("snapshot", nargs="?")
+    p.add_argument("directory", nargs="?")
+    a = p.parse_args()
     try:
-        repository = Repository(options.repository, options.identity)
-        snapshot_id, snapshot = choose(repository, options.snapshot)
-        restore = Restore(repository, options.to)
-        restore.tree(snapshot[0], restore.root)
-        restore.set_flags()
-    except (Bad, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    for problem in repository.warnings + restore.problems:
-        print(f"warning: {problem}", file=sys.stderr)
-    print(f"restored {restore.count} entries of {snapshot_id.hex()} ({snapshot[1]} of {snapshot[3]})")
-    return 3 if repository.warnings or restore.problems else 0
+        r = Repository(a.repository, a.identity, a.fingerprint)
+        if a.command == "info":
+            print(f"repository {r.id.hex()}\nfingerprint {r.fingerprint.hex()}\nrole {r.role}\nslot {r.slot}\nformat {r.format}")
+            for rec in r.records: print(f"log/{rec.client.hex()}/{rec.seq:016x} kind {rec.map[6]} at {rec.map[3]}")
+        elif a.command == "list":
+            for cid, seq, sid, m in r.snapshots():
+                paths = " ".join(os.fsdecode(x) for x in m[4])
+                print(f"{sid.hex()} {cid.hex()}/{seq} {m[7]} {m[1]} {m[3]} {paths}{' checkpoint' if 14 in m else ''}")
+        else:
+            r.load_packs()
+            if a.command == "check": r.check()
+            else:
+                need(a.snapshot, "which snapshot?")
+                chosen = [s for s in r.snapshots() if a.snapshot == "latest" or s[2].hex().startswith(a.snapshot)]
+                need(chosen and (a.snapshot == "latest" or len({s[2] for s in chosen}) == 1), "not exactly one such snapshot")
+                root = chosen[-1][3][0]
+                if a.command == "ls":
+                    for path, n in r.walk(root):
+                        print(f"{n[1]} {n[2]:o} {n[3]}:{n[4]} {n.get(11, 0)} {nanoseconds(n[7])} {os.fsdecode(path)}")
+                else:
+                    need(a.directory, "where to?")
+                    os.makedirs(a.directory, exist_ok=True)
+                    need(not os.listdir(a.directory), "the directory to restore to is not empty")
+                    Restore(r, a.flags).directory(root, os.fsencode(a.directory))
+                    print(chosen[-1][2].hex())
+    except Bad as e:
+        print("error:", e, file=sys.stderr)
+        return 2
+    return 1 if r.findings else 0
 
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__": sys.exit(main())
