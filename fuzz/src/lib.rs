@@ -1,8 +1,29 @@
-//! What all fuzz targets share.
+//! The fuzz targets: one for every decoder, which must never fail but with an error, and must take only bytes that it
+//! would have written itself; and one for lists of operations, compared with a plain model.
 
-/// Fails if `again`, which decodes and encodes, takes bytes and gives others back.
-pub fn comes_back(bytes: &[u8], again: impl FnOnce(&[u8]) -> lifeboat::error::Result<Vec<u8>>) {
-    if let Ok(back) = again(bytes) {
-        assert_eq!(back, bytes, "what was decoded does not encode back to the same bytes");
-    }
-}
+mod decoders;
+mod operations;
+
+/// A name and what is done with bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target; `seeds` has a folder for each.
+pub const TARGETS: &[Target] = &[
+    ("age_slot", decoders::age_slot),
+    ("bundle", decoders::bundle),
+    ("cbor", decoders::cbor),
+    ("envelope", decoders::envelope),
+    ("footer", decoders::footer),
+    ("index", decoders::index),
+    ("list", decoders::list),
+    ("node", decoders::node),
+    ("operations", operations::run),
+    ("pack_head", decoders::pack_head),
+    ("page", decoders::page),
+    ("parity", decoders::parity),
+    ("prune", decoders::prune),
+    ("record", decoders::record),
+    ("repository_format", decoders::repository_format),
+    ("snapshot", decoders::snapshot),
+    ("toc", decoders::toc),
+];
