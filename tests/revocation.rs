@@ -101,3 +101,21 @@ fn a_maintainer_is_not_revoked_while_its_prune_is_open_and_can_be_afterwards() {
     team.owner.ok(&["check", "--read-data"]);
     team.owner.ok(&["restore", "latest", "--to", "out", "--verify"]);
 }
+
+/// What a client's enrolment knew binds its first record, and every one after that.
+#[test]
+fn a_record_that_knows_less_than_the_enrolment_of_its_client_is_void_wherever_it_lies() {
+    let team = Team::new();
+    let old = team.owner.json(&["snapshots", "--json"])[0]["id"].as_str().unwrap().to_owned();
+    std::fs::write(team.owner.path("documents/deep/data"), noise(2, 100_000)).unwrap();
+    team.owner.ok(&["backup", "documents"]);
+    team.owner.ok(&["forget", &old, "--allow-most"]);
+    team.owner.ok(&["prune", "--grace", "0s", "--max-unused", "0"]);
+    assert!(team.repository().join(Key::plan(1).as_str()).exists());
+    let writer = Thief::of(&team.enrol("writer", "laptop", &[]));
+    let claim = || RecordBody::Claim { packs: Vec::new(), checkpoint: None };
+    writer.record(writer.client(), 1, None, claim());
+    assert_eq!(team.client("laptop")["void_records"], 0);
+    writer.record(writer.client(), 0, None, claim());
+    assert_eq!(team.client("laptop")["void_records"], 1, "it does not know the prune before its enrolment");
+}

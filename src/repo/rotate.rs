@@ -14,6 +14,7 @@ use crate::repo::roles::{Act, bundle_for};
 use crate::repo::slots::{MAX_SLOT, credentials, find_slot, list_slots, new_generation, open_slot};
 use crate::repo::{Access, NewSlot, Repository, cache};
 use crate::store::Key;
+use std::collections::HashMap;
 use zeroize::Zeroizing;
 
 /// How keys are rotated.
@@ -79,10 +80,15 @@ impl Repository {
         let held = owner.generations.last().map_or(0, |generation| generation.number);
         let number = held.max(self.announced_generation()?).checked_add(1);
         let number = number.ok_or_else(|| Error::failed("rotate the keys: there were too many generations"))?;
-        let mut planned = list_slots(self.store())?
-            .into_iter()
-            .map(|id| self.plan_slot(id, &current, access, options))
-            .collect::<Result<Vec<_>>>()?;
+        let members = self.members()?;
+        let slots_of = |member: &Member| [member.first_slot, member.slot].into_iter().flatten();
+        let holders: HashMap<SlotId, &Member> =
+            members.iter().rev().flat_map(|member| slots_of(member).map(move |slot| (slot, member))).collect();
+        let mut planned = Vec::new();
+        for id in list_slots(self.store())? {
+            let holder = holders.get(&id).copied().cloned();
+            planned.push(self.plan_slot(&id, holder, id == current, (access, options))?);
+        }
         planned.sort_by_key(|slot| (slot.id != current, slot.member.is_some(), slot.id));
         let mut report = RotateReport { generation: number, slots: Vec::new() };
         if !dry_run {
@@ -121,11 +127,16 @@ impl Repository {
         ))
     }
 
-    fn plan_slot(&self, id: SlotId, current: &SlotId, access: &Access, options: &RotateOptions) -> Result<Planned> {
-        let member = self.members()?.into_iter().find(|member| member.slot == Some(id) || member.first_slot == Some(id));
-        let said = cache::log::slot(&self.connection(), &id)?;
+    fn plan_slot(
+        &self,
+        id: &SlotId,
+        member: Option<Member>,
+        is_current: bool,
+        (access, options): (&Access, &RotateOptions),
+    ) -> Result<Planned> {
+        let said = cache::log::slot(&self.connection(), id)?;
         let (label, recipient) = said.map(|(label, recipient, _)| (label, recipient)).unwrap_or_default();
-        let wrapped = self.store().get(&Key::slot(&id), MAX_SLOT)?;
+        let wrapped = self.store().get(&Key::slot(id), MAX_SLOT)?;
         let is_passphrase = wrap::recipient_kinds(&wrapped) == ["scrypt"];
         let opening = options.passphrases.iter().chain(&access.passphrase).find(|passphrase| {
             let access = Access { identity: None, passphrase: Some((*passphrase).clone()) };
@@ -137,10 +148,10 @@ impl Repository {
             _ if is_passphrase => Err("its passphrase was not given"),
             _ if wrap::needs_plugin(&recipient) && !options.run_plugins => Err("a plugin would have to be run to seal it"),
             _ if !recipient.is_empty() => Ok(Some(NewSlot::Recipient(recipient))),
-            _ if id == *current => Err("the log does not say to whom it is sealed"),
+            _ if is_current => Err("the log does not say to whom it is sealed"),
             _ => Err("the log does not know it"),
         };
-        Ok(Planned { id, label, member, action })
+        Ok(Planned { id: *id, label, member, action })
     }
 
     fn replace(&self, owner: &Bundle, planned: &Planned) -> Result<SlotFate> {

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Changes with every change of the tables; another number means another version, and the cache is made anew.
-const VERSION: i32 = 7;
+const VERSION: i32 = 8;
 
 /// `directory` has rowids: its rows are long, and in a table without them each step of a search reads a whole row.
 const SCHEMA: &str = "

@@ -95,7 +95,7 @@ impl Repository {
         let (signature, map) =
             body.split_first_chunk::<SIGNATURE_LEN>().ok_or_else(|| Error::damaged("open a prune object: it is cut off"))?;
         let object = PruneObject::decode(kind, map)?;
-        let member = self.members()?.into_iter().find(|member| member.id == object.client);
+        let member = self.find_member(&object.client)?;
         let member = member.filter(|member| member.may_prune(generation));
         let member = member.ok_or_else(|| Error::damaged("open a prune object: its signer may not prune"))?;
         sign::verify(&member.public, PRUNE_OBJECT, &self.keys().repository, map, signature)?;

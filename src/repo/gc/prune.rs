@@ -392,11 +392,16 @@ impl<'a> Prune<'a> {
     fn fence_all(&self, generation: u64) -> Result<()> {
         let mut fenced = HashSet::new();
         loop {
-            let members = self.repository.members()?;
-            let next = members.iter().find(|member| member.last.is_none() && !fenced.contains(&member.id));
-            let Some(member) = next else { return Ok(()) };
-            self.repository.fence(member, generation)?;
-            fenced.insert(member.id);
+            let mut members = self.repository.members()?;
+            members.retain(|member| member.last.is_none() && !fenced.contains(&member.id));
+            if members.is_empty() {
+                return Ok(());
+            }
+            for member in &members {
+                self.repository.fence(member, generation)?;
+                fenced.insert(member.id);
+            }
+            // Whoever was enrolled before the fence in the owner's log is known now.
             self.repository.follow_owner()?;
         }
     }

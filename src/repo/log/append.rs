@@ -65,8 +65,7 @@ impl Repository {
     }
 
     fn member(&self, client: &ClientId) -> Result<Member> {
-        let member = self.members()?.into_iter().find(|member| member.id == *client);
-        let member = member.ok_or_else(|| {
+        let member = self.find_member(client)?.ok_or_else(|| {
             Error::new(ErrorKind::Refused, "write to the log: this client was never enrolled")
                 .with_hint("the owner's log does not name it; ask the owner for `lifeboat key enrol`")
         })?;
@@ -83,8 +82,7 @@ impl Repository {
                 .with_hint("update lifeboat; reading works"));
         }
         loop {
-            let known = cache::log::head(&self.connection(), &member.id)?;
-            let (head, fence) = known.map_or((None, member.base), |(head, fence)| (Some(head), fence));
+            let (head, fence) = self.head_and_fence(member)?;
             if self.known_prune()? < fence {
                 // The log was read after the prunes were.
                 self.follow_prunes()?;
@@ -108,7 +106,7 @@ impl Repository {
                 let head = Head { client: member.id, seq: record.seq, hash: object_hash(&object) };
                 // Committed is committed, even if this machine cannot note it (its disk may be full): whoever opens the
                 // repository next reads the log again from where it was known.
-                let _ = self.apply(&record, &head).and_then(|()| self.remember_heads());
+                let _ = self.apply(member, &record, &head).and_then(|()| self.remember_heads());
                 self.duplicate_new(&key, &object);
                 return Ok(head);
             }

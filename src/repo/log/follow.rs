@@ -17,7 +17,7 @@ use crate::repo::cache::{self, CachedSnapshot, failed};
 use crate::repo::sealed::open_object;
 use crate::store::Key;
 use rusqlite::Transaction;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 /// A head that a record names, and whether its word is enough to stop.
 pub(super) struct Told {
@@ -49,16 +49,8 @@ impl Repository {
         }
         // What plans removed is known before the records that list it are read.
         self.follow_prunes()?;
-        let mut followed = BTreeSet::new();
         let mut told = Vec::new();
-        loop {
-            // The owner's log comes first: it says who else there is, and so may others' enrolments that it brings.
-            let members = self.members()?;
-            let concerning = self.concerning(&members);
-            let Some(member) = members.iter().find(|member| !followed.contains(&member.id) && concerning(member)) else { break };
-            followed.insert(member.id);
-            self.follow(member, &mut told, observer)?;
-        }
+        self.follow_all(&mut told, observer)?;
         if cache::members::must_read_anew(&self.connection())? {
             return self.refresh_told(observer, believing);
         }
@@ -74,20 +66,37 @@ impl Repository {
         self.remember_heads()
     }
 
-    /// The heads that are remembered outside the cache, and what the cache knows besides.
-    pub(in crate::repo) fn seen_heads(&self) -> Result<Vec<Head>> {
-        let mut seen = heads::load(&self.inner.state);
-        let known = cache::log::heads(&self.connection())?;
-        let newly: Vec<Head> = known.into_iter().filter(|head| !seen.contains(head)).collect();
-        seen.extend(newly);
+    /// Reads what is new in all logs that concern this client.
+    fn follow_all(&self, told: &mut Vec<Told>, observer: &dyn Observer) -> Result<()> {
+        let mut followed = HashSet::new();
+        loop {
+            // The owner's log comes first: it says who else there is, and so may others' enrolments that it brings.
+            let concerning = self.concerning()?;
+            let members = self.members()?.into_iter();
+            let new: Vec<ClientId> =
+                members.filter(|member| concerning(member) && followed.insert(member.id)).map(|member| member.id).collect();
+            if new.is_empty() {
+                return Ok(());
+            }
+            for id in new {
+                // What was read meanwhile may have changed who it is.
+                if let Some(member) = self.find_member(&id)? {
+                    self.follow(&member, told, observer)?;
+                }
+            }
+        }
+    }
+
+    /// The heads that are remembered outside the cache, and what the cache knows besides; ascending.
+    pub(in crate::repo) fn seen_heads(&self) -> Result<BTreeSet<Head>> {
+        let mut seen = BTreeSet::from_iter(heads::load(&self.inner.state));
+        seen.extend(cache::log::heads(&self.connection())?);
         Ok(seen)
     }
 
     /// Reads what is new in the owner's log.
     pub(in crate::repo) fn follow_owner(&self) -> Result<()> {
-        let members = self.members()?;
-        let owner = members.first().expect("the owner is a member");
-        self.follow(owner, &mut Vec::new(), &Silent)
+        self.follow(&self.owner_member(), &mut Vec::new(), &Silent)
     }
 
     fn follow(&self, member: &Member, told: &mut Vec<Told>, observer: &dyn Observer) -> Result<()> {
@@ -135,8 +144,8 @@ impl Repository {
             }
             // It may have been written after its log was read, and by somebody who was enrolled after that.
             self.follow_owner()?;
-            if let Some(member) = self.members()?.iter().find(|member| member.id == head.client) {
-                self.follow(member, &mut told, observer)?;
+            if let Some(member) = self.find_member(&head.client)? {
+                self.follow(&member, &mut told, observer)?;
             }
             if self.knows(&head)? {
                 continue;
@@ -190,7 +199,7 @@ impl Repository {
             Ok(record) => {
                 let believed = matches!(member.role, Role::Owner | Role::Maintainer);
                 told.extend(record.heads.iter().map(|head| Told { head: *head, believed }));
-                self.apply(&record, &next)?;
+                self.apply(member, &record, &next)?;
             }
             Err(error) => {
                 self.list_revoked(member, head, bytes)?;
@@ -199,7 +208,7 @@ impl Repository {
                     return Err(error);
                 }
                 observer.observe(Event::Warning(&format!("record {seq} of the log of {} is void: {error}", member.id)));
-                let fence = cache::log::head(&self.connection(), &member.id)?.map_or(member.base, |(_, fence)| fence);
+                let (_, fence) = self.head_and_fence(member)?;
                 self.in_transaction(|transaction| {
                     cache::log::set_head(transaction, &next, fence, None)?;
                     if blame == Blame::Unknown { cache::members::note_unknown(transaction, &member.id, seq) } else { Ok(()) }
@@ -216,7 +225,7 @@ impl Repository {
             body.split_first_chunk::<SIGNATURE_LEN>().ok_or_else(|| Error::damaged("open a log record: it is cut off"))?;
         let record = Record::decode(map)?;
         let author = record.author.unwrap_or(record.client);
-        let public = self.members()?.into_iter().find(|member| member.id == author).map(|member| member.public);
+        let public = self.find_member(&author)?.map(|member| member.public);
         let public = public.ok_or_else(|| Error::damaged("open a log record: its signer was not enrolled"))?;
         sign::verify(&public, LOG_RECORD, &self.keys().repository, map, signature)?;
         debug_assert_eq!(client_id(&public), author, "members are found by the id of their key");
@@ -231,7 +240,7 @@ impl Repository {
         }
         let signer = match record.author {
             None => Some(member.clone()),
-            Some(author) => self.members()?.into_iter().find(|member| member.id == author),
+            Some(author) => self.find_member(&author)?,
         };
         let may_write = signer.is_some_and(|signer| match record.body {
             RecordBody::Fence { generation } => signer.may_prune(generation),
@@ -240,7 +249,7 @@ impl Repository {
         if !may_write {
             return Err(Error::damaged("its signer may not write such a record"));
         }
-        let fence = cache::log::head(&self.connection(), &member.id)?.map_or(member.base, |(_, fence)| fence);
+        let (_, fence) = self.head_and_fence(member)?;
         if record.base < fence && !matches!(record.body, RecordBody::Fence { .. }) {
             return Err(Error::damaged(format!("it does not know prune {fence}, which lies before it")));
         }
@@ -248,13 +257,13 @@ impl Repository {
     }
 
     /// Makes the cache say what a verified record says.
-    pub(super) fn apply(&self, record: &Record, head: &Head) -> Result<()> {
+    pub(super) fn apply(&self, member: &Member, record: &Record, head: &Head) -> Result<()> {
         let packs = match &record.body {
             RecordBody::Snapshot { packs, .. } | RecordBody::Claim { packs, .. } => packs.as_slice(),
             _ => &[][..],
         };
         let snapshot = self.snapshot_of(record)?;
-        let before = cache::log::head(&self.connection(), &record.client)?.map_or(0, |(_, fence)| fence);
+        let (_, before) = self.head_and_fence(member)?;
         let fence = match record.body {
             RecordBody::Fence { generation } => before.max(generation),
             _ => before,

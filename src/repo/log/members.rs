@@ -3,7 +3,7 @@
 use crate::crypto::sign::client_id;
 use crate::error::Result;
 use crate::format::key::Role;
-use crate::format::log::{Record, RecordBody};
+use crate::format::log::{Head, Record, RecordBody};
 use crate::id::{ClientId, SlotId};
 use crate::repo::Repository;
 use crate::repo::cache;
@@ -58,8 +58,25 @@ impl Repository {
     /// # Errors
     /// `Failed` if the cache cannot be read.
     pub fn members(&self) -> Result<Vec<Member>> {
+        let mut members = vec![self.owner_member()];
+        members.extend(cache::members::all(&self.connection())?);
+        Ok(members)
+    }
+
+    /// Whoever has the log of this id.
+    ///
+    /// # Errors
+    /// `Failed` if the cache cannot be read.
+    pub fn find_member(&self, id: &ClientId) -> Result<Option<Member>> {
+        if *id == self.owner() {
+            return Ok(Some(self.owner_member()));
+        }
+        cache::members::find(&self.connection(), id)
+    }
+
+    pub(super) fn owner_member(&self) -> Member {
         let public = self.inner.format.owner;
-        let owner = Member {
+        Member {
             id: client_id(&public),
             public,
             role: Role::Owner,
@@ -70,31 +87,33 @@ impl Repository {
             base: 0,
             first_slot: None,
             slot: None,
-        };
-        let mut members = vec![owner];
-        members.extend(cache::members::all(&self.connection())?);
-        Ok(members)
+        }
+    }
+
+    /// How far a member's log was read, and its fence: the prune generation that whatever comes next in it must know. Before
+    /// its first record that is what its enrolment knew.
+    pub(super) fn head_and_fence(&self, member: &Member) -> Result<(Option<Head>, u64)> {
+        let known = cache::log::head(&self.connection(), &member.id)?;
+        Ok(known.map_or((None, member.base), |(head, fence)| (Some(head), fence)))
     }
 
     /// Whose logs this client needs to read. A writer needs its own, those of clients whose packs it may rely on, and those
     /// of others who can say something about its snapshots and packs; so what a backup costs need not grow with the number
     /// of writers. Everybody else reads all.
-    pub(super) fn concerning(&self, members: &[Member]) -> impl Fn(&Member) -> bool + use<> {
+    pub(super) fn concerning(&self) -> Result<impl Fn(&Member) -> bool + use<>> {
         let me = self.keys().client().ok().filter(|_| self.role() == Role::Writer);
-        let trusted = members.iter().find(|member| Some(member.id) == me).map(|member| member.trusted.clone());
-        let trusted = trusted.unwrap_or_default();
-        move |member: &Member| {
+        let member = me.map(|me| self.find_member(&me)).transpose()?.flatten();
+        let trusted = member.map(|member| member.trusted).unwrap_or_default();
+        Ok(move |member: &Member| {
             let is_trusted = || trusted.contains(&EVERYBODY) || trusted.contains(&ATTESTED) || trusted.contains(&member.id);
             me.is_none() || member.role != Role::Writer || Some(member.id) == me || is_trusted()
-        }
+        })
     }
 
     /// True if this client reads the log of that one.
     pub(super) fn is_concerned(&self, client: &ClientId) -> Result<bool> {
-        let members = self.members()?;
-        let concerning = self.concerning(&members);
         // One that is not known may have been enrolled a moment ago.
-        Ok(members.iter().find(|member| member.id == *client).is_none_or(concerning))
+        Ok(self.find_member(client)?.as_ref().is_none_or(self.concerning()?))
     }
 
     /// Clients whose packs this one takes as known.

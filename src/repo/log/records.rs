@@ -7,12 +7,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Observer, stop_if_asked};
 use crate::format::envelope::ObjectKind;
 use crate::format::log::{Head, MAX_RECORD, Record, RecordBody};
-use crate::id::{ObjectHash, SlotId, SnapshotId};
+use crate::id::{ClientId, ObjectHash, SlotId, SnapshotId};
 use crate::repo::cache::prune::PruneRow;
 use crate::repo::sealed::open_object;
 use crate::repo::{Repository, cache};
 use crate::store::Key;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Longest condemn object or plan.
 const MAX_PRUNE: u64 = 64 << 20;
@@ -76,16 +76,22 @@ impl Repository {
     /// Only what kept them from being looked at.
     pub fn verify_records(&self, observer: &dyn Observer) -> Result<RecordsReport> {
         let mut report = RecordsReport::default();
+        // Ascending, so that the last one of each log stays.
+        let remembered: HashMap<ClientId, Head> = self.seen_heads()?.into_iter().map(|head| (head.client, head)).collect();
         for member in self.members()? {
-            self.verify_log(&member, &mut report, observer)?;
+            self.verify_log(&member, remembered.get(&member.id).copied(), (&mut report, observer))?;
         }
         self.verify_prunes(&mut report)?;
         Ok(report)
     }
 
-    fn verify_log(&self, member: &Member, report: &mut RecordsReport, observer: &dyn Observer) -> Result<()> {
+    fn verify_log(
+        &self,
+        member: &Member,
+        remembered: Option<Head>,
+        (report, observer): (&mut RecordsReport, &dyn Observer),
+    ) -> Result<()> {
         let known = cache::log::head(&self.connection(), &member.id)?.map(|(head, _)| head);
-        let remembered = self.seen_heads()?.into_iter().filter(|head| head.client == member.id).max_by_key(|head| head.seq);
         let Some(last) = known.into_iter().chain(remembered).max_by_key(|head| head.seq) else { return Ok(()) };
         let mut before = Before::Read(None);
         // Those that cannot be read or do not fit, since the last one that does: the next one that does says whether they
