@@ -22,7 +22,7 @@ use std::thread::JoinHandle;
 
 /// Trees are read in pieces, and after many increments from many places: their blocks are closed at this part of the
 /// target, so that less is decompressed for a page.
-const META_PART: usize = 4;
+const META_PART: usize = 8;
 
 /// Blocks that may wait for the packer.
 const WAITING_BLOCKS: usize = 6;

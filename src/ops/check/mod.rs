@@ -4,6 +4,7 @@ mod finding;
 mod packs;
 mod select;
 mod trees;
+mod wholeness;
 
 pub use finding::{DamagedSnapshot, Finding, Severity};
 pub(in crate::ops) use packs::each_pack;
@@ -114,7 +115,7 @@ fn look(
     let unreadable = packs::verify(repository, &chosen, (options, progress), observer, report)?;
     report.chunks = repository.chunk_count()?;
     if !options.quick {
-        trees::check(repository, unreadable, report, observer)?;
+        trees::check(repository, unreadable, repository.workers(options.threads), report, observer)?;
         repository.note_damaged(report.damaged.iter().map(|damaged| (damaged.id, damaged.count)))?;
     }
     Ok(())

@@ -1,18 +1,18 @@
 //! Verifying that everything that a snapshot names can be read.
 
-use super::{CheckReport, DamagedSnapshot, Finding};
+use super::{CheckReport, DamagedSnapshot, Finding, wholeness};
 use crate::error::{ErrorKind, Result};
 use crate::event::{Observer, stop_if_asked};
 use crate::format::tree::{Node, NodeKind};
 use crate::id::{ChunkId, ChunkPrefix};
-use crate::repo::{Nodes, Reader, Repository, Unreadable};
+use crate::repo::{Nodes, Reader, Repository, SnapshotEntry, Unreadable};
 use std::collections::HashSet;
 
 /// Length of a path, and number of directories within each other, beyond which a tree is taken to be hostile.
 const MAX_PATH: usize = 1 << 20;
-const MAX_DEPTH: usize = 16_384;
+pub(super) const MAX_DEPTH: usize = 16_384;
 /// Directories that are remembered as whole; beyond that some are looked at again, which costs time and no memory.
-const REMEMBERED: usize = 500_000;
+pub(super) const REMEMBERED: usize = 500_000;
 /// Paths that are named for each snapshot.
 const NAMED: usize = 100;
 
@@ -36,13 +36,33 @@ struct Level<'a> {
 pub(super) fn check(
     repository: &Repository,
     unreadable: Unreadable,
+    threads: usize,
+    report: &mut CheckReport,
+    observer: &dyn Observer,
+) -> Result<()> {
+    let snapshots = repository.snapshots()?;
+    report.snapshots = snapshots.len() as u64;
+    let roots = snapshots.iter().map(|entry| entry.snapshot.root).collect();
+    let whole = wholeness::all_is_there(repository, roots, &unreadable, threads, observer)?;
+    if !whole {
+        name_missing(repository, unreadable, snapshots, report, observer)?;
+    }
+    // What was rescued on the way is a finding of its pack already.
+    repository.take_rescued();
+    Ok(())
+}
+
+/// Walks every tree again, in order, and says what is missing.
+fn name_missing(
+    repository: &Repository,
+    unreadable: Unreadable,
+    snapshots: Vec<SnapshotEntry>,
     report: &mut CheckReport,
     observer: &dyn Observer,
 ) -> Result<()> {
     let reader = repository.reader()?;
     let mut trees = Trees { reader: &reader, unreadable, whole: HashSet::new(), observer };
-    for entry in repository.snapshots()? {
-        report.snapshots += 1;
+    for entry in snapshots {
         let mut damaged = DamagedSnapshot { id: entry.id, count: 0, paths: Vec::new() };
         trees.walk(&entry.snapshot.root, &mut damaged)?;
         if damaged.count > 0 {
@@ -50,8 +70,6 @@ pub(super) fn check(
             report.damaged.push(damaged);
         }
     }
-    // What was rescued on the way is a finding of its pack already.
-    repository.take_rescued();
     Ok(())
 }
 
@@ -80,7 +98,7 @@ impl<'a> Trees<'a> {
                             join(&mut path, &node.name);
                             match &node.subtree {
                                 Some(subtree) => self.enter(subtree, &path, &mut levels, damaged)?,
-                                None => self.content(&node)? || miss(&path, damaged),
+                                None => content_is_readable(self.reader, &node, &self.unreadable)? || miss(&path, damaged),
                             }
                         }
                     };
@@ -102,20 +120,21 @@ impl<'a> Trees<'a> {
         levels.push(Level { nodes, root: root.prefix(), length: path.len(), whole: true });
         Ok(true)
     }
+}
 
-    fn content(&self, node: &Node) -> Result<bool> {
-        if node.kind != NodeKind::File {
-            return Ok(true);
-        }
-        let Some(contents) = readable(self.reader.contents(&node.content))? else { return Ok(false) };
-        for reference in contents {
-            let Some(reference) = readable(reference)? else { return Ok(false) };
-            if !self.reader.is_readable(&reference.id, &self.unreadable)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+/// True if all chunks of what the node holds are somewhere.
+pub(super) fn content_is_readable(reader: &Reader, node: &Node, unreadable: &Unreadable) -> Result<bool> {
+    if node.kind != NodeKind::File {
+        return Ok(true);
     }
+    let Some(contents) = readable(reader.contents(&node.content))? else { return Ok(false) };
+    for reference in contents {
+        let Some(reference) = readable(reference)? else { return Ok(false) };
+        if !reader.is_readable(&reference.id, unreadable)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn join(path: &mut Vec<u8>, name: &[u8]) {
@@ -135,7 +154,7 @@ fn miss(path: &[u8], damaged: &mut DamagedSnapshot) -> bool {
 }
 
 /// Tells what is a finding from what keeps the check from going on.
-fn readable<T>(result: Result<T>) -> Result<Option<T>> {
+pub(super) fn readable<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Missing | ErrorKind::Failed) => Ok(None),

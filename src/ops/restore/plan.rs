@@ -17,8 +17,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Pieces in a window.
+/// Pieces in a window. The first one is small, so that the workers have something to do soon, and each is twice as large
+/// as the one before until they have this size.
 const WINDOW_PIECES: usize = 32 << 10;
+const FIRST_WINDOW_PIECES: usize = 2 << 10;
 /// Directories in a window, if there are descriptors for them: each holds one, and up to three windows are on their way.
 /// A block is opened once for each window that wants some of it; after many increments most windows do.
 const WINDOW_DIRECTORIES: usize = 4096;
@@ -47,6 +49,7 @@ pub(super) struct Planner<'a> {
     levels: Vec<Level>,
     pieces: Vec<(crate::repo::BlockPlace, Piece)>,
     in_flight: usize,
+    window_pieces: usize,
     window_directories: usize,
     /// Directories that were left, in the order in which they get their metadata.
     closing: [Vec<(TargetDir, Node, Vec<u8>)>; 2],
@@ -75,6 +78,7 @@ impl<'a> Planner<'a> {
             levels: Vec::new(),
             pieces: Vec::new(),
             in_flight: 0,
+            window_pieces: FIRST_WINDOW_PIECES,
             window_directories: (most_open_files() / DESCRIPTORS_SHARE).clamp(64, WINDOW_DIRECTORIES),
             closing: [Vec::new(), Vec::new()],
             links: HashMap::new(),
@@ -362,7 +366,8 @@ impl<'a> Planner<'a> {
                 file.left.fetch_add(1, Ordering::AcqRel);
                 break;
             }
-            if self.pieces.len() >= WINDOW_PIECES {
+            if self.pieces.len() >= self.window_pieces {
+                self.window_pieces = (self.window_pieces * 2).min(WINDOW_PIECES);
                 self.flush()?;
             }
         }
