@@ -135,6 +135,9 @@ impl Iterator for Contents<'_> {
     }
 }
 
+/// Entries of a directory that an error names.
+const NAMED: usize = 6;
+
 impl Reader {
     /// A page of a directory.
     ///
@@ -186,11 +189,34 @@ impl Reader {
         node.mode = 0o700;
         node.subtree = Some(*root);
         for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".") {
-            let missing = || Error::missing(format!("find {:?} in the snapshot: there is none", String::from_utf8_lossy(path)));
-            let subtree = node.subtree.ok_or_else(missing)?;
-            node = self.lookup(&subtree, part)?.ok_or_else(missing)?;
+            let found = match &node.subtree {
+                Some(subtree) => self.lookup(subtree, part)?,
+                None => None,
+            };
+            node = found.ok_or_else(|| self.no_such_path(path, &node))?;
         }
         Ok(node)
+    }
+
+    /// The error for a path that leads no further than to `last`, with what is there.
+    fn no_such_path(&self, path: &[u8], last: &Node) -> Error {
+        let error = Error::missing(format!("find {:?} in the snapshot: there is none", String::from_utf8_lossy(path)));
+        let nodes = last.subtree.as_ref().and_then(|root| self.nodes(root).ok()).into_iter().flatten();
+        let mut names: Vec<String> = nodes
+            .map_while(Result::ok)
+            .take(NAMED + 1)
+            .map(|node| format!("{:?}", String::from_utf8_lossy(&node.name)))
+            .collect();
+        if names.len() > NAMED {
+            names.truncate(NAMED);
+            names.push("…".to_owned());
+        }
+        let place =
+            if last.name.is_empty() { "at the top".into() } else { format!("in {:?}", String::from_utf8_lossy(&last.name)) };
+        match names.is_empty() {
+            true => error,
+            false => error.with_hint(format!("{place}: {}; `lifeboat ls` lists them all", names.join(", "))),
+        }
     }
 
     /// The chunks of a file's data, in order.

@@ -326,16 +326,18 @@ fn take(run: &Run<'_>, worker: &mut Worker, dir: &Dir, node: &mut Node, stat: &S
 }
 
 fn done(run: &Run<'_>, worker: &mut Worker, dir: &Dir, node: &Node, stat: &Stat) -> Done {
+    let done = Done::node(worker, dir, node, stat, node.unstable || run.trust.is_racy(stat));
     let counts = &mut worker.counts;
     counts.files += 1;
     counts.bytes += node.size;
-    if dir.remembered.find(&node.name).is_some() {
-        counts.changed += 1;
-    } else {
-        counts.new += 1;
+    match dir.remembered.find(&node.name) {
+        None => counts.new += 1,
+        Some(_) if done.changed => counts.changed += 1,
+        // It was read all the same, and turned out to be what it was.
+        Some(_) => counts.unmodified += 1,
     }
     run.progress.files.fetch_add(1, Ordering::Relaxed);
-    Done::node(worker, dir, node, stat, node.unstable || run.trust.is_racy(stat))
+    done
 }
 
 /// A large file's place in its directory.
