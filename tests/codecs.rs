@@ -204,7 +204,7 @@ fn sealed_snapshot() -> impl Strategy<Value = SealedSnapshot> {
 
 fn pack_refs() -> impl Strategy<Value = Vec<PackRef>> {
     let pack = |(id, (size, toc_len))| PackRef { id: PackId(id), size, toc_len };
-    btree_map(id(), any::<(u64, u32)>(), 0..4).prop_map(move |map| map.into_iter().map(pack).collect())
+    btree_map(id(), (0u64..=256 << 20, 0u32..=64 << 20), 0..4).prop_map(move |map| map.into_iter().map(pack).collect())
 }
 
 fn pack_ids() -> impl Strategy<Value = Vec<PackId>> {
@@ -366,7 +366,7 @@ proptest! {
     }
 
     #[test]
-    fn list_pages_come_back_as_they_were(depth in 0u8..=8, refs in vec((id(), any::<u64>()), 1..50), damage in damage()) {
+    fn list_pages_come_back_as_they_were(depth in 0u8..=8, refs in vec((id(), 1u64..1 << 57), 1..50), damage in damage()) {
         let refs = refs.into_iter().map(|(id, len)| ChunkRef { id: ChunkId(id), len }).collect();
         let page = ListPage { depth, refs };
         let mut bytes = Vec::new();

@@ -3,11 +3,16 @@
 mod support;
 
 use lifeboat::event::Silent;
+use lifeboat::format::snapshot::Snapshot;
+use lifeboat::format::tree::{ChunkType, encode_leaf};
 use lifeboat::ops::backup::{Input, backup};
+use lifeboat::ops::prune::{PruneOptions, prune};
 use lifeboat::ops::restore::{Overwrite, restore};
+use lifeboat::repo::Session;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::time::Duration;
 use support::{Bench, contents, noise};
 
 fn files() -> impl Strategy<Value = BTreeMap<String, Vec<u8>>> {
@@ -215,4 +220,27 @@ fn directories_of_many_entries_and_included_parts_come_back() {
     assert_eq!(contents(&bench.path("out")).len(), 2 + 1 + 11);
     bench.restore(&bench.latest(), &bench.path("all"));
     assert_eq!(contents(&bench.path("all")), contents(&bench.source()));
+}
+
+/// So many chunks of eight bytes that their tables of contents are longer than they are.
+#[test]
+fn chunks_that_are_smaller_than_their_entries_fill_no_table_of_contents() {
+    let bench = Bench::in_memory();
+    let repository = bench.open();
+    let session = Session::start(&repository, false).unwrap();
+    let mut writer = session.writer().unwrap();
+    for number in 0u64..600_000 {
+        writer.put(ChunkType::Data, &number.to_le_bytes()).unwrap();
+    }
+    let mut page = Vec::new();
+    encode_leaf(&[], 0, &mut page);
+    let root = writer.put(ChunkType::Tree, &page).unwrap().id;
+    session.commit(writer, |_| Snapshot { root, ..Snapshot::empty() }).unwrap().unwrap();
+    let packs = repository.packs().unwrap();
+    assert!(packs.len() > 2, "{packs:?}");
+    assert!(packs.iter().all(|pack| pack.toc_len < 10 << 20), "{packs:?}");
+    // What compacts them keeps to it as well.
+    let options = PruneOptions { grace: Duration::ZERO, max_unused: 0.0, repack_small: true, ..PruneOptions::default() };
+    prune(&repository, &options, &Silent).unwrap();
+    assert!(repository.packs().unwrap().iter().all(|pack| pack.toc_len < 10 << 20));
 }

@@ -107,7 +107,7 @@ fn side(repository: &Repository, text: &str, arguments: &DiffArguments) -> Resul
     let (entry, path) = show::find(repository, text, &arguments.filter)?;
     let node = repository.reader()?.resolve(&entry.snapshot.root, &path)?;
     let root = node.subtree.ok_or_else(|| Error::usage(format!("compare {text}: it is no directory")))?;
-    Ok(Side::Snapshot(root))
+    Ok(Side::Snapshot(root, entry.snapshot.counts.most_entries()))
 }
 
 pub(super) fn run_diff(context: &Context, arguments: &DiffArguments) -> Result<u8> {

@@ -11,6 +11,8 @@ pub const MAX_RAW_BLOCK: u32 = 16 << 20;
 pub const MAX_PACK: u64 = 256 << 20;
 /// Longest table of contents, sealed.
 pub const MAX_TOC: u32 = 64 << 20;
+/// Length of its table of contents at which a pack is closed: of the smallest chunks, the table takes more than they do.
+pub const TOC_TARGET: usize = 8 << 20;
 /// Length of the footer.
 pub const FOOTER_LEN: usize = 40;
 /// Longest age file of a seal entry.
@@ -191,6 +193,14 @@ pub struct BlockEntry {
     pub row: BlockRow,
     /// Its chunks, in order.
     pub chunks: Vec<TableEntry>,
+}
+
+impl BlockEntry {
+    /// What it adds to a table of contents, at most.
+    #[must_use]
+    pub fn toc_len(&self) -> usize {
+        ROW_LEN + 4 + self.chunks.len() * (5 + 16)
+    }
 }
 
 /// The table of contents of a pack.

@@ -97,6 +97,13 @@ pub struct Snapshot {
 }
 
 impl Counts {
+    /// How many entries a walk of the tree may meet before it is taken to be hostile: twice what was counted, and a hundred thousand.
+    #[must_use]
+    pub fn most_entries(&self) -> u64 {
+        let counted = self.files.saturating_add(self.directories).saturating_add(self.others);
+        counted.saturating_mul(2).saturating_add(100_000)
+    }
+
     fn to_array(self) -> [u64; 10] {
         [
             self.files,

@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::event::{Observer, stop_if_asked};
 use crate::format::tree::{Node, NodeKind};
 use crate::id::ChunkId;
+use crate::ops::walk::{MAX_DEPTH, MAX_PATH};
 use crate::repo::{Nodes, Reader, Repository};
 use crate::source::files::{Directory, Owners, ReadOptions, differences};
 use std::path::PathBuf;
@@ -11,8 +12,8 @@ use std::path::PathBuf;
 /// One side of a comparison.
 #[derive(Debug, Clone)]
 pub enum Side {
-    /// A directory of a snapshot, by its root page.
-    Snapshot(ChunkId),
+    /// A directory of a snapshot, by its root page, and how many entries the snapshot's tree has at most.
+    Snapshot(ChunkId, u64),
     /// A directory as it is now.
     Live(PathBuf),
 }
@@ -83,6 +84,8 @@ struct Differ<'a> {
     each: &'a mut dyn FnMut(&[u8], &Change) -> Result<()>,
     report: DiffReport,
     live: bool,
+    /// Directories that it is in.
+    depth: usize,
 }
 
 /// Calls `each` with every path that differs and how. Contents of a directory that is there now are judged by size and
@@ -97,8 +100,10 @@ pub fn diff(
     each: &mut dyn FnMut(&[u8], &Change) -> Result<()>,
 ) -> Result<DiffReport> {
     let reader = repository.reader()?;
+    let most = [sides.0, sides.1].map(|side| if let Side::Snapshot(_, entries) = side { *entries } else { 0 });
+    reader.limit_entries(most[0].saturating_add(most[1]));
     let live = matches!(sides.0, Side::Live(_)) || matches!(sides.1, Side::Live(_));
-    let mut differ = Differ { reader: &reader, observer, each, report: DiffReport::default(), live };
+    let mut differ = Differ { reader: &reader, observer, each, report: DiffReport::default(), live, depth: 0 };
     let (first, second) = (entries(&reader, sides.0)?, entries(&reader, sides.1)?);
     differ.directory(first, second, &mut Vec::new())?;
     Ok(differ.report)
@@ -106,7 +111,7 @@ pub fn diff(
 
 fn entries<'a>(reader: &'a Reader, side: &Side) -> Result<Entries<'a>> {
     match side {
-        Side::Snapshot(root) => reader.nodes(root).map(Entries::Stored),
+        Side::Snapshot(root, _) => reader.nodes(root).map(Entries::Stored),
         Side::Live(path) => live(Directory::open_root(path)?),
     }
 }
@@ -120,22 +125,33 @@ type Item = Option<(Node, Option<Directory>)>;
 
 impl<'a> Differ<'a> {
     fn directory(&mut self, mut first: Entries<'a>, mut second: Entries<'a>, path: &mut Vec<u8>) -> Result<()> {
-        if path.len() > 1 << 20 {
-            return Err(Error::damaged("compare the trees: they are nested too deeply"));
+        self.depth += 1;
+        if self.depth > MAX_DEPTH || path.len() >= MAX_PATH {
+            let message = format!("compare the directory {}: it is nested too deeply", String::from_utf8_lossy(path));
+            return Err(Error::damaged(message));
         }
         let (mut a, mut b) = (first.next()?, second.next()?);
         loop {
             stop_if_asked(self.observer)?;
             let order = match (&a, &b) {
-                (None, None) => return Ok(()),
+                (None, None) => break,
                 (Some(_), None) => std::cmp::Ordering::Less,
                 (None, Some(_)) => std::cmp::Ordering::Greater,
                 (Some((a, _)), Some((b, _))) => a.name.cmp(&b.name),
             };
-            let left = if order.is_le() { std::mem::replace(&mut a, first.next()?) } else { None };
-            let right = if order.is_ge() { std::mem::replace(&mut b, second.next()?) } else { None };
+            let left = if order.is_le() { a.take() } else { None };
+            let right = if order.is_ge() { b.take() } else { None };
+            // The next ones are not held while this one is gone through.
             self.pair(left, right, path)?;
+            if order.is_le() {
+                a = first.next()?;
+            }
+            if order.is_ge() {
+                b = second.next()?;
+            }
         }
+        self.depth -= 1;
+        Ok(())
     }
 
     fn pair(&mut self, left: Item, right: Item, path: &mut Vec<u8>) -> Result<()> {

@@ -31,6 +31,7 @@ pub fn dump(
 ) -> Result<DumpReport> {
     repository.permit(Act::Read)?;
     let reader = repository.reader()?;
+    reader.limit_entries(entry.snapshot.counts.most_entries());
     let top = reader.resolve(&entry.snapshot.root, path)?;
     let mut builder = Builder::new(out);
     let mut report = DumpReport::default();
@@ -57,10 +58,11 @@ fn append(
     builder: &mut Builder<&mut dyn Write>,
     path: &[u8],
     node: &Node,
-    links: &mut HashMap<(u64, u64), Vec<u8>>,
+    links: &mut HashMap<((u64, u64), NodeKind), Vec<u8>>,
 ) -> Result<()> {
-    let original = node.link.and_then(|link| links.get(&link).cloned());
-    if let (Some(link), None) = (node.link, &original) {
+    let group = node.link.map(|link| (link, node.kind));
+    let original = group.and_then(|group| links.get(&group).cloned());
+    if let (Some(link), None) = (group, &original) {
         links.insert(link, path.to_vec());
     }
     let kind = match (&original, node.kind) {
@@ -96,7 +98,7 @@ fn append(
     out.write_all(header.as_bytes()).map_err(failed)?;
     if size > 0 {
         reader.write_file(node, &mut **out)?;
-        let padding = usize::try_from(size.next_multiple_of(512) - size).expect("less than a block");
+        let padding = usize::try_from((512 - size % 512) % 512).expect("less than a block");
         out.write_all(&[0; 512][..padding]).map_err(failed)?;
     }
     Ok(())

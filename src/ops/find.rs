@@ -92,6 +92,7 @@ pub fn find(
     let matcher = Matcher::new(options)?;
     let reader = repository.reader()?;
     for snapshot in snapshots {
+        reader.limit_entries(snapshot.snapshot.counts.most_entries());
         let top = reader.resolve(&snapshot.snapshot.root, b"")?;
         walk(&reader, &top, b"", observer, &mut |path, node| {
             if matcher.fits(path, node) { each(&FindHit { snapshot, path, node }) } else { Ok(()) }

@@ -29,6 +29,7 @@ pub fn ls(
 ) -> Result<()> {
     let path = options.path.as_slice();
     let reader = repository.reader()?;
+    reader.limit_entries(entry.snapshot.counts.most_entries());
     let mut top = reader.resolve(&entry.snapshot.root, path)?;
     let Some(root) = &top.subtree else { return each(path, &top) };
     if options.recursive {

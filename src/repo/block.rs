@@ -8,6 +8,7 @@ use crate::format::tree::ChunkType;
 use crate::id::{ChunkId, RepositoryId};
 use crate::repo::keys::Keys;
 use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe;
 
 const NONCE: [u8; 12] = [0; 12];
 /// Compression that saves less than this share of the input is not kept: 1/32.
@@ -108,7 +109,7 @@ impl Sealer {
     /// Leaves in `out` what is to be sealed; `raw` may be another buffer afterwards.
     fn pack(&mut self, raw: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<Codec> {
         out.clear();
-        out.reserve(zstd::zstd_safe::compress_bound(raw.len()) + 128);
+        out.reserve(zstd_safe::compress_bound(raw.len()) + 128);
         let packed =
             self.compressor.compress_to_buffer(&raw[..], out).map_err(|error| Error::io("compress", "a block", error))?;
         if packed + raw.len() / LEAST_GAIN < raw.len() {
@@ -181,6 +182,24 @@ impl Opener {
     }
 }
 
+/// True for exactly one zstd frame that says to expand to `raw_len` bytes, without checksum and dictionary (RFC 8878,
+/// 3.1.1): no frames joined, none to be skipped, and none that grows beyond what was asked for.
+fn is_plain_frame(packed: &[u8], raw_len: u32) -> bool {
+    const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+    /// Of the frame's descriptor: the reserved bit, checksum, and length of the dictionary's id.
+    const UNUSED: u8 = 0b0000_1111;
+    /// Largest exponent of a window, over 10: those of 2^24 bytes and eighths more of it.
+    const WINDOW: u8 = 14;
+    let [_, _, _, _, descriptor, window, ..] = packed else { return false };
+    // A frame in a single segment needs no window but its content.
+    let fits = descriptor & 0b0010_0000 != 0 || window >> 3 <= WINDOW;
+    packed.starts_with(&MAGIC)
+        && fits
+        && descriptor & UNUSED == 0
+        && matches!(zstd_safe::get_frame_content_size(packed), Ok(Some(length)) if length == u64::from(raw_len))
+        && zstd_safe::find_frame_compressed_size(packed) == Ok(packed.len())
+}
+
 struct Unpacker {
     decompressor: Decompressor<'static>,
     raw: Vec<u8>,
@@ -196,6 +215,9 @@ impl Unpacker {
         }
         if row.codec == Codec::Raw {
             return Ok(packed);
+        }
+        if !is_plain_frame(packed, row.raw_len) {
+            return Err(wrong("it is not one zstd frame of its length"));
         }
         self.raw.clear();
         self.raw.reserve(row.raw_len as usize);

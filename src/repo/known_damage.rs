@@ -2,7 +2,9 @@
 //! read when.
 
 use crate::error::Result;
-use crate::id::{ChunkId, ChunkPrefix, PackId, SnapshotId};
+use crate::format::tree::ChunkRef;
+use crate::id::{ChunkPrefix, PackId, SnapshotId};
+use crate::repo::cache::Place;
 use crate::repo::verify::{Depth, Lost, PackProblem, PackReport};
 use crate::repo::{Reader, Repository, cache};
 use std::collections::{HashMap, HashSet};
@@ -126,7 +128,9 @@ impl Reader {
     ///
     /// # Errors
     /// `Failed` if the cache cannot be read.
-    pub fn is_readable(&self, id: &ChunkId, unreadable: &Unreadable) -> Result<bool> {
-        Ok(self.places(id)?.iter().any(|pack| !unreadable.has(*pack, &id.prefix())))
+    pub fn is_readable(&self, chunk: &ChunkRef, unreadable: &Unreadable) -> Result<bool> {
+        let prefix = chunk.id.prefix();
+        let fits = |place: &Place| u64::from(place.len) == chunk.len && !unreadable.has(place.pack, &prefix);
+        Ok(self.places(&chunk.id)?.iter().any(fits))
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Observer, Progress, stop_if_asked};
+use crate::format::pack::MAX_PACK;
 use crate::id::ClientId;
 use crate::store::{AnyStore, Created, Entry, Key, Location, Memory};
 use std::collections::{BTreeMap, HashMap};
@@ -168,6 +169,11 @@ impl Mirror<'_> {
             let bytes = match self.source.get(key, MAX_SMALL) {
                 // A slot that was removed meanwhile, or a record that a prune made superfluous.
                 Err(error) if error.kind() == ErrorKind::Missing && *key != Key::format() => continue,
+                // Longer than it can be: whoever opens either copy is told, and the rest goes along.
+                Err(error) if error.kind() == ErrorKind::Damaged && *key != Key::format() => {
+                    self.report().damaged.push(key.to_string());
+                    continue;
+                }
                 other => other?,
             };
             if there.is_some() {
@@ -293,6 +299,9 @@ impl Mirror<'_> {
     /// Reads an object in steps; true if its name is the hash of its bytes.
     fn hashed(&self, store: &AnyStore, key: &Key, buffer: &mut [u8], each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {
         let size = store.size(key)?.ok_or_else(|| Error::missing(format!("read the object {key}: it is gone")))?;
+        if size > MAX_PACK {
+            return Err(Error::damaged(format!("read the object {key}: {size} bytes are more than it can have")));
+        }
         let mut hasher = blake3::Hasher::new();
         let mut at = 0;
         while at < size {

@@ -18,6 +18,7 @@ mod known;
 mod known_damage;
 mod log;
 mod mirror;
+mod nodes;
 mod packer;
 mod parity;
 mod reader;
@@ -47,6 +48,7 @@ pub use log::{
     StoredTime,
 };
 pub use mirror::{MirrorOptions, MirrorReport, mirror, mirror_stores};
+pub use nodes::Nodes;
 pub use reader::{BlockPlace, Reader};
 pub use repair::{FoundSnapshot, Mend, Repairer};
 pub use rescue::Rescued;
@@ -57,7 +59,7 @@ pub use shards::{CompactOptions, CompactReport, Shards};
 pub use slots::{Access, NewSlot, OpenOptions, SlotInfo, default_sizes, generate_identity, recipients_of};
 pub use stat::StatCache;
 pub use verify::{Depth, Lost, PackProblem, PackReport, PackVerifier, Trouble};
-pub use view::{Contents, Nodes};
+pub use view::Contents;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Observer;

@@ -5,7 +5,7 @@ use crate::crypto::{fill_random, seal};
 use crate::error::{Error, Result};
 use crate::format::envelope::ObjectKind;
 use crate::format::log::PackRef;
-use crate::format::pack::{BlockEntry, FOOTER_LEN, Footer, SealEntry, Toc, encode_head, padded_pack_len};
+use crate::format::pack::{BlockEntry, FOOTER_LEN, Footer, SealEntry, TOC_TARGET, Toc, encode_head, padded_pack_len};
 use crate::format::tree::Class;
 use crate::id::PackId;
 use crate::repo::Repository;
@@ -40,6 +40,7 @@ pub(super) struct OpenPack {
     hasher: blake3::Hasher,
     length: u64,
     toc: Toc,
+    toc_len: usize,
     parity: Option<(ParityWriter, AnyStore)>,
 }
 
@@ -58,7 +59,7 @@ impl OpenPack {
         };
         let hasher = blake3::Hasher::new();
         let parity = (parity > 0).then(|| (ParityWriter::new(parity), store.clone()));
-        let mut pack = Self { key, seals, staged, hasher, length: 0, toc, parity };
+        let mut pack = Self { key, seals, staged, hasher, length: 0, toc, toc_len: 0, parity };
         pack.append(&head)?;
         Ok(pack)
     }
@@ -75,13 +76,14 @@ impl OpenPack {
     /// Appends a sealed block; its row says which of the pack's seals it is under.
     pub(super) fn push(&mut self, entry: BlockEntry, sealed: &[u8]) -> Result<()> {
         self.append(sealed)?;
+        self.toc_len += entry.toc_len();
         self.toc.blocks.push(entry);
         Ok(())
     }
 
-    /// Bytes so far.
-    pub(super) fn length(&self) -> u64 {
-        self.length
+    /// True if it holds enough, or its table of contents does.
+    pub(super) fn is_full(&self, target: u64) -> bool {
+        self.length >= target || self.toc_len >= TOC_TARGET
     }
 
     /// Closes the pack and makes it durable.
@@ -168,7 +170,7 @@ impl Packer {
             pack.push(BlockEntry { row: block.row, chunks: block.chunks }, &block.bytes)?;
             // A full pool only means that this buffer is freed.
             let _ = self.buffers.try_send(block.bytes);
-            if pack.length() >= self.target {
+            if pack.is_full(self.target) {
                 self.upload(pack, &mut uploads)?;
             } else {
                 open[slot] = Some(pack);

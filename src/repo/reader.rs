@@ -6,6 +6,7 @@ use crate::format::tree::ChunkType;
 use crate::id::{ChunkId, ChunkPrefix, PackId};
 use crate::repo::block::Opener;
 use crate::repo::cache::{IndexReader, Place, StoredPack};
+use crate::repo::nodes::Allowance;
 use crate::repo::{Repository, Shards};
 use crate::store::Key;
 use std::cell::{Cell, OnceCell, RefCell};
@@ -39,6 +40,7 @@ pub struct Reader {
     /// All tables of contents were asked for.
     complete: Cell<bool>,
     state: RefCell<State>,
+    pub(super) allowance: Allowance,
 }
 
 struct State {
@@ -73,7 +75,8 @@ impl Repository {
             State { packs: VecDeque::new(), blocks: VecDeque::new(), opener: Opener::new()?, stored: Vec::new(), ahead: None };
         let index = IndexReader::new(self.cache().connect()?)?;
         let (shards, complete) = (OnceCell::new(), Cell::new(false));
-        Ok(Reader { repository: self.clone(), index, shards, complete, state: RefCell::new(state) })
+        let (state, allowance) = (RefCell::new(state), Allowance::default());
+        Ok(Reader { repository: self.clone(), index, shards, complete, state, allowance })
     }
 }
 
@@ -147,9 +150,9 @@ impl Reader {
         Ok(self.pack(&mut self.state.borrow_mut(), place.pack)?.id)
     }
 
-    /// Numbers of the packs that hold a chunk.
-    pub(super) fn places(&self, id: &ChunkId) -> Result<Vec<u32>> {
-        Ok(self.index.places(&id.prefix())?.into_iter().map(|place| place.pack).collect())
+    /// All places of a chunk.
+    pub(super) fn places(&self, id: &ChunkId) -> Result<Vec<Place>> {
+        self.index.places(&id.prefix())
     }
 
     fn pack(&self, state: &mut State, number: u32) -> Result<Arc<StoredPack>> {

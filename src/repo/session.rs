@@ -24,6 +24,9 @@ use std::thread::JoinHandle;
 /// target, so that less is decompressed for a page.
 const META_PART: usize = 8;
 
+/// Chunks of a block: of the smallest ones, fewer fill it than its bytes would take.
+const MAX_CHUNKS: usize = 1 << 16;
+
 /// Blocks that may wait for the packer.
 const WAITING_BLOCKS: usize = 6;
 
@@ -382,9 +385,9 @@ impl ChunkWriter {
     }
 
     fn is_full(&self, slot: usize) -> bool {
-        let OpenBlock { kind, raw, .. } = &self.open[slot];
+        let OpenBlock { kind, raw, chunks } = &self.open[slot];
         let part = if kind.class() == Class::Meta { META_PART } else { 1 };
-        raw.len() >= self.shared.block_target / part
+        raw.len() >= self.shared.block_target / part || chunks.len() >= MAX_CHUNKS
     }
 
     /// True if the repository has the chunk, in a pack that is durable.

@@ -1,95 +1,14 @@
 //! Trees as a reader sees them: directories, paths, and contents of files.
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::format::tree::{ChunkRef, ChunkType, Content, ListPage, Node, NodeKind, Page, PageRef, decode_page};
+use crate::error::{Error, Result};
+use crate::format::tree::{ChunkRef, ChunkType, Content, ListPage, Node, NodeKind, Page, decode_page};
 use crate::id::ChunkId;
+use crate::repo::nodes::Nodes;
 use crate::repo::reader::Reader;
 use std::io::Write;
 
 /// Deepest nesting of pages that is followed.
 const MAX_PAGE_DEPTH: usize = 10;
-
-/// The nodes of one directory in ascending order of their names, one page in memory at a time. A page that is lost is an
-/// error in its place, and the nodes of the other pages follow.
-pub struct Nodes<'a> {
-    reader: &'a Reader,
-    /// The levels above the leaf: depth of the pages, and those that follow.
-    levels: Vec<(u8, std::vec::IntoIter<PageRef>)>,
-    leaf: std::vec::IntoIter<Node>,
-    last: Option<Vec<u8>>,
-    failed: bool,
-}
-
-impl Nodes<'_> {
-    /// Opens a page. Below another page it must be what the reference says, so that no page is met twice, and whoever
-    /// wrote it cannot keep a reader busy forever.
-    fn open(&mut self, id: &ChunkId, first: Option<&[u8]>) -> Result<()> {
-        let wrong = |why: &str| Err(Error::damaged(format!("read the directory page {id}: {why}")));
-        let depth = self.levels.last().map(|(depth, _)| *depth);
-        match self.reader.page(id)? {
-            Page::Leaf(nodes) => {
-                if depth.is_some_and(|depth| depth != 1)
-                    || first.is_some_and(|first| nodes.first().is_none_or(|node| node.name != first))
-                {
-                    return wrong("it is not what the page above it says");
-                }
-                self.leaf = nodes.into_iter();
-            }
-            Page::Inner { depth: here, pages } => {
-                if depth.is_some_and(|depth| depth != here + 1) || first.is_some_and(|first| pages[0].first != first) {
-                    return wrong("it is not what the page above it says");
-                }
-                self.levels.push((here, pages.into_iter()));
-            }
-        }
-        Ok(())
-    }
-
-    fn advance(&mut self) -> Result<Option<Node>> {
-        loop {
-            if let Some(node) = self.leaf.next() {
-                if self.last.as_ref().is_some_and(|last| *last >= node.name) {
-                    self.levels.clear();
-                    self.leaf = Vec::new().into_iter();
-                    return Err(Error::damaged("read a directory: its names are not in order"));
-                }
-                self.last = Some(node.name.clone());
-                return Ok(Some(node));
-            }
-            let Some((_, level)) = self.levels.last_mut() else { return Ok(None) };
-            match level.next() {
-                Some(page) if self.last.as_ref().is_some_and(|last| *last >= page.first) => {
-                    self.levels.clear();
-                    return Err(Error::damaged("read a directory: its pages are not in order"));
-                }
-                Some(page) => {
-                    // Also when it cannot be read: what follows must lie behind it.
-                    if let Err(error) = self.open(&page.id, Some(&page.first)) {
-                        self.last = Some(page.first);
-                        return Err(error);
-                    }
-                }
-                None => {
-                    self.levels.pop();
-                }
-            }
-        }
-    }
-}
-
-impl Iterator for Nodes<'_> {
-    type Item = Result<Node>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
-            return None;
-        }
-        let next = self.advance();
-        // A page that is lost takes its own entries along, and no others.
-        self.failed = next.as_ref().is_err_and(|error| !matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Missing));
-        next.transpose()
-    }
-}
 
 /// The chunks of a file in order, one list page of each level in memory at a time.
 pub struct Contents<'a> {
@@ -100,10 +19,7 @@ pub struct Contents<'a> {
 
 impl Contents<'_> {
     fn open(&mut self, depth: u8, reference: &ChunkRef) -> Result<()> {
-        let page = ListPage::decode(&self.reader.chunk(ChunkType::List, &reference.id)?)?;
-        if page.depth != depth || page.data_len() != reference.len {
-            return Err(Error::damaged(format!("read the list page {}: not what its reference says", reference.id)));
-        }
+        let page = self.reader.list_page(depth, reference)?;
         self.levels.push((depth, page.refs.into_iter()));
         Ok(())
     }
@@ -152,10 +68,13 @@ impl Reader {
     /// # Errors
     /// `Damaged`.
     pub fn nodes(&self, root: &ChunkId) -> Result<Nodes<'_>> {
-        let leaf = Vec::new().into_iter();
-        let mut nodes = Nodes { reader: self, levels: Vec::new(), leaf, last: None, failed: false };
-        nodes.open(root, None)?;
-        Ok(nodes)
+        Nodes::new(self, root)
+    }
+
+    /// Lets the directories that are read from here on give so many entries and no more, so that a tree in which few pages
+    /// stand in many places ends.
+    pub fn limit_entries(&self, entries: u64) {
+        self.allowance.limit(entries);
     }
 
     /// The node called `name` in the directory with this root page.
@@ -217,6 +136,18 @@ impl Reader {
             true => error,
             false => error.with_hint(format!("{place}: {}; `lifeboat ls` lists them all", names.join(", "))),
         }
+    }
+
+    /// A page of a list of chunks, `depth` levels above them.
+    ///
+    /// # Errors
+    /// `Damaged`, also if it is not what the reference says.
+    pub fn list_page(&self, depth: u8, reference: &ChunkRef) -> Result<ListPage> {
+        let page = ListPage::decode(&self.chunk(ChunkType::List, &reference.id)?)?;
+        if page.depth != depth || page.data_len() != reference.len {
+            return Err(Error::damaged(format!("read the list page {}: not what its reference says", reference.id)));
+        }
+        Ok(page)
     }
 
     /// The chunks of a file's data, in order.

@@ -12,7 +12,7 @@ use lifeboat::format::key::Bundle;
 use lifeboat::format::log::{Record, RecordBody};
 use lifeboat::id::{ClientId, ObjectHash, PackId};
 use lifeboat::store::Key;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Somebody who has copied a machine's disk.
 pub struct Thief {
@@ -22,8 +22,12 @@ pub struct Thief {
 
 impl Thief {
     pub fn of(machine: &Machine) -> Self {
-        let root = PathBuf::from(&machine.repository);
-        let identity = std::fs::read(&machine.identity).unwrap();
+        Self::with(PathBuf::from(&machine.repository), &machine.identity)
+    }
+
+    /// Somebody who has the identity in a file, and the repository in a directory.
+    pub fn with(root: PathBuf, identity: &Path) -> Self {
+        let identity = std::fs::read(identity).unwrap();
         let credential = Credential::from_identity_file(&identity).unwrap();
         let slots = std::fs::read_dir(root.join("keys")).unwrap();
         let mut opened = slots.filter_map(|slot| unwrap(&std::fs::read(slot.unwrap().path()).unwrap(), &credential).ok());

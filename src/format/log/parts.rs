@@ -3,6 +3,7 @@
 use super::{Head, LiveSnapshot, PackRef, RecordRef, SealedSnapshot};
 use crate::error::Result;
 use crate::format::cbor::{Decoder, Encoder};
+use crate::format::pack::{MAX_PACK, MAX_TOC};
 use crate::id::{ClientId, ObjectHash, PackId, SnapshotId};
 
 pub(in crate::format) fn encode_heads(encoder: &mut Encoder<'_>, heads: &[Head]) {
@@ -47,7 +48,11 @@ pub(super) fn decode_packs(decoder: &mut Decoder<'_>) -> Result<Vec<PackRef>> {
             return Err(decoder.wrong("a pack that is not three values"));
         }
         let id = PackId(decoder.fixed()?);
-        packs.push(PackRef { id, size: decoder.uint()?, toc_len: decoder.uint32()? });
+        let pack = PackRef { id, size: decoder.uint()?, toc_len: decoder.uint32()? };
+        if pack.size > MAX_PACK || pack.toc_len > MAX_TOC {
+            return Err(decoder.wrong("a pack of a length that cannot be"));
+        }
+        packs.push(pack);
     }
     if !packs.is_sorted_by(|a, b| a.id < b.id) {
         return Err(decoder.wrong("packs that do not ascend"));

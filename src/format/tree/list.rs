@@ -1,6 +1,6 @@
 //! Pages of the list of a large file's chunks (docs/format.md#71-lists).
 
-use super::{ChunkRef, PAGE_LIMIT};
+use super::{ChunkRef, MAX_FILE, PAGE_LIMIT};
 use crate::error::Result;
 use crate::format::cbor::{Decoder, MapEncoder};
 use crate::id::ChunkId;
@@ -74,6 +74,10 @@ impl ListPage {
             return Err(decoder.wrong("a field that is not known"));
         }
         decoder.end()?;
+        let total = refs.iter().try_fold(0u64, |sum, reference| sum.checked_add(reference.len));
+        if refs.iter().any(|reference| reference.len == 0) || total.is_none_or(|total| total > MAX_FILE) {
+            return Err(decoder.wrong("lengths that no file has"));
+        }
         Ok(Self { depth, refs })
     }
 

@@ -16,6 +16,8 @@ use crate::id::ChunkId;
 pub const NODE_MAX_CHUNKS: usize = 16;
 /// Longest page, in bytes.
 pub const PAGE_LIMIT: usize = 1 << 20;
+/// Longest file: offsets are signed numbers of 64 bits everywhere.
+pub const MAX_FILE: u64 = i64::MAX.cast_unsigned();
 
 /// What kind of chunk an id names; each kind has a name key of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -272,6 +274,19 @@ impl Node {
             unstable: false,
             extra: Vec::new(),
         }
+    }
+
+    /// Bytes of memory that it takes, about.
+    #[must_use]
+    pub fn footprint(&self) -> usize {
+        let chunks = match &self.content {
+            Content::Chunks(chunks) => chunks.len(),
+            Content::List { .. } => 0,
+        };
+        let xattrs: usize = self.xattrs.iter().map(|xattr| size_of::<Xattr>() + xattr.name.len() + xattr.value.len()).sum();
+        let extra: usize = self.extra.iter().map(|(_, value)| 32 + value.len()).sum();
+        let texts = self.name.len() + self.user.len() + self.group.len() + self.target.len();
+        size_of::<Self>() + texts + chunks * size_of::<ChunkRef>() + self.holes.len() * size_of::<Hole>() + xattrs + extra
     }
 
     /// Bytes of data: the size without the holes.

@@ -1,6 +1,6 @@
 //! Encoding of a node (docs/format.md#74-nodes).
 
-use super::{ChunkRef, Content, Hole, NODE_MAX_CHUNKS, Node, NodeKind, Time, Xattr};
+use super::{ChunkRef, Content, Hole, MAX_FILE, NODE_MAX_CHUNKS, Node, NodeKind, Time, Xattr};
 use crate::error::Result;
 use crate::format::cbor::{Decoder, Encoder, MapEncoder, unknown};
 use crate::id::ChunkId;
@@ -230,6 +230,7 @@ fn finish(decoder: &Decoder<'_>, mut node: Node, parts: ContentParts, seen: u64)
         && has(18) == device
         && !(has(19) && node.kind == NodeKind::Directory)
         && (has(11) == (node.size != 0))
+        && node.size <= MAX_FILE
         && (has(21) == (node.flags != 0))
         && node.mode <= 0o7777;
     if !fits {

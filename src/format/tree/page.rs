@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::format::cbor::{Decoder, Encoder, MapEncoder};
 use crate::id::ChunkId;
 
-/// Most entries of a page that is written.
+/// Most entries of a page.
 pub const PAGE_MAX_ENTRIES: usize = 1024;
 /// Length that a page does not exceed unless a single entry does.
 pub const PAGE_MAX_BYTES: usize = 256 << 10;
@@ -92,6 +92,9 @@ pub fn decode_page(bytes: &[u8]) -> Result<Page> {
                 return Err(decoder.wrong("ids of a wrong length, or no names"));
             }
             let count = ids.len() / 32;
+            if count > PAGE_MAX_ENTRIES {
+                return Err(decoder.wrong("more references than a page has"));
+            }
             let names = names(&mut decoder, count)?;
             if map.key(&mut decoder)? != Some(3) || decoder.array()? != count {
                 return Err(decoder.wrong("no counts"));
@@ -113,7 +116,10 @@ pub fn decode_page(bytes: &[u8]) -> Result<Page> {
 
 fn leaf(decoder: &mut Decoder<'_>) -> Result<Page> {
     let count = decoder.array()?;
-    let mut nodes: Vec<Node> = Vec::with_capacity(count.min(PAGE_MAX_ENTRIES));
+    if count > PAGE_MAX_ENTRIES {
+        return Err(decoder.wrong("more nodes than a page has"));
+    }
+    let mut nodes: Vec<Node> = Vec::with_capacity(count);
     for _ in 0..count {
         let node = node::node(decoder)?;
         if nodes.last().is_some_and(|last| last.name >= node.name) {

@@ -2,6 +2,7 @@
 
 mod finding;
 mod packs;
+mod seen;
 mod select;
 mod trees;
 mod wholeness;

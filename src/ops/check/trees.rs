@@ -1,26 +1,31 @@
 //! Verifying that everything that a snapshot names can be read.
 
+use super::seen::Seen;
 use super::{CheckReport, DamagedSnapshot, Finding, wholeness};
 use crate::error::{ErrorKind, Result};
 use crate::event::{Observer, stop_if_asked};
-use crate::format::tree::{Node, NodeKind};
+use crate::format::tree::{ChunkRef, Content, Node, NodeKind};
 use crate::id::{ChunkId, ChunkPrefix};
 use crate::repo::{Nodes, Reader, Repository, SnapshotEntry, Unreadable};
-use std::collections::HashSet;
+use std::sync::Mutex;
 
 /// Length of a path, and number of directories within each other, beyond which a tree is taken to be hostile.
 const MAX_PATH: usize = 1 << 20;
 pub(super) const MAX_DEPTH: usize = 16_384;
-/// Directories that are remembered as whole; beyond that some are looked at again, which costs time and no memory.
-pub(super) const REMEMBERED: usize = 500_000;
 /// Paths that are named for each snapshot.
 const NAMED: usize = 100;
+
+/// Pages of lists below which nothing is missing, with their levels and lengths. They may stand in many places.
+pub(super) type SeenLists = Mutex<Seen<(ChunkPrefix, u8, u64)>>;
 
 struct Trees<'a> {
     reader: &'a Reader,
     unreadable: Unreadable,
     /// Directories below which nothing is missing.
-    whole: HashSet<ChunkPrefix>,
+    whole: Seen<ChunkPrefix>,
+    /// Directories of this snapshot below which something is: what it is was told where they were met first.
+    damaged: Seen<ChunkPrefix>,
+    lists: SeenLists,
     observer: &'a dyn Observer,
 }
 
@@ -61,9 +66,11 @@ fn name_missing(
     observer: &dyn Observer,
 ) -> Result<()> {
     let reader = repository.reader()?;
-    let mut trees = Trees { reader: &reader, unreadable, whole: HashSet::new(), observer };
+    let (whole, damaged, lists) = (Seen::default(), Seen::default(), Mutex::default());
+    let mut trees = Trees { reader: &reader, unreadable, whole, damaged, lists, observer };
     for entry in snapshots {
         let mut damaged = DamagedSnapshot { id: entry.id, count: 0, paths: Vec::new() };
+        trees.damaged = Seen::default();
         trees.walk(&entry.snapshot.root, &mut damaged)?;
         if damaged.count > 0 {
             report.findings.push(Finding::of_snapshot(&damaged));
@@ -86,9 +93,11 @@ impl<'a> Trees<'a> {
                     if let Some(above) = levels.last_mut() {
                         above.whole &= level.whole;
                     }
-                    if level.whole && self.whole.len() < REMEMBERED {
-                        self.whole.insert(level.root);
-                    }
+                    if level.whole {
+                        self.whole.add(level.root)
+                    } else {
+                        self.damaged.add(level.root)
+                    };
                 }
                 Some(node) => {
                     let above = levels.len() - 1;
@@ -98,7 +107,10 @@ impl<'a> Trees<'a> {
                             join(&mut path, &node.name);
                             match &node.subtree {
                                 Some(subtree) => self.enter(subtree, &path, &mut levels, damaged)?,
-                                None => content_is_readable(self.reader, &node, &self.unreadable)? || miss(&path, damaged),
+                                None => {
+                                    let found = content_is_readable(self.reader, &node, &self.unreadable, &self.lists)?;
+                                    found || miss(&path, damaged)
+                                }
                             }
                         }
                     };
@@ -109,10 +121,13 @@ impl<'a> Trees<'a> {
     }
 
     /// Goes into a directory, unless it is known to be whole; false if it cannot be opened.
-    fn enter(&self, root: &ChunkId, path: &[u8], levels: &mut Vec<Level<'a>>, damaged: &mut DamagedSnapshot) -> Result<bool> {
+    fn enter(&mut self, root: &ChunkId, path: &[u8], levels: &mut Vec<Level<'a>>, damaged: &mut DamagedSnapshot) -> Result<bool> {
         stop_if_asked(self.observer)?;
-        if self.whole.contains(&root.prefix()) {
+        if self.whole.has(&root.prefix()) {
             return Ok(true);
+        }
+        if self.damaged.has(&root.prefix()) {
+            return Ok(miss(path, damaged));
         }
         let too_deep = path.len() >= MAX_PATH || levels.len() >= MAX_DEPTH;
         let opened = if too_deep { None } else { readable(self.reader.nodes(root))? };
@@ -123,17 +138,47 @@ impl<'a> Trees<'a> {
 }
 
 /// True if all chunks of what the node holds are somewhere.
-pub(super) fn content_is_readable(reader: &Reader, node: &Node, unreadable: &Unreadable) -> Result<bool> {
-    if node.kind != NodeKind::File {
-        return Ok(true);
+pub(super) fn content_is_readable(reader: &Reader, node: &Node, unreadable: &Unreadable, lists: &SeenLists) -> Result<bool> {
+    match &node.content {
+        _ if node.kind != NodeKind::File => Ok(true),
+        Content::Chunks(chunks) => are_readable(reader, chunks, unreadable),
+        Content::List { depth, root } => list_is_readable(reader, (*depth, root), unreadable, lists),
     }
-    let Some(contents) = readable(reader.contents(&node.content))? else { return Ok(false) };
-    for reference in contents {
-        let Some(reference) = readable(reference)? else { return Ok(false) };
-        if !reader.is_readable(&reference.id, unreadable)? {
+}
+
+fn are_readable(reader: &Reader, chunks: &[ChunkRef], unreadable: &Unreadable) -> Result<bool> {
+    for chunk in chunks {
+        if !reader.is_readable(chunk, unreadable)? {
             return Ok(false);
         }
     }
+    Ok(true)
+}
+
+fn list_is_readable(
+    reader: &Reader,
+    (depth, reference): (u8, &ChunkRef),
+    unreadable: &Unreadable,
+    lists: &SeenLists,
+) -> Result<bool> {
+    let known = (reference.id.prefix(), depth, reference.len);
+    let seen = || lists.lock().expect("no code panics while it holds this lock");
+    if seen().has(&known) {
+        return Ok(true);
+    }
+    let Some(page) = readable(reader.list_page(depth, reference))? else { return Ok(false) };
+    match depth.checked_sub(1) {
+        None if !are_readable(reader, &page.refs, unreadable)? => return Ok(false),
+        None => {}
+        Some(below) => {
+            for reference in &page.refs {
+                if !list_is_readable(reader, (below, reference), unreadable, lists)? {
+                    return Ok(false);
+                }
+            }
+        }
+    }
+    seen().add(known);
     Ok(true)
 }
 

@@ -1,13 +1,13 @@
 //! Whether any tree lacks something, found out by all threads at once. What is missing, and in which files, is for
 //! [`super::trees`] to say: few repositories make it necessary.
 
-use super::trees::{MAX_DEPTH, REMEMBERED, content_is_readable, readable};
+use super::seen::Seen;
+use super::trees::{MAX_DEPTH, SeenLists, content_is_readable, readable};
 use crate::error::{Error, Result};
 use crate::event::{Observer, stop_if_asked};
 use crate::id::{ChunkId, ChunkPrefix};
 use crate::repo::{Reader, Repository, Unreadable};
 use rayon::Scope;
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -19,7 +19,8 @@ struct Search<'a> {
     readers: Vec<Mutex<Reader>>,
     unreadable: &'a Unreadable,
     /// Directories that somebody walks, or has walked; beyond a limit some are walked again, which costs time and no memory.
-    seen: Mutex<HashSet<ChunkPrefix>>,
+    seen: Mutex<Seen<ChunkPrefix>>,
+    lists: SeenLists,
     /// Something is missing, or the search cannot go on: nobody needs to look further.
     ended: AtomicBool,
     failure: Mutex<Option<Error>>,
@@ -39,7 +40,7 @@ pub(super) fn all_is_there(
 ) -> Result<bool> {
     let readers = (0..threads).map(|_| repository.reader().map(Mutex::new)).collect::<Result<_>>()?;
     let (seen, ended, failure) = (Mutex::default(), AtomicBool::new(false), Mutex::new(None));
-    let search = Search { readers, unreadable, seen, ended, failure, observer };
+    let search = Search { readers, unreadable, seen, lists: Mutex::default(), ended, failure, observer };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|number| format!("check-{number}"));
     let pool = pool.build().map_err(|error| Error::failed(format!("start {threads} threads: {error}")))?;
     pool.scope(|scope| search.spawn(roots, 0, scope));
@@ -85,7 +86,7 @@ impl Search<'_> {
             let Some(node) = readable(node)? else { return Ok(false) };
             match &node.subtree {
                 Some(subtree) => below.push(*subtree),
-                None if content_is_readable(&reader, &node, self.unreadable)? => {}
+                None if content_is_readable(&reader, &node, self.unreadable, &self.lists)? => {}
                 None => return Ok(false),
             }
         }
@@ -95,7 +96,7 @@ impl Search<'_> {
 
     fn is_new(&self, directory: &ChunkId) -> bool {
         let mut seen = lock(&self.seen);
-        if seen.len() < REMEMBERED { seen.insert(directory.prefix()) } else { !seen.contains(&directory.prefix()) }
+        !seen.has(&directory.prefix()) && seen.add(directory.prefix())
     }
 }
 

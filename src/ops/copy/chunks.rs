@@ -41,6 +41,7 @@ impl Copying<'_> {
             workers.push((self.source.reader()?, session.writer()?));
         }
         let reader = self.source.reader()?;
+        reader.limit_entries(self.most_entries);
         std::thread::scope(|scope| {
             let started: Vec<_> = (workers.into_iter())
                 .map(|(reader, writer)| {
@@ -90,7 +91,7 @@ impl Finder<'_, '_> {
     /// Looks at the directory with this root page and all below it.
     fn below(&mut self, root: &ChunkId, depth: usize) -> Result<()> {
         if depth >= MAX_DEPTH {
-            return Err(Error::damaged("read the tree: it is nested too deeply"));
+            return Err(Error::damaged(format!("read the directory {root}: it is nested too deeply")));
         }
         if self.copying.map().directory(root)?.is_some() {
             return Ok(());

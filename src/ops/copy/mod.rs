@@ -93,7 +93,7 @@ pub fn copy(
     observer.observe(Event::Started(Stage::Copying, &progress));
     let map = Mutex::new(CopyMap::open(target, &source.format().id)?);
     let report = CopyReport::default();
-    let mut copying = Copying { source, target, options, observer, progress, map, state: None, report };
+    let mut copying = Copying { source, target, options, observer, progress, map, state: None, report, most_entries: 0 };
     let mut result = Ok(());
     for entry in snapshots {
         let origin = origin(source, entry);
@@ -147,6 +147,8 @@ struct Copying<'a> {
     /// The state of the target's index since which directories are noted in the map.
     state: Option<(Vec<u8>, i64)>,
     report: CopyReport,
+    /// Entries of the tree that is being copied, at most.
+    most_entries: u64,
 }
 
 impl Copying<'_> {
@@ -193,6 +195,7 @@ impl Copying<'_> {
             self.state = state;
         }
         let read_before = self.progress.bytes.load(Ordering::Relaxed);
+        self.most_entries = entry.snapshot.counts.most_entries();
         let mut writer = session.writer()?;
         let copied = self.content(&session, &mut writer, &entry.snapshot.root);
         let bytes_read = self.progress.bytes.load(Ordering::Relaxed) - read_before;

@@ -13,23 +13,35 @@ use crate::repo::{ChunkWriter, Reader};
 impl Copying<'_> {
     /// Builds the tree below `root` in the target; all data of its files is there. Returns its root page.
     pub(super) fn tree(&self, root: &ChunkId, writer: &mut ChunkWriter) -> Result<ChunkId> {
-        self.directory(&self.source.reader()?, root, writer, 0)
+        let reader = self.source.reader()?;
+        // Each directory is read twice.
+        reader.limit_entries(self.most_entries.saturating_mul(2));
+        self.directory(&reader, root, writer, 0)
     }
 
     fn directory(&self, reader: &Reader, root: &ChunkId, writer: &mut ChunkWriter, depth: usize) -> Result<ChunkId> {
         if depth >= MAX_DEPTH {
-            return Err(Error::damaged("read the tree: it is nested too deeply"));
+            return Err(Error::damaged(format!("read the directory {root}: it is nested too deeply")));
         }
         if let Some(name) = self.map().directory(root)? {
             return Ok(name);
+        }
+        // What is below comes first and is noted, so that no page is held half built meanwhile.
+        for node in reader.nodes(root)? {
+            stop_if_asked(self.observer)?;
+            // The node itself is not held meanwhile.
+            let subtree = node?.subtree;
+            if let Some(subtree) = subtree {
+                self.directory(reader, &subtree, writer, depth + 1)?;
+            }
         }
         let mut pages = PageBuilder::default();
         let mut encoded = Vec::new();
         for node in reader.nodes(root)? {
             stop_if_asked(self.observer)?;
             let mut node = node?;
-            if let Some(subtree) = &node.subtree {
-                node.subtree = Some(self.directory(reader, subtree, writer, depth + 1)?);
+            if let Some(subtree) = node.subtree {
+                node.subtree = Some(self.directory(reader, &subtree, writer, depth + 1)?);
             }
             node.content = self.renamed(reader, &node, writer)?;
             encoded.clear();

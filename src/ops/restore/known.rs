@@ -1,4 +1,7 @@
-//! Which part of its tree a snapshot knows whole: what was asked for, not what lies above it.
+//! Which part of its tree a snapshot knows whole: what was asked for, not what lies above it. And what is asked for now.
+
+use crate::error::{Error, Result};
+use globset::GlobSet;
 
 /// The part of the tree that a snapshot knows whole.
 pub(super) struct Known {
@@ -28,4 +31,22 @@ impl Known {
         let full = self.full(path);
         self.paths.iter().any(|path| full.strip_prefix(path.as_slice()).is_some_and(|rest| matches!(rest, [] | [b'/', ..])))
     }
+}
+
+/// The patterns of what is asked for.
+pub(super) fn include(globs: &[String]) -> Result<Option<GlobSet>> {
+    if globs.is_empty() {
+        return Ok(None);
+    }
+    let mut set = globset::GlobSetBuilder::new();
+    for text in globs {
+        let trimmed = text.trim_start_matches('/');
+        let wrong = |error| Error::usage(format!("read the pattern {text:?}: {error}"));
+        // Like gitignore: without a slash it matches at any depth.
+        let anywhere = !text.trim_end_matches('/').contains('/');
+        let pattern = if anywhere { format!("**/{trimmed}") } else { trimmed.to_owned() };
+        let glob = globset::GlobBuilder::new(pattern.trim_end_matches('/')).literal_separator(true).build().map_err(wrong)?;
+        set.add(glob);
+    }
+    set.build().map(Some).map_err(|error| Error::usage(format!("read the patterns: {error}")))
 }

@@ -3,6 +3,7 @@
 mod compare;
 mod execute;
 mod known;
+mod levels;
 mod place;
 mod plan;
 mod report;
@@ -133,6 +134,8 @@ pub fn restore(
     repository.take_rescued();
     let reader = repository.reader()?;
     let top = reader.resolve(&entry.snapshot.root, &options.subpath)?;
+    let most_entries = entry.snapshot.counts.most_entries();
+    reader.limit_entries(most_entries);
     let marker = format!("{} {}", entry.id, String::from_utf8_lossy(&options.subpath).escape_default());
     let place = Place::open(options, &marker)?;
     if entry.snapshot.incomplete {
@@ -157,6 +160,7 @@ pub fn restore(
     // Work that was handed out after a stop was dropped, and nobody counted it.
     planned.and_then(|()| tally.stop_if_needed())?;
     if options.verify && !options.dry_run {
+        reader.limit_entries(most_entries);
         verify::verify(&reader, &top, options, &tally)?;
     }
     let lost = tally.take_lost();

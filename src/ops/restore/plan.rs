@@ -3,12 +3,14 @@
 
 use super::compare::{Comparison, existing, looks_equal};
 use super::execute::{File, Job, Piece, Way, Workers};
-use super::known::Known;
+use super::known::{Known, include};
+use super::levels::Levels;
 use super::place::Place;
 use super::{Overwrite, RestoreOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::{ChunkRef, Node, NodeKind};
 use crate::id::ChunkId;
+use crate::ops::walk::{MAX_DEPTH, MAX_PATH};
 use crate::repo::Reader;
 use crate::source::files::{Rules, Stat, TargetDir, check_name, most_open_files};
 use globset::GlobSet;
@@ -26,18 +28,14 @@ const FIRST_WINDOW_PIECES: usize = 2 << 10;
 const WINDOW_DIRECTORIES: usize = 4096;
 /// The part of the descriptors that the directories of one window may take.
 const DESCRIPTORS_SHARE: usize = 8;
-/// Directories within each other that are followed.
-const MAX_DEPTH: usize = 16_384;
 /// Files of at most this size are replaced whole; larger ones that are there already are patched.
 const REPLACE_LIMIT: u64 = 64 << 20;
 
-/// A directory of the snapshot that the walk is in.
-struct Level {
-    path: Vec<u8>,
-    node: Node,
-    /// Made once something in it is restored.
-    target: Option<TargetDir>,
-}
+/// Memory that the nodes of a window may take.
+const WINDOW_BYTES: usize = 32 << 20;
+
+/// Names of one file: device and inode, and what it is, so that none becomes a link of another kind.
+type LinkGroup = ((u64, u64), NodeKind);
 
 /// The plan as far as it has got.
 pub(super) struct Planner<'a> {
@@ -46,7 +44,8 @@ pub(super) struct Planner<'a> {
     rules: Rules,
     include: Option<GlobSet>,
     workers: &'a Workers<'a>,
-    levels: Vec<Level>,
+    levels: Levels,
+    window_bytes: usize,
     pieces: Vec<(crate::repo::BlockPlace, Piece)>,
     in_flight: usize,
     window_pieces: usize,
@@ -54,7 +53,7 @@ pub(super) struct Planner<'a> {
     /// Directories that were left, in the order in which they get their metadata.
     closing: [Vec<(TargetDir, Node, Vec<u8>)>; 2],
     /// The first name of each file with several: its directory's path, and the name there.
-    links: HashMap<(u64, u64), (Vec<u8>, Vec<u8>)>,
+    links: HashMap<LinkGroup, (Arc<Vec<u8>>, Vec<u8>)>,
     waiting_links: [Vec<(TargetDir, Node, Vec<u8>)>; 2],
     buffer: Vec<u8>,
     overwrite: Overwrite,
@@ -75,7 +74,8 @@ impl<'a> Planner<'a> {
             rules: Rules::new(&options.exclude)?,
             include: include(&options.include)?,
             workers,
-            levels: Vec::new(),
+            levels: Levels::default(),
+            window_bytes: 0,
             pieces: Vec::new(),
             in_flight: 0,
             window_pieces: FIRST_WINDOW_PIECES,
@@ -94,10 +94,10 @@ impl<'a> Planner<'a> {
     pub(super) fn run(&mut self, top: Node, target: Option<TargetDir>) -> Result<()> {
         if top.kind == NodeKind::Directory {
             let root = top.subtree.ok_or_else(|| Error::damaged("restore: a directory without a page"))?;
-            self.levels.push(Level { path: Vec::new(), node: top, target });
+            self.levels.push_top(top, target);
             self.directory(&root)?;
         } else {
-            self.levels.push(Level { path: Vec::new(), node: Node::new(Vec::new(), NodeKind::Directory), target });
+            self.levels.push_top(Node::new(Vec::new(), NodeKind::Directory), target);
             self.node(top)?;
         }
         // The top stays until the last window is done: links are made from there.
@@ -109,11 +109,9 @@ impl<'a> Planner<'a> {
     fn directory(&mut self, root: &ChunkId) -> Result<()> {
         let reader = self.reader;
         let mut kept = self.options.delete.then(Vec::new);
-        let opened = reader.nodes(root);
-        let path = self.levels.last().map(|level| level.path.clone()).unwrap_or_default();
-        let nodes = match opened {
+        let nodes = match reader.nodes(root) {
             Ok(nodes) => nodes,
-            Err(error) => return self.lost(&path, error),
+            Err(error) => return self.lost(self.levels.here(), error),
         };
         for node in nodes {
             self.workers.tally.stop_if_needed()?;
@@ -127,7 +125,7 @@ impl<'a> Planner<'a> {
                 Err(error) => {
                     // What cannot be listed must not be deleted either.
                     kept = None;
-                    self.lost(&path, error)?;
+                    self.lost(self.levels.here(), error)?;
                 }
             }
         }
@@ -147,8 +145,7 @@ impl<'a> Planner<'a> {
     }
 
     fn node(&mut self, node: Node) -> Result<()> {
-        let above = self.levels.last().expect("the walk is in a directory");
-        let mut path = above.path.clone();
+        let mut path = self.levels.here().to_vec();
         if !path.is_empty() {
             path.push(b'/');
         }
@@ -199,16 +196,17 @@ impl<'a> Planner<'a> {
 
     fn enter(&mut self, node: Node, path: Vec<u8>, wanted: bool) -> Result<()> {
         let subtree = node.subtree;
-        if self.levels.len() >= MAX_DEPTH {
+        if self.levels.len() >= MAX_DEPTH || path.len() >= MAX_PATH {
             let error = Error::damaged("restore the directory: it is nested too deeply");
             return self.go_on_after(&path, Err(error));
         }
-        self.levels.push(Level { path: path.clone(), node, target: None });
+        self.levels.push(node, path);
         if self.options.dry_run {
             let opened = self.look();
             let level = self.levels.last_mut().expect("it was pushed above");
             level.target = opened;
         } else if wanted && let Err(error) = self.target() {
+            let path = self.levels.here().to_vec();
             self.levels.pop();
             return self.go_on_after(&path, Err(error));
         }
@@ -218,14 +216,28 @@ impl<'a> Planner<'a> {
         if let Some(subtree) = subtree {
             self.directory(&subtree)?;
         }
-        let level = self.levels.pop().expect("it was pushed above");
+        let path = self.levels.here().to_vec();
+        let level = self.levels.pop();
         if let Some(target) = level.target.filter(|_| !self.options.dry_run) {
-            self.closing[1].push((target, level.node, level.path));
-            if self.closing[1].len() >= self.window_directories {
-                self.flush()?;
-            }
+            let node = match self.levels.whole(self.reader, level.node, level.footprint) {
+                Ok(node) => node,
+                Err(error) => return self.go_on_after(&path, Err(error)),
+            };
+            self.window_bytes += node.footprint() + path.len();
+            self.closing[1].push((target, node, path));
+            self.flush_if_full()?;
         }
         Ok(())
+    }
+
+    /// Hands the window out if it holds enough.
+    fn flush_if_full(&mut self) -> Result<()> {
+        let many = self.pieces.len() >= self.window_pieces;
+        if many {
+            self.window_pieces = (self.window_pieces * 2).min(WINDOW_PIECES);
+        }
+        let full = many || self.closing[1].len() >= self.window_directories || self.window_bytes >= WINDOW_BYTES;
+        if full { self.flush() } else { Ok(()) }
     }
 
     /// The directory that the walk has just entered, if it is there; nothing is made.
@@ -270,7 +282,7 @@ impl<'a> Planner<'a> {
             return Ok(());
         }
         if self.link_of(&target, node, path) {
-            return Ok(());
+            return self.flush_if_full();
         }
         let problems = target.create_special(node, &node.name)?;
         self.workers.tally.warn(path, &problems);
@@ -280,12 +292,13 @@ impl<'a> Planner<'a> {
 
     /// True if another name of the same file was restored before, so that this one becomes a link to it.
     fn link_of(&mut self, target: &TargetDir, node: &Node, path: &[u8]) -> bool {
-        let Some(link) = node.link else { return false };
+        let Some(link) = node.link.map(|link| (link, node.kind)) else { return false };
         if self.links.contains_key(&link) {
+            self.window_bytes += node.footprint() + path.len();
             self.waiting_links[1].push((target.clone(), node.clone(), path.to_vec()));
             return true;
         }
-        let dir = self.levels.last().map(|level| level.path.clone()).unwrap_or_default();
+        let dir = self.levels.kept_here();
         self.links.insert(link, (dir, node.name.clone()));
         false
     }
@@ -319,15 +332,15 @@ impl<'a> Planner<'a> {
             let same = looks_equal(found, &node) && !(self.resumed && node.flags != 0);
             if same && self.overwrite == Overwrite::IfChanged {
                 self.workers.tally.count(|report| report.unchanged += 1);
-                if let Some(link) = node.link {
-                    let dir = self.levels.last().map(|level| level.path.clone()).unwrap_or_default();
+                if let Some(link) = node.link.map(|link| (link, node.kind)) {
+                    let dir = self.levels.kept_here();
                     self.links.entry(link).or_insert((dir, node.name));
                 }
                 return Ok(());
             }
         }
         if self.link_of(&target, &node, path) {
-            return Ok(());
+            return self.flush_if_full();
         }
         let there = found.filter(|found| found.kind == NodeKind::File && found.nlink == 1 && found.size > 0);
         self.content(target, node, path, there.is_some())
@@ -348,6 +361,7 @@ impl<'a> Planner<'a> {
         // A file waits without the list of its chunks, which are in its pieces.
         let content = std::mem::take(&mut node.content);
         let contents = if way == Way::Keep { None } else { Some(self.reader.contents(&content)?) };
+        self.window_bytes += node.footprint() + path.len();
         let file = Arc::new(File::new(target, node, path.to_vec(), way));
         let mut at = 0;
         for reference in contents.into_iter().flatten() {
@@ -366,13 +380,10 @@ impl<'a> Planner<'a> {
                 file.left.fetch_add(1, Ordering::AcqRel);
                 break;
             }
-            if self.pieces.len() >= self.window_pieces {
-                self.window_pieces = (self.window_pieces * 2).min(WINDOW_PIECES);
-                self.flush()?;
-            }
+            self.flush_if_full()?;
         }
         file.release(self.workers.tally);
-        Ok(())
+        self.flush_if_full()
     }
 
     fn piece(&mut self, file: &Arc<File>, reference: &ChunkRef, at: u64) -> Result<()> {
@@ -390,6 +401,7 @@ impl<'a> Planner<'a> {
         for _ in 0..std::mem::take(&mut self.in_flight) {
             self.workers.done.recv().map_err(|_| Error::failed("restore: the worker threads have ended"))?;
         }
+        self.window_bytes = 0;
         let [done, next] = std::mem::take(&mut self.waiting_links);
         self.waiting_links[0] = next;
         done.into_iter().for_each(|(target, node, path)| self.link(&target, &node, &path));
@@ -422,7 +434,7 @@ impl<'a> Planner<'a> {
     }
 
     fn link(&self, target: &TargetDir, node: &Node, path: &[u8]) {
-        let Some((original, name)) = node.link.and_then(|link| self.links.get(&link)) else { return };
+        let Some((original, name)) = node.link.and_then(|link| self.links.get(&(link, node.kind))) else { return };
         let top = self.levels.first().and_then(|level| level.target.clone());
         let original = top.ok_or_else(|| Error::failed("restore: there is no target")).and_then(|top| top.open_path(original));
         match original.and_then(|original| target.link(&node.name, &original, name)) {
@@ -446,7 +458,7 @@ impl<'a> Planner<'a> {
     fn delete_others(&mut self, kept: &[Vec<u8>]) -> Result<()> {
         let level = self.levels.last().expect("the walk is in a directory");
         let Some(target) = level.target.clone().filter(TargetDir::existed) else { return Ok(()) };
-        let path = level.path.clone();
+        let path = self.levels.here().to_vec();
         if !self.may_delete_in(&path, &target)? {
             return Ok(());
         }
@@ -472,21 +484,4 @@ impl<'a> Planner<'a> {
         }
         Ok(())
     }
-}
-
-fn include(globs: &[String]) -> Result<Option<GlobSet>> {
-    if globs.is_empty() {
-        return Ok(None);
-    }
-    let mut set = globset::GlobSetBuilder::new();
-    for text in globs {
-        let trimmed = text.trim_start_matches('/');
-        let wrong = |error| Error::usage(format!("read the pattern {text:?}: {error}"));
-        // Like gitignore: without a slash it matches at any depth.
-        let anywhere = !text.trim_end_matches('/').contains('/');
-        let pattern = if anywhere { format!("**/{trimmed}") } else { trimmed.to_owned() };
-        let glob = globset::GlobBuilder::new(pattern.trim_end_matches('/')).literal_separator(true).build().map_err(wrong)?;
-        set.add(glob);
-    }
-    set.build().map(Some).map_err(|error| Error::usage(format!("read the patterns: {error}")))
 }

@@ -5,8 +5,12 @@ use super::report::Tally;
 use crate::error::{Error, Result};
 use crate::event::{Event, Stage, stop_if_asked};
 use crate::format::tree::{ChunkType, Node, NodeKind};
+use crate::id::ChunkId;
 use crate::repo::Reader;
 use crate::source::files::{Directory, Rules, SourceFile};
+
+/// Longest chunk that is read back: the longest block holds no longer one.
+const LONGEST_CHUNK: usize = 16 << 20;
 
 /// Compares every file below `top` that is at the target with its content in the snapshot.
 pub(super) fn verify(reader: &Reader, top: &Node, options: &RestoreOptions, tally: &Tally<'_>) -> Result<()> {
@@ -14,7 +18,7 @@ pub(super) fn verify(reader: &Reader, top: &Node, options: &RestoreOptions, tall
     let rules = Rules::new(&options.exclude)?;
     let directory = Directory::open_root(&options.target)?;
     let verified = match top.kind {
-        NodeKind::Directory => below(reader, top, &directory, (&rules, options), tally, &mut Vec::new()),
+        NodeKind::Directory => below(reader, top.subtree.as_ref(), &directory, (&rules, options), tally, &mut Vec::new()),
         _ => file(reader, top, &directory, tally, &top.name),
     };
     tally.observer.observe(Event::Finished(Stage::Verifying));
@@ -23,14 +27,14 @@ pub(super) fn verify(reader: &Reader, top: &Node, options: &RestoreOptions, tall
 
 fn below(
     reader: &Reader,
-    node: &Node,
+    root: Option<&ChunkId>,
     directory: &Directory,
     choice: (&Rules, &RestoreOptions),
     tally: &Tally<'_>,
     path: &mut Vec<u8>,
 ) -> Result<()> {
-    let Some(root) = node.subtree else { return Ok(()) };
-    for node in reader.nodes(&root)? {
+    let Some(root) = root else { return Ok(()) };
+    for node in reader.nodes(root)? {
         stop_if_asked(tally.observer)?;
         let node = node?;
         let length = path.len();
@@ -42,7 +46,12 @@ fn below(
         if !choice.0.excludes(path, is_dir) {
             match node.kind {
                 NodeKind::Directory => match directory.open_child(&node.name) {
-                    Ok(inner) => below(reader, &node, &inner, choice, tally, path)?,
+                    Ok(inner) => {
+                        // Nothing of the node is held while the walk is below it.
+                        let subtree = node.subtree;
+                        drop(node);
+                        below(reader, subtree.as_ref(), &inner, choice, tally, path)?;
+                    }
                     // Directories that hold nothing of what was asked for are not made.
                     Err(_) if !choice.1.include.is_empty() => {}
                     Err(error) => tally.fail(path, &error),
@@ -77,7 +86,7 @@ fn compare(reader: &Reader, node: &Node, directory: &Directory) -> Result<()> {
     let mut buffer = Vec::new();
     for reference in reader.contents(&node.content)? {
         let reference = reference?;
-        let len = usize::try_from(reference.len).map_err(|_| differs())?;
+        let len = usize::try_from(reference.len).ok().filter(|len| *len <= LONGEST_CHUNK).ok_or_else(differs)?;
         buffer.resize(len, 0);
         let mut filled = 0;
         while filled < len {

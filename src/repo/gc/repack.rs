@@ -8,7 +8,7 @@ use super::mark::Marker;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer, Progress, stop_if_asked};
 use crate::format::log::PackRef;
-use crate::format::pack::{BlockEntry, MAX_PACK, SealEntry, Toc};
+use crate::format::pack::{BlockEntry, MAX_PACK, SealEntry, TOC_TARGET, Toc};
 use crate::format::tree::Class;
 use crate::repo::block::{Opener, table_digest};
 use crate::repo::cache;
@@ -51,7 +51,9 @@ impl Copier<'_> {
         waiting.push(copied);
         let bytes: usize = waiting.iter().map(|copied| copied.bytes.len()).sum();
         let seals: HashSet<[u8; 32]> = waiting.iter().map(|copied| copied.seal.commit).collect();
-        let full = bytes as u64 >= u64::from(self.repository.format().pack_target) || seals.len() >= MAX_SEALS;
+        let table: usize = waiting.iter().map(|copied| copied.entry.toc_len()).sum();
+        let target = u64::from(self.repository.format().pack_target);
+        let full = bytes as u64 >= target || table >= TOC_TARGET || seals.len() >= MAX_SEALS;
         if full { self.write(slot) } else { Ok(()) }
     }
 

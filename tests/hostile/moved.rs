@@ -1,7 +1,6 @@
 //! Objects that somebody made or moved: each is an error that names it, never a panic, and nothing is believed.
 
-mod support;
-
+use super::support::{Bench, contents, noise, tamper};
 use lifeboat::event::Silent;
 use lifeboat::format::parity::{ParityHead, groups, shards_in};
 use lifeboat::id::PackId;
@@ -9,7 +8,6 @@ use lifeboat::ops::backup::backup;
 use lifeboat::ops::check::{CheckOptions, check};
 use lifeboat::ops::restore::restore;
 use std::path::PathBuf;
-use support::{Bench, contents, noise, tamper};
 
 fn filled(seed: u64, parity: u16) -> Bench {
     let bench = Bench::new();

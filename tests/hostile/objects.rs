@@ -1,0 +1,203 @@
+//! Blocks, tables of contents, and objects that are not what they say.
+
+use super::scene::{Outcome, REFUSED, Scene};
+use super::support::counterfeit::{Forged, file, leaf};
+use lifeboat::format::log::{PackRef, RecordBody};
+use lifeboat::format::tree::{ChunkRef, ChunkType};
+use lifeboat::id::{ChunkId, PackId};
+use lifeboat::store::Key;
+
+const FRAME: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// Frames that say or do what no writer's does; each should expand to a thousand times `x`.
+fn frames() -> Vec<(&'static str, Vec<u8>)> {
+    let honest = zstd::bulk::compress(&[b'x'; 1000], 3).unwrap();
+    let short = zstd::bulk::compress(&[b'x'; 10], 3).unwrap();
+    let mut unsized_frame = Vec::new();
+    zstd::stream::copy_encode(&[b'x'; 1000][..], &mut unsized_frame, 3).unwrap();
+    let mut checked = zstd::bulk::Compressor::new(3).unwrap();
+    checked.include_checksum(true).unwrap();
+    // Blocks of one byte that is repeated, as many as there is room for; each expands to 128 KiB.
+    let bomb = |size: &[u8], descriptor: u8| {
+        let mut bytes = [&FRAME[..], &[descriptor], size].concat();
+        (0..4000).for_each(|_| bytes.extend_from_slice(&[0x02, 0x00, 0x10, b'x']));
+        bytes.extend_from_slice(&[0x03, 0x00, 0x10, b'x']);
+        bytes
+    };
+    // A window of 2 GiB, the content's length in 4 bytes, and one last block of a byte that is repeated a thousand times.
+    let wide = [&FRAME[..], &[0x80, 0xa8, 0xe8, 0x03, 0, 0, 0x43, 0x1f, 0, b'x']].concat();
+    let skippable = [&[0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 1, 2, 3, 4], &honest[..]].concat();
+    vec![
+        ("a terabyte", bomb(&(1u64 << 40).to_le_bytes(), 0xe0)),
+        ("half a gigabyte under the length of its block", bomb(&1000u32.to_le_bytes(), 0xa0)),
+        ("shorter than it says", short.clone()),
+        ("no length", unsized_frame),
+        ("a window of two gigabytes", wide),
+        ("many frames", short.repeat(100)),
+        ("a frame to be skipped", skippable),
+        ("a checksum", checked.compress(&[b'x'; 1000]).unwrap()),
+        ("garbage behind it", [&honest[..], b"xx"].concat()),
+        ("nothing", Vec::new()),
+    ]
+}
+
+#[test]
+fn blocks_that_expand_to_what_they_should_not_are_damage() {
+    let scene = Scene::new();
+    let forger = &scene.forger;
+    let (mut blocks, mut nodes, mut good) = (Vec::new(), Vec::new(), Vec::new());
+    for (number, (_, packed)) in frames().into_iter().enumerate() {
+        // Names differ by a file's content only, so each block claims a chunk of its own.
+        let id = ChunkId([u8::try_from(number).unwrap() + 1; 32]);
+        blocks.push(Forged::zstd(ChunkType::Data, &id, 1000, packed));
+        nodes.push(file(&format!("file{number}"), &[ChunkRef { id, len: 1000 }]));
+    }
+    // One that claims the true name, so that nothing but the frame is wrong.
+    let id = forger.name(ChunkType::Data, &[b'x'; 1000]);
+    blocks.push(Forged::zstd(ChunkType::Data, &id, 1000, frames().swap_remove(1).1));
+    nodes.push(file("victim", &[ChunkRef { id, len: 1000 }]));
+    let page = leaf(&nodes);
+    let root = forger.name(ChunkType::Tree, &page);
+    good.push(Forged::raw(ChunkType::Tree, &root, &page));
+    let packs = vec![forger.pack(&blocks), forger.pack(&good)];
+    forger.commit(root, 11, packs);
+    scene.expect(&[
+        ("restore", &[13]),
+        ("salvage", &[13]),
+        ("ls", &[0]),
+        ("cat", &[13]),
+        ("dump", &[13]),
+        ("diff", &[0]),
+        ("find", &[0]),
+        ("data", &[13]),
+        ("copy", &[3, 13]),
+        ("mirror", &[0]),
+        ("prune", &[0]),
+        ("repair", &[13]),
+    ]);
+    assert!(!scene.home.path("out/restored/victim").exists());
+}
+
+#[test]
+fn every_frame_that_no_writer_makes_is_refused() {
+    let scene = Scene::new();
+    let forger = &scene.forger;
+    let id = forger.name(ChunkType::Data, &[b'x'; 1000]);
+    let page = leaf(&[file("victim", &[ChunkRef { id, len: 1000 }])]);
+    let root = forger.name(ChunkType::Tree, &page);
+    let tree = forger.pack(&[Forged::raw(ChunkType::Tree, &root, &page)]);
+    // The frame of an honest writer is none of them.
+    let honest = Forged::zstd(ChunkType::Data, &id, 1000, zstd::bulk::compress(&[b'x'; 1000], 3).unwrap());
+    for (name, packed) in frames() {
+        let scene = Scene::new();
+        let forger = &scene.forger;
+        let id = forger.name(ChunkType::Data, &[b'x'; 1000]);
+        let page = leaf(&[file("victim", &[ChunkRef { id, len: 1000 }])]);
+        let root = forger.name(ChunkType::Tree, &page);
+        let tree = forger.pack(&[Forged::raw(ChunkType::Tree, &root, &page)]);
+        let data = forger.pack(&[Forged::zstd(ChunkType::Data, &id, 1000, packed)]);
+        forger.commit(root, 1, vec![tree, data]);
+        let Outcome { code, said } = scene.run(&["cat", "latest:victim"]);
+        assert_eq!(code, 13, "{name}: {said}");
+        assert!(said.contains(&data.id.to_string()), "{name}: {said}");
+    }
+    let data = forger.pack(&[honest]);
+    forger.commit(root, 1, vec![tree, data]);
+    assert_eq!(scene.home.run(&["cat", "latest:victim"]).stdout, [b'x'; 1000]);
+}
+
+#[test]
+fn tables_of_contents_that_lie_are_damage() {
+    for (name, change) in [
+        ("more blocks than there can be", (|toc: &mut Vec<u8>| toc[8..12].fill(0xff)) as fn(&mut Vec<u8>)),
+        ("more chunks than there can be", |toc| toc[32..36].fill(0xff)),
+        ("a chunk of 2^60 bytes", |toc| {
+            toc.splice(36..38, [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10]);
+        }),
+        ("a block of 4 GiB", |toc| toc[24..28].fill(0xff)),
+        ("padding beyond the end", |toc| toc[4..8].fill(0xff)),
+        ("a first block beyond the end", |toc| toc[..4].fill(0xff)),
+        ("a seal that is not there", |toc| toc[12..14].fill(0xff)),
+    ] {
+        let scene = Scene::new();
+        let forger = &scene.forger;
+        let page = leaf(&[file("victim", &[])]);
+        let root = forger.name(ChunkType::Tree, &page);
+        let tree = forger.pack_with(&[Forged::raw(ChunkType::Tree, &root, &page)], change);
+        forger.commit(root, 1, vec![tree]);
+        let Outcome { code, said } = scene.run(&["ls", "-R", "latest"]);
+        assert!(code == 13 && said.contains(&root.to_string()), "{name}: {code}: {said}");
+        let Outcome { code, said } = scene.run(&["check"]);
+        assert!(code == 13 && said.contains(&tree.id.to_string()), "{name}: {code}: {said}");
+    }
+}
+
+#[test]
+fn packs_of_lengths_that_cannot_be_are_no_reason_to_read_them() {
+    let scene = Scene::new();
+    let forger = &scene.forger;
+    let page = leaf(&[file("victim", &[])]);
+    let root = forger.name(ChunkType::Tree, &page);
+    let tree = forger.pack(&[Forged::raw(ChunkType::Tree, &root, &page)]);
+    // Their sum has more than 64 bits; such a record says nothing.
+    let endless = |byte| PackRef { id: PackId([byte; 32]), size: u64::MAX / 2 + 1, toc_len: u32::MAX };
+    forger.commit(root, 1, vec![tree, endless(1), endless(2)]);
+    let last = scene.home.json(&["snapshots", "--json"]).as_array().unwrap().len();
+    assert_eq!(last, 1, "a record that cannot be says nothing");
+    // One whose listed length could be, and whose table of contents is said to be all of it.
+    let wide = |pack: PackRef| PackRef { size: 256 << 20, toc_len: 64 << 20, ..pack };
+    forger.commit(root, 1, vec![wide(tree)]);
+    scene.expect(REFUSED);
+}
+
+/// Files of 10 GiB that take no room, in the place of small objects.
+#[test]
+fn objects_that_are_far_too_long_are_never_read() {
+    let client = "{client}";
+    let keys = [
+        format!("log/{client}/0000000000000003"),
+        Key::condemn(1).to_string(),
+        Key::plan(1).to_string(),
+        format!("keys/{}.age", "7".repeat(32)),
+        format!("index/{}", "7".repeat(64)),
+        format!("packs/77/{}", "7".repeat(64)),
+        "format/1".to_owned(),
+    ];
+    for key in keys {
+        let scene = Scene::new();
+        let key = key.replace(client, &scene.forger.thief.client().to_string());
+        let path = scene.home.repository_dir().join(&key);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let _ = std::fs::remove_file(&path);
+        std::fs::File::create(&path).unwrap().set_len(10 << 30).unwrap();
+        for arguments in [
+            &["ls", "latest"][..],
+            &["check", "--read-data"],
+            &["repair"],
+            &["backup", "documents"],
+            &["prune", "--grace", "0s"],
+            &["mirror", "--to", "mirrored"],
+        ] {
+            let Outcome { code, said } = scene.run(arguments);
+            assert!([0, 1, 3, 11, 13].contains(&code), "{key}: {arguments:?}: {code}: {said}");
+            assert!(code == 0 || said.contains(&key) || said.contains(&"7".repeat(32)), "{key}: {arguments:?}: {said}");
+        }
+    }
+}
+
+/// A record as long as one can be, which lists packs that there are not.
+#[test]
+fn records_of_the_largest_size_are_read_in_bounded_memory() {
+    let scene = Scene::new();
+    let forger = &scene.forger;
+    let packs: Vec<PackRef> = (0u32..300_000)
+        .map(|number| {
+            let id = PackId(*blake3::hash(&number.to_le_bytes()).as_bytes());
+            PackRef { id, size: 256 << 20, toc_len: 64 << 20 }
+        })
+        .collect();
+    let mut packs = packs;
+    packs.sort_unstable_by_key(|pack| pack.id);
+    forger.thief.record(forger.thief.client(), 0, None, RecordBody::Claim { packs, checkpoint: None });
+    scene.expect(&[("ls", &[0]), ("restore", &[0])]);
+}
