@@ -156,6 +156,13 @@ impl Error {
         self
     }
 
+    /// The same error for somebody else who met it too, without what is below it.
+    #[must_use]
+    pub fn told_again(&self) -> Self {
+        let (message, hint) = (self.inner.message.clone(), self.inner.hint.clone());
+        Self { inner: Box::new(Inner { kind: self.inner.kind, message, hint, source: None }) }
+    }
+
     /// What the caller can do next.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

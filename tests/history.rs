@@ -32,6 +32,36 @@ fn runs_are_listed_with_how_they_ended_and_their_figures() {
 }
 
 #[test]
+fn whatever_writes_is_noted() {
+    let home = Home::new();
+    home.ok(&["init"]);
+    std::fs::create_dir(home.path("documents")).unwrap();
+    (0..2).for_each(|_| drop(home.ok(&["backup", "documents"])));
+    let id = home.json(&["snapshots", "--json"])[0]["id"].as_str().unwrap().to_owned();
+    let (_, recipient) = lifeboat::repo::generate_identity().unwrap();
+    let slot = ["key", "enrol", "--role", "writer", "--recipient", &recipient, "--name", "other"];
+    home.ok(&slot);
+    home.ok(&["hold", &id]);
+    home.ok(&["unhold", &id]);
+    home.ok(&["forget", "--keep-last", "1", "--dry-run"]);
+    home.ok(&["forget", "--keep-last", "1", "--yes"]);
+    home.ok(&["unforget", &id]);
+    home.ok(&["repair"]);
+    home.ok(&["repair", "--parity", "5%", "--apply"]);
+    home.ok(&["mirror", "--to", "mirror"]);
+    home.ok(&["init", "--repo", "copy"]);
+    home.ok(&["copy", "--to", "copy"]);
+    let all = home.json(&["history", "--json"]);
+    let seen: Vec<_> = all.as_array().unwrap().iter().map(|run| run["command"].as_str().unwrap()).collect();
+    let expected =
+        ["copy", "init", "mirror", "repair", "unforget", "forget", "unhold", "hold", "key enrol", "backup", "backup", "init"];
+    assert_eq!(seen, expected);
+    assert_eq!((&all[0]["figures"]["copied"], &all[5]["figures"]["forgotten"]), (&2.into(), &1.into()));
+    let table = home.ok(&["history"]);
+    assert!(table.contains("2 copied") && table.contains("1 forgotten"), "{table}");
+}
+
+#[test]
 fn it_stays_when_the_cache_goes_and_is_begun_anew_when_damaged() {
     let home = Home::filled();
     home.ok(&["cache", "clear"]);

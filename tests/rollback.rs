@@ -122,3 +122,29 @@ fn a_history_that_went_on_differently_is_noticed_by_those_who_saw_the_other_one(
     home.ok(&["backup", "documents"]);
     home.ok(&["check", "--read-data"]);
 }
+
+#[test]
+fn one_damaged_copy_of_the_memory_is_said_and_the_other_still_notices() {
+    let (home, _) = set_back();
+    let state = home.path(".local/state/lifeboat");
+    let copies = || -> Vec<std::path::PathBuf> {
+        let all = std::fs::read_dir(&state).unwrap().flatten().map(|entry| entry.path());
+        all.filter(|path| path.to_string_lossy().contains(".heads")).collect()
+    };
+    assert_eq!(copies().len(), 2);
+    for damaged in copies() {
+        // The cache knows the heads as well.
+        std::fs::remove_dir_all(home.path(".cache")).unwrap();
+        let whole = std::fs::read(&damaged).unwrap();
+        std::fs::write(&damaged, [&whole[..20], b"x", &whole[21..]].concat()).unwrap();
+        let output = home.run(&["snapshots"]);
+        assert_eq!(output.status.code(), Some(14));
+        assert!(said(&output).contains("remembers of the repository is damaged"), "{}", said(&output));
+        std::fs::write(&damaged, whole).unwrap();
+    }
+    std::fs::remove_dir_all(home.path(".cache")).unwrap();
+    copies().iter().for_each(|path| std::fs::write(path, "nothing").unwrap());
+    let output = home.run(&["snapshots"]);
+    assert!(output.status.success() && said(&output).contains("remembers of the repository is damaged"));
+    assert_eq!(said(&home.run(&["snapshots"])), "", "it is said once: both copies are written anew");
+}

@@ -118,7 +118,7 @@ pub(super) enum Verb {
         #[command(subcommand)]
         verb: KeyVerb,
     },
-    /// List the backups, restores, checks, and prunes that ran on this machine, and how they ended
+    /// List what this machine wrote, restored, and verified, and how it ended
     History(super::history::HistoryArguments),
     /// Make a page for the drawer with which a machine that has nothing can restore
     Kit(super::kit::KitArguments),

@@ -39,6 +39,13 @@ pub(super) struct CopyArguments {
     dry_run: bool,
 }
 
+impl CopyArguments {
+    /// True if nothing is changed.
+    pub(super) fn is_dry(&self) -> bool {
+        self.dry_run
+    }
+}
+
 /// What can be written after `lifeboat mirror`.
 #[derive(clap::Args)]
 #[command(
@@ -59,6 +66,13 @@ pub(super) struct MirrorArguments {
     dry_run: bool,
 }
 
+impl MirrorArguments {
+    /// True if nothing is changed.
+    pub(super) fn is_dry(&self) -> bool {
+        self.dry_run
+    }
+}
+
 pub(super) fn run_copy(context: &Context, arguments: &CopyArguments) -> Result<u8> {
     let source = context.open()?;
     let filter = show::filter(&arguments.filter);
@@ -77,13 +91,16 @@ pub(super) fn run_copy(context: &Context, arguments: &CopyArguments) -> Result<u
         chosen.retain(|entry| !entry.snapshot.incomplete);
     }
     let options = CopyOptions { dry_run: arguments.dry_run, threads: context.threads() };
-    let mut reports = Vec::new();
+    let (mut reports, mut noted) = (Vec::new(), (0, 0));
     // All are opened before anything is copied: a wrong key of the last one is seen at once.
     let targets = (arguments.to.iter())
         .map(|place| context.open_other(place, arguments.to_identity.as_deref(), arguments.to_passphrase_file.as_deref()))
         .collect::<Result<Vec<_>>>()?;
     for target in &targets {
         let report = copy(&source, target, &chosen, options, &context.watcher)?;
+        let (copied, present) = (report.copied.len() as u64 + noted.0, report.present.len() as u64 + noted.1);
+        noted = (copied, present);
+        context.note(&serde_json::json!({"copied": copied, "present": present}));
         if !context.globals.json {
             say_copied(context, &target.describe(), &report, arguments.dry_run);
         }
@@ -145,6 +162,7 @@ pub(super) fn run_mirror(context: &Context, arguments: &MirrorArguments) -> Resu
     let target = context.place(&arguments.to)?;
     let options = MirrorOptions { dry_run: arguments.dry_run, verify: arguments.verify, threads: context.threads() };
     let report = mirror(&source, &target, options, &context.watcher)?;
+    context.note(&mirror_json(&report, arguments.dry_run));
     if context.globals.json {
         let mut json = mirror_json(&report, arguments.dry_run);
         json["seconds"] = began.elapsed().as_secs_f64().into();

@@ -48,6 +48,13 @@ pub(super) struct ForgetArguments {
     rules: RetentionArguments,
 }
 
+impl ForgetArguments {
+    /// True if nothing is changed.
+    pub(super) fn is_dry(&self) -> bool {
+        self.dry_run
+    }
+}
+
 /// What is kept.
 #[derive(Args, Default)]
 #[command(next_help_heading = "What is kept")]
@@ -197,6 +204,7 @@ pub(super) fn run(context: &Context, arguments: &ForgetArguments) -> Result<u8> 
         let report = forget::forget(&repository, &plan, allow, &context.watcher)?;
         let gone = text::number(report.forgotten.len() as u64, "snapshot", "snapshots");
         let left = report.kept;
+        context.note(&serde_json::json!({"forgotten": report.forgotten.len(), "kept": left}));
         context.say(&format!("forgot {gone}, kept {left}; until a prune, `lifeboat unforget` brings them back"));
     }
     let (going, all) = (plan.going().count(), plan.fates.len());

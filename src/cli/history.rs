@@ -1,6 +1,6 @@
 //! `lifeboat history`, and what is noted there of each run that changes or verifies something.
 
-use super::arguments::Verb;
+use super::arguments::{KeyVerb, Verb};
 use super::globals::Context;
 use super::text;
 use crate::error::Result;
@@ -26,7 +26,27 @@ fn noted(verb: &Verb) -> Option<&'static str> {
         Verb::Restore(arguments) if !arguments.dry_run => Some("restore"),
         Verb::Prune(arguments) if !arguments.is_dry() => Some("prune"),
         Verb::Check(_) => Some("check"),
+        Verb::Init(_) => Some("init"),
+        Verb::Forget(arguments) if !arguments.is_dry() => Some("forget"),
+        Verb::Unforget(_) => Some("unforget"),
+        Verb::Hold(_) => Some("hold"),
+        Verb::Unhold(_) => Some("unhold"),
+        Verb::Repair(arguments) if arguments.applies() => Some("repair"),
+        Verb::Copy(arguments) if !arguments.is_dry() => Some("copy"),
+        Verb::Mirror(arguments) if !arguments.is_dry() => Some("mirror"),
+        Verb::Key { verb } => noted_key(verb),
         _ => None,
+    }
+}
+
+fn noted_key(verb: &KeyVerb) -> Option<&'static str> {
+    match verb {
+        KeyVerb::List | KeyVerb::Policy(_) => None,
+        KeyVerb::Enrol(_) => Some("key enrol"),
+        KeyVerb::Revoke(_) => Some("key revoke"),
+        KeyVerb::Rotate(arguments) => (!arguments.is_dry()).then_some("key rotate"),
+        KeyVerb::Add { .. } => Some("key add"),
+        KeyVerb::Remove { .. } => Some("key remove"),
     }
 }
 
@@ -111,6 +131,9 @@ fn figures(entry: &HistoryEntry) -> String {
     parts.extend(number("files").map(|files| text::number(files, "file", "files")));
     parts.extend(number("bytes").map(text::size));
     parts.extend(number("bytes_added").map(|bytes| format!("{} new", text::size(bytes))));
+    parts.extend(number("forgotten").map(|count| format!("{} forgotten", text::count(count))));
+    parts.extend(number("copied").map(|count| format!("{} copied", text::count(count))));
+    parts.extend(number("mended").map(|count| format!("{} mended", text::count(count))));
     parts.extend(number("packs").map(|packs| text::number(packs, "pack", "packs")));
     parts.extend(number("bytes_freed").map(|bytes| format!("{} freed", text::size(bytes))));
     parts.join(", ")

@@ -27,6 +27,13 @@ pub(super) struct RepairArguments {
     parity: Option<u16>,
 }
 
+impl RepairArguments {
+    /// True if something may be changed.
+    pub(super) fn applies(&self) -> bool {
+        self.apply
+    }
+}
+
 /// A share of parity in per mille.
 pub(super) fn parity(text: &str) -> Result<u16, String> {
     let share = super::prune::percent(text)?;
@@ -39,6 +46,8 @@ pub(super) fn run(context: &Context, arguments: &RepairArguments) -> Result<u8> 
     let from = arguments.from.as_deref().map(Location::parse).transpose()?;
     let options = RepairOptions { from, apply: arguments.apply, parity: arguments.parity, threads: context.threads() };
     let report = repair(&repository, &options, &context.watcher)?;
+    let done = report.steps.iter().filter(|step| step.outcome == Outcome::Done).count();
+    context.note(&serde_json::json!({"findings": report.findings.len(), "steps": report.steps.len(), "mended": done}));
     if context.globals.json {
         println!("{}", json(&report, arguments.apply));
     } else {

@@ -90,6 +90,13 @@ pub(super) struct RotateArguments {
     dry_run: bool,
 }
 
+impl RotateArguments {
+    /// True if nothing is changed.
+    pub(super) fn is_dry(&self) -> bool {
+        self.dry_run
+    }
+}
+
 /// What can be written after `lifeboat key policy`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  lifeboat key policy --role writer --s3 --bucket backups --prefix home\n  \

@@ -83,7 +83,7 @@ fn run_history(
     arguments: &FindArguments,
 ) -> Result<u8> {
     for path in &arguments.patterns {
-        for version in history(repository, snapshots, path.trim_start_matches('/').as_bytes())? {
+        for version in history(repository, snapshots, path.trim_start_matches('/').as_bytes(), &context.watcher)? {
             let held: Vec<String> = version.snapshots.iter().map(|entry| entry.id.to_string()).collect();
             if context.globals.json {
                 let mut object = show::node_json(&version.node, path.as_bytes());

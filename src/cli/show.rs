@@ -294,7 +294,7 @@ pub(super) fn cat(context: &Context, arguments: &OneArguments) -> Result<u8> {
     repository.permit(Act::Read)?;
     let (entry, path) = find(&repository, &arguments.snapshot, &arguments.filter)?;
     let mut out = std::io::BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
-    print(&repository, &entry, &path, &mut out)?;
+    print(&repository, &entry, &path, &mut out, &context.watcher)?;
     out.flush().map_err(|error| Error::io("write", "the file", error))?;
     Ok(0)
 }

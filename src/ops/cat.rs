@@ -1,6 +1,8 @@
 //! `cat`: the bytes of one file of a snapshot.
 
+use super::again::Once;
 use crate::error::{Error, Result};
+use crate::event::Observer;
 use crate::format::tree::NodeKind;
 use crate::repo::{Repository, SnapshotEntry};
 use std::io::Write;
@@ -9,7 +11,25 @@ use std::io::Write;
 ///
 /// # Errors
 /// `Missing` if there is none, `Usage` if it is no regular file, `Damaged`, `Failed` if `out` fails.
-pub fn cat(repository: &Repository, entry: &SnapshotEntry, path: &[u8], out: &mut dyn Write) -> Result<()> {
+pub fn cat(
+    repository: &Repository,
+    entry: &SnapshotEntry,
+    path: &[u8],
+    out: &mut dyn Write,
+    observer: &dyn Observer,
+) -> Result<()> {
+    let mut once = Once::new(out);
+    repository.with_sound_cache(
+        observer,
+        |()| true,
+        || {
+            once.begin();
+            write(repository, entry, path, &mut once)
+        },
+    )
+}
+
+fn write(repository: &Repository, entry: &SnapshotEntry, path: &[u8], out: &mut dyn Write) -> Result<()> {
     let reader = repository.reader()?;
     let node = reader.resolve(&entry.snapshot.root, path)?;
     if node.kind != NodeKind::File {

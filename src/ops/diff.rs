@@ -1,5 +1,6 @@
 //! `diff`: what differs between two snapshots, or a snapshot and a directory.
 
+use super::again::HandedOut;
 use crate::error::{Error, Result};
 use crate::event::{Observer, stop_if_asked};
 use crate::format::tree::{Node, NodeKind};
@@ -94,6 +95,27 @@ struct Differ<'a> {
 /// # Errors
 /// `Missing`, `Damaged`, `Interrupted`, or what `each` returns.
 pub fn diff(
+    repository: &Repository,
+    sides: (&Side, &Side),
+    observer: &dyn Observer,
+    each: &mut dyn FnMut(&[u8], &Change) -> Result<()>,
+) -> Result<DiffReport> {
+    let mut handed = HandedOut::default();
+    let work = || {
+        handed.begin();
+        if handed.count() > 0 && matches!(sides, (Side::Live(_), _) | (_, Side::Live(_))) {
+            // What is there now may be something else already.
+            return Err(
+                Error::failed("compare: the local cache was damaged, and is made anew").with_hint("run the same command again")
+            );
+        }
+        let mut each = |path: &[u8], change: &Change| if handed.is_new() { each(path, change) } else { Ok(()) };
+        compare(repository, sides, observer, &mut each)
+    };
+    repository.with_sound_cache(observer, |_| true, work)
+}
+
+fn compare(
     repository: &Repository,
     sides: (&Side, &Side),
     observer: &dyn Observer,

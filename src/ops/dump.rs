@@ -1,5 +1,6 @@
 //! `dump`: a part of a snapshot as a tar archive, in the pax format (POSIX.1-2001) with extended attributes.
 
+use super::again::Once;
 use super::walk::walk;
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
@@ -30,6 +31,24 @@ pub fn dump(
     observer: &dyn Observer,
 ) -> Result<DumpReport> {
     repository.permit(Act::Read)?;
+    let mut once = Once::new(out);
+    repository.with_sound_cache(
+        observer,
+        |_| true,
+        || {
+            once.begin();
+            write(repository, entry, path, &mut once, observer)
+        },
+    )
+}
+
+fn write(
+    repository: &Repository,
+    entry: &SnapshotEntry,
+    path: &[u8],
+    out: &mut dyn Write,
+    observer: &dyn Observer,
+) -> Result<DumpReport> {
     let reader = repository.reader()?;
     reader.limit_entries(entry.snapshot.counts.most_entries());
     let top = reader.resolve(&entry.snapshot.root, path)?;

@@ -1,5 +1,6 @@
 //! `find`: files by name, size, and time, in one snapshot or in all.
 
+use super::again::HandedOut;
 use super::walk::walk;
 use crate::error::{Error, Result};
 use crate::event::Observer;
@@ -90,15 +91,21 @@ pub fn find(
     each: &mut dyn FnMut(&FindHit<'_>) -> Result<()>,
 ) -> Result<()> {
     let matcher = Matcher::new(options)?;
-    let reader = repository.reader()?;
-    for snapshot in snapshots {
-        reader.limit_entries(snapshot.snapshot.counts.most_entries());
-        let top = reader.resolve(&snapshot.snapshot.root, b"")?;
-        walk(&reader, &top, b"", observer, &mut |path, node| {
-            if matcher.fits(path, node) { each(&FindHit { snapshot, path, node }) } else { Ok(()) }
-        })?;
-    }
-    Ok(())
+    let mut handed = HandedOut::default();
+    let look = || {
+        handed.begin();
+        let reader = repository.reader()?;
+        for snapshot in snapshots {
+            reader.limit_entries(snapshot.snapshot.counts.most_entries());
+            let top = reader.resolve(&snapshot.snapshot.root, b"")?;
+            walk(&reader, &top, b"", observer, &mut |path, node| match matcher.fits(path, node) && handed.is_new() {
+                true => each(&FindHit { snapshot, path, node }),
+                false => Ok(()),
+            })?;
+        }
+        Ok(())
+    };
+    repository.with_sound_cache(observer, |()| true, look)
 }
 
 /// A state of one file, and the snapshots that hold it in that state.
@@ -114,7 +121,16 @@ pub struct Version {
 ///
 /// # Errors
 /// `Missing` if no snapshot has it, `Damaged`.
-pub fn history(repository: &Repository, snapshots: &[SnapshotEntry], path: &[u8]) -> Result<Vec<Version>> {
+pub fn history(
+    repository: &Repository,
+    snapshots: &[SnapshotEntry],
+    path: &[u8],
+    observer: &dyn Observer,
+) -> Result<Vec<Version>> {
+    repository.with_sound_cache(observer, |_| true, || versions(repository, snapshots, path))
+}
+
+fn versions(repository: &Repository, snapshots: &[SnapshotEntry], path: &[u8]) -> Result<Vec<Version>> {
     let reader = repository.reader()?;
     let mut versions: Vec<Version> = Vec::new();
     for snapshot in snapshots {

@@ -1,5 +1,6 @@
 //! `ls`: what is in a directory of a snapshot.
 
+use super::again::HandedOut;
 use super::walk::walk;
 use crate::error::Result;
 use crate::event::{Observer, stop_if_asked};
@@ -21,6 +22,26 @@ pub struct LsOptions {
 /// # Errors
 /// `Missing` if there is nothing at `path`, `Damaged`, `Interrupted`, or what `each` returns.
 pub fn ls(
+    repository: &Repository,
+    entry: &SnapshotEntry,
+    options: &LsOptions,
+    observer: &dyn Observer,
+    each: &mut dyn FnMut(&[u8], &Node) -> Result<()>,
+) -> Result<()> {
+    let mut handed = HandedOut::default();
+    repository.with_sound_cache(
+        observer,
+        |()| true,
+        || {
+            handed.begin();
+            list(repository, entry, options, observer, &mut |path, node| {
+                if handed.is_new() { each(path, node) } else { Ok(()) }
+            })
+        },
+    )
+}
+
+fn list(
     repository: &Repository,
     entry: &SnapshotEntry,
     options: &LsOptions,

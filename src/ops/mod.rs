@@ -2,6 +2,7 @@
 //!
 //! Operations decide and do; they never print, never read the environment, and never see a store or a key.
 
+mod again;
 pub mod backup;
 pub mod cat;
 pub mod check;

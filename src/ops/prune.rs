@@ -41,6 +41,8 @@ impl PruneReport {
 pub fn prune(repository: &Repository, options: &PruneOptions, observer: &dyn Observer) -> Result<PruneReport> {
     repository.permit(Act::Forget)?;
     let began = Instant::now();
-    let pruned = repository.prune(options, observer)?;
+    // What goes is decided by what the cache says is needed.
+    repository.ensure_sound_cache(observer)?;
+    let pruned = repository.with_sound_cache(observer, |_| true, || repository.prune(options, observer))?;
     Ok(PruneReport { pruned, elapsed: began.elapsed() })
 }

@@ -72,6 +72,7 @@ impl RepairReport {
 /// Only what keeps the repair from going on; a step that failed is in the report.
 pub fn repair(repository: &Repository, options: &RepairOptions, observer: &dyn Observer) -> Result<RepairReport> {
     repository.permit(Act::Read)?;
+    repository.ensure_sound_cache(observer)?;
     let began = Instant::now();
     let mut report = RepairReport::default();
     let progress = Arc::new(Progress::default());

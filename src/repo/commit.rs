@@ -86,8 +86,8 @@ impl Session {
         writer.flush()?;
         let sealed = writer.seal_snapshot(&id, &bytes)?;
         let (reply, answer) = bounded(1);
-        self.blocks.as_ref().ok_or_else(over)?.send(ToPack::Barrier(reply)).map_err(|_| over())?;
-        let mut packs = answer.recv().map_err(|_| over())?;
+        self.blocks.as_ref().ok_or_else(over)?.send(ToPack::Barrier(reply)).map_err(|_| self.shared.over())?;
+        let mut packs = answer.recv().map_err(|_| self.shared.over())?;
         packs.extend(self.adopted(&packs)?);
         packs.sort_unstable();
         let all = packs.clone();

@@ -31,6 +31,7 @@ mod session;
 mod shards;
 mod slot_memory;
 mod slots;
+mod sound;
 mod stat;
 mod verify;
 mod view;
@@ -67,7 +68,7 @@ use crate::format::key::{Bundle, Role};
 use crate::format::repository::{MAX_FORMAT, RepositoryFormat};
 use crate::id::{ClientId, Fingerprint, InstanceId};
 use crate::store::{AnyStore, Key, Location};
-use cache::Cache;
+use cache::{Cache, Opened};
 use keys::Keys;
 use rusqlite::Connection;
 use std::path::PathBuf;
@@ -93,6 +94,8 @@ struct Inner {
     rescued: Mutex<Rescued>,
     parity: Mutex<Option<u16>>,
     met: OnceLock<Error>,
+    /// What was found when the repository was opened, before anybody listened.
+    notices: Mutex<Vec<String>>,
 }
 
 impl Repository {
@@ -109,15 +112,9 @@ impl Repository {
     /// # Errors
     /// As [`Repository::open`].
     pub fn open_store(store: AnyStore, access: &Access, options: &OpenOptions, observer: &dyn Observer) -> Result<Self> {
-        let repository = Self::assemble(store.clone(), access, options)?;
+        let repository = Self::assemble(store, access, options)?;
         match repository.refresh(observer) {
-            Err(error) if cache::is_corrupt(&error) => {
-                repository.cache().remove()?;
-                drop(repository);
-                let repository = Self::assemble(store, access, options)?;
-                repository.refresh(observer)?;
-                Ok(repository)
-            }
+            Err(error) if cache::is_corrupt(&error) => repository.remake_cache(observer).map(|()| repository),
             other => other.map(|()| repository),
         }
     }
@@ -130,6 +127,7 @@ impl Repository {
     pub fn open_damaged(location: &Location, access: &Access, options: &OpenOptions, observer: &dyn Observer) -> Result<Self> {
         let repository = Self::assemble(location.open()?, access, options)?;
         match repository.refresh(observer) {
+            Err(error) if cache::is_corrupt(&error) => repository.remake_cache(observer)?,
             Err(error) if matches!(error.kind(), ErrorKind::RolledBack | ErrorKind::Damaged) => {
                 let _ = repository.inner.met.set(error);
             }
@@ -173,7 +171,7 @@ impl Repository {
         options: &OpenOptions,
     ) -> Result<Self> {
         let name = format.id.to_string();
-        let (cache, connection) = Cache::open(&options.cache_dir.join(&name))?;
+        let Opened { cache, connection, notice } = Cache::open(&options.cache_dir.join(&name))?;
         let keys = Arc::new(Keys::new(bundle));
         let state = options.state_dir.join(format!("{name}.heads"));
         let instance = log::load_instance(&options.state_dir.join(format!("{name}.instance")))?;
@@ -191,6 +189,7 @@ impl Repository {
             rescued: Mutex::default(),
             parity: Mutex::default(),
             met: OnceLock::new(),
+            notices: Mutex::new(notice.into_iter().collect()),
         };
         Ok(Self { inner: Arc::new(inner) })
     }

@@ -149,7 +149,7 @@ type Upload = JoinHandle<Result<FinishedPack>>;
 
 impl Packer {
     /// Packs until no more blocks can come, then finishes what is open: data first, because meta refers to it.
-    pub(super) fn run(self) -> Result<()> {
+    pub(super) fn run(&self) -> Result<()> {
         let mut open: [Option<OpenPack>; 2] = [None, None];
         let mut uploads = VecDeque::new();
         while let Ok(work) = self.blocks.recv() {

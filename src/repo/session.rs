@@ -73,9 +73,21 @@ pub(super) struct Shared {
     bytes_added: AtomicU64,
     bytes_stored: AtomicU64,
     chunks_added: AtomicU64,
+    /// What ended a thread of the session.
+    failure: OnceLock<Error>,
 }
 
 impl Shared {
+    /// Notes what ended a thread of the session, before others see that it has ended.
+    fn note<T>(&self, outcome: Result<T>) -> Result<T> {
+        outcome.inspect_err(|error| drop(self.failure.set(error.told_again())))
+    }
+
+    /// Why nothing can be stored any more.
+    pub(super) fn over(&self) -> Error {
+        self.failure.get().map_or_else(over, Error::told_again)
+    }
+
     /// The sessions that were begun, one of each class at most.
     pub(super) fn begun(&self) -> impl Iterator<Item = (Class, SessionId)> {
         self.sessions.iter().filter_map(|session| session.own.get()).map(|(entry, _)| (entry.class, entry.session))
@@ -139,6 +151,7 @@ impl Session {
         let format = repository.format();
         // What could not be read has been told of by now; nothing is borrowed from it.
         repository.load_index(&Silent)?;
+        repository.verify_index()?;
         let trusting = repository.trusting()?;
         let (incarnation, epoch, barred) = {
             let connection = repository.connection();
@@ -156,6 +169,7 @@ impl Session {
             bytes_added: AtomicU64::new(0),
             bytes_stored: AtomicU64::new(0),
             chunks_added: AtomicU64::new(0),
+            failure: OnceLock::new(),
         });
         let (blocks, block_queue) = bounded(WAITING_BLOCKS);
         let (finished, finished_queue) = bounded(2);
@@ -170,7 +184,8 @@ impl Session {
             finished,
             buffers,
         };
-        let packer = spawn("packer", move || packer.run())?;
+        let for_packer = shared.clone();
+        let packer = spawn("packer", move || for_packer.note(packer.run()))?;
         let to_cache = stat.clone();
         let forwarder = spawn("packs", move || {
             while let Ok(packed) = finished_queue.recv() {
@@ -180,7 +195,7 @@ impl Session {
             }
         })?;
         let (cache, for_indexer) = (repository.cache().clone(), shared.clone());
-        let indexer = spawn("indexer", move || keep_cache(&cache, &for_indexer, &cache_queue))?;
+        let indexer = spawn("indexer", move || for_indexer.note(keep_cache(&cache, &for_indexer, &cache_queue)))?;
         Ok(Self {
             repository: repository.clone(),
             shared,
@@ -329,7 +344,7 @@ fn keep_cache(cache: &cache::Cache, shared: &Shared, work: &Receiver<CacheWork>)
                     cache::stat::doubt_origin(&connection, origin)?;
                     doubted.push(origin);
                 }
-                cache::stat::save(&mut connection, origin, &rows)?;
+                cache::stat::save(&mut connection, origin, &mut rows)?;
             }
         }
     }
@@ -411,7 +426,7 @@ impl ChunkWriter {
         let buffer = self.spare.try_recv().unwrap_or_default();
         let block = self.sealer.seal(&self.shared.keys, &own.key, number, &mut self.open[slot], buffer)?;
         self.shared.bytes_stored.fetch_add(block.bytes.len() as u64, Ordering::Relaxed);
-        self.blocks.send(ToPack::Block(PackedBlock { seal: seal.clone(), block })).map_err(|_| over())
+        self.blocks.send(ToPack::Block(PackedBlock { seal: seal.clone(), block })).map_err(|_| self.shared.over())
     }
 
     /// Seals what is open.

@@ -65,6 +65,46 @@ fn short(text: &str) -> &str {
     &text[..text.floor_char_boundary(MAX_TEXT)]
 }
 
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.to_owned().into_os_string();
+    path.push(suffix);
+    path.into()
+}
+
+fn remove(path: &Path) {
+    ["", "-wal", "-shm"].iter().for_each(|suffix| drop(std::fs::remove_file(with_suffix(path, suffix))));
+}
+
+fn entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<HistoryEntry> {
+    Ok(HistoryEntry {
+        verb: row.get(0)?,
+        repository: row.get(1)?,
+        start: row.get(2)?,
+        end: row.get(3)?,
+        exit_code: row.get(4)?,
+        message: row.get(5)?,
+        figures: row.get(6)?,
+    })
+}
+
+/// Copies the runs that can be read: from the oldest to what is damaged, and from the newest back to it.
+fn carry_over(old: &Connection, anew: &Connection) -> rusqlite::Result<()> {
+    let insert = "INSERT OR IGNORE INTO run(verb, repository, start, end, exit_code, message, figures, no)
+                  VALUES(?, ?, ?, ?, ?, ?, ?, ?)";
+    let moment = anew.unchecked_transaction()?;
+    for order in ["ASC", "DESC"] {
+        let select = format!("SELECT verb, repository, start, end, exit_code, message, figures, no FROM run ORDER BY no {order}");
+        let Ok(mut statement) = old.prepare(&select) else { break };
+        let Ok(mut rows) = statement.query([]) else { break };
+        while let Ok(Some(row)) = rows.next() {
+            let (Ok(run), Ok(no)) = (entry(row), row.get::<_, i64>(7)) else { continue };
+            let values = params![run.verb, run.repository, run.start, run.end, run.exit_code, run.message, run.figures, no];
+            moment.execute(insert, values)?;
+        }
+    }
+    moment.commit()
+}
+
 impl History {
     /// The one in this folder, where what a machine remembers of repositories is.
     #[must_use]
@@ -88,21 +128,39 @@ impl History {
         Ok(connection)
     }
 
-    /// Opens it; one that is damaged is begun anew.
+    /// Opens it; one that is damaged is begun anew with what can be read of it.
     fn open(&self) -> Result<Connection> {
         if let Some(folder) = self.path.parent() {
             let mut builder = std::fs::DirBuilder::new();
             std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
             builder.recursive(true).create(folder).map_err(|error| Error::io("make the folder", folder.display(), error))?;
         }
-        self.connect().or_else(|_| {
-            for suffix in ["", "-wal", "-shm"] {
-                let mut path = self.path.clone().into_os_string();
-                path.push(suffix);
-                let _ = std::fs::remove_file(path);
-            }
-            self.connect()
-        })
+        self.connect().or_else(|_| self.begin_anew())
+    }
+
+    /// Does `work`; where the history turns out to be damaged, once more with one that is begun anew.
+    fn with<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull};
+        let connection = self.open()?;
+        match work(&connection) {
+            Err(error) if !matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked | DiskFull)) => {}
+            other => return other.map_err(failed),
+        }
+        drop(connection);
+        work(&self.begin_anew()?).map_err(failed)
+    }
+
+    fn begin_anew(&self) -> Result<Connection> {
+        let aside = self.path.with_extension("damaged");
+        remove(&aside);
+        for suffix in ["-wal", "-shm", ""] {
+            let _ = std::fs::rename(with_suffix(&self.path, suffix), with_suffix(&aside, suffix));
+        }
+        let anew = self.connect()?;
+        // What cannot be read is lost; what is there must not be.
+        let _ = Connection::open(&aside).map(|old| carry_over(&old, &anew));
+        remove(&aside);
+        Ok(anew)
     }
 
     /// Notes that a run begins.
@@ -110,11 +168,12 @@ impl History {
     /// # Errors
     /// `Failed` if it cannot be noted.
     pub fn start(&self, verb: &str, repository: &str) -> Result<Run> {
-        let connection = self.open()?;
-        let insert = "INSERT INTO run(verb, repository, start) VALUES(?, ?, ?)";
-        connection.execute(insert, params![verb, short(repository), now()]).map_err(failed)?;
-        let no = connection.last_insert_rowid();
-        connection.execute("DELETE FROM run WHERE no <= ?", [no - i64::from(KEPT)]).map_err(failed)?;
+        let no = self.with(|connection| {
+            let insert = "INSERT INTO run(verb, repository, start) VALUES(?, ?, ?)";
+            connection.execute(insert, params![verb, short(repository), now()])?;
+            let no = connection.last_insert_rowid();
+            connection.execute("DELETE FROM run WHERE no <= ?", [no - i64::from(KEPT)]).map(|_| no)
+        })?;
         Ok(Run { history: self.clone(), no })
     }
 
@@ -126,21 +185,10 @@ impl History {
         if !self.path.exists() {
             return Ok(Vec::new());
         }
-        let connection = self.open()?;
-        let select = "SELECT verb, repository, start, end, exit_code, message, figures FROM run ORDER BY no DESC LIMIT ?";
-        let mut statement = connection.prepare(select).map_err(failed)?;
-        let rows = statement.query_map([most], |row| {
-            Ok(HistoryEntry {
-                verb: row.get(0)?,
-                repository: row.get(1)?,
-                start: row.get(2)?,
-                end: row.get(3)?,
-                exit_code: row.get(4)?,
-                message: row.get(5)?,
-                figures: row.get(6)?,
-            })
-        });
-        rows.and_then(Iterator::collect).map_err(failed)
+        self.with(|connection| {
+            let select = "SELECT verb, repository, start, end, exit_code, message, figures FROM run ORDER BY no DESC LIMIT ?";
+            connection.prepare(select)?.query_map([most], entry)?.collect()
+        })
     }
 
     /// The newest run of a verb that ended with this exit code.
@@ -149,7 +197,7 @@ impl History {
     /// `Failed` if they cannot be read.
     pub fn newest(&self, verb: &str, exit_code: u8) -> Result<Option<i64>> {
         let select = "SELECT end FROM run WHERE verb = ? AND exit_code = ? ORDER BY no DESC LIMIT 1";
-        self.open()?.query_row(select, params![verb, exit_code], |row| row.get(0)).optional().map_err(failed)
+        self.with(|connection| connection.query_row(select, params![verb, exit_code], |row| row.get(0)).optional())
     }
 }
 
@@ -162,9 +210,8 @@ impl Run {
         // Half of a JSON text is none.
         let figures = if figures.len() <= MAX_TEXT { figures } else { "" };
         let update = "UPDATE run SET end = ?, exit_code = ?, message = ?, figures = ? WHERE no = ?";
-        let connection = self.history.open()?;
-        connection.execute(update, params![now(), exit_code, short(message), figures, self.no]).map_err(failed)?;
-        Ok(())
+        let values = params![now(), exit_code, short(message), figures, self.no];
+        self.history.with(|connection| connection.execute(update, values)).map(drop)
     }
 }
 
@@ -187,6 +234,25 @@ mod tests {
         assert!(all.iter().all(|entry| entry.verb == "backup"), "the check was the oldest");
         assert_eq!((all[0].exit_code, all[1].exit_code), (Some(1), Some(0)));
         assert_eq!(history.newest("backup", 0).unwrap(), all[1].end);
+    }
+
+    #[test]
+    fn of_a_damaged_history_what_can_be_read_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let history = History::new(folder.path());
+        for _ in 0..300 {
+            history.start("backup", "/r").unwrap().finish(0, &"long".repeat(100), "{}").unwrap();
+        }
+        let path = folder.path().join("history.sqlite");
+        Connection::open(&path).unwrap().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2 / 4096 * 4096;
+        bytes[middle..middle + 4096].fill(0);
+        std::fs::write(&path, bytes).unwrap();
+        history.start("check", "/r").unwrap().finish(0, "", "").unwrap();
+        let all = history.list(KEPT).unwrap();
+        assert!(all.len() > 280 && all.len() < 301, "{}", all.len());
+        assert_eq!((all[0].verb.as_str(), all[0].exit_code), ("check", Some(0)));
     }
 
     #[test]

@@ -122,11 +122,14 @@ pub fn backup(repository: &Repository, options: BackupOptions, observer: &dyn Ob
     repository.load_index(observer)?;
     let (id, snapshot) = match options.input {
         Input::Paths(ref paths) => {
-            let paths = paths.clone();
-            files(repository, &options, &paths, &snapshot, observer)?
+            // An error says that nothing was committed.
+            repository.with_sound_cache(observer, |_| true, || files(repository, &options, paths, &snapshot, observer))?
         }
-        // A stream cannot be read twice.
-        Input::Stream { .. } => stream::back_up(repository, options, snapshot, observer)?.ok_or_else(outrun)?,
+        // A stream cannot be read twice; but the next one shall not meet a damaged cache.
+        Input::Stream { .. } => {
+            let stored = stream::back_up(repository, options, snapshot, observer);
+            repository.mend_cache_after(stored, observer)?.ok_or_else(outrun)?
+        }
     };
     Ok(BackupReport { id, snapshot, elapsed: began.elapsed() })
 }

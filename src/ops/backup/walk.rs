@@ -27,7 +27,17 @@ pub(super) fn directory<'s>(scope: &Scope<'s>, run: &'s Run<'s>, above: (Arc<Dir
     let mut worker = run.worker();
     let name = parent.listing.name(position).to_vec();
     let path = parent.child_path(&name);
-    let opened = open(run, &mut worker, (&parent, position), &name, stat, tops.as_ref());
+    let origin = tops.as_ref().map_or(parent.origin, |tops| tops.origin);
+    let remembered = match origin {
+        Some(origin) if !run.trust.reread => worker.stat[origin].load(&stat_key(&path)),
+        _ => Ok(Vec::new()),
+    };
+    let remembered = match remembered {
+        Ok(rows) => Remembered::parse(rows),
+        // It is the cache that cannot be read, and not the directory.
+        Err(error) => return run.give_up(error),
+    };
+    let opened = open(run, &mut worker, (&parent, position, origin), &name, (stat, remembered), tops.as_ref());
     let begun = match opened {
         Ok(dir) => {
             let dir = Arc::new(dir);
@@ -54,15 +64,14 @@ fn unreadable(run: &Run<'_>, worker: &mut Worker, parent: &Dir, _: usize, name: 
 fn open(
     run: &Run<'_>,
     worker: &mut Worker,
-    above: (&Arc<Dir>, usize),
+    above: (&Arc<Dir>, usize, Option<usize>),
     name: &[u8],
-    stat: Stat,
+    state: (Stat, Remembered),
     tops: Option<&Tops>,
 ) -> Result<Dir> {
-    let (parent, position) = above;
+    let ((parent, position, origin), (stat, remembered)) = (above, state);
     let path = parent.child_path(name);
     let directory = parent.directory.open_child(name)?;
-    let origin = tops.map_or(parent.origin, |tops| tops.origin);
     let top = if tops.is_some() { stat } else { parent.top };
     let (node, problems) = directory.node_self(name, &stat, &mut worker.owners, &run.read);
     problems.iter().for_each(|problem| run.fail(&path, problem));
@@ -74,10 +83,6 @@ fn open(
             Some(marker) => Listing::Chosen(vec![marker.to_vec()]),
             None => Listing::All(directory.names()?),
         },
-    };
-    let remembered = match origin {
-        Some(origin) if !run.trust.reread => Remembered::parse(worker.stat[origin].load(&stat_key(&path))?),
-        _ => Remembered::default(),
     };
     worker.counts.directories += 1;
     Ok(Dir::new((Some((parent.clone(), position)), origin, path), (directory, stat, top), listing, remembered, node))

@@ -78,6 +78,12 @@ impl CheckReport {
 /// Only what keeps the check from going on; everything that is wrong with the repository is in the report.
 pub fn check(repository: &Repository, options: &CheckOptions, observer: &dyn Observer) -> Result<CheckReport> {
     repository.permit(if options.read_data.is_some() { Act::Read } else { Act::List })?;
+    // Damage of the cache must not pass for damage of the repository.
+    repository.ensure_sound_cache(observer)?;
+    repository.with_sound_cache(observer, |_| true, || verify(repository, options, observer))
+}
+
+fn verify(repository: &Repository, options: &CheckOptions, observer: &dyn Observer) -> Result<CheckReport> {
     let began = Instant::now();
     let mut report = CheckReport::default();
     repository.load_index(observer)?;

@@ -83,11 +83,23 @@ pub fn copy(
 ) -> Result<CopyReport> {
     source.permit(Act::Read)?;
     target.permit(Act::BackUp)?;
-    let began = Instant::now();
     if source.format().id == target.format().id {
         return Err(Error::usage("copy snapshots: source and target are one repository, or a mirror of it")
             .with_hint("`lifeboat mirror` brings a second copy of the same repository up to date"));
     }
+    let copy = || attempt(source, target, snapshots, options, observer);
+    let whole = |report: &CopyReport| !report.incomplete();
+    source.with_sound_cache(observer, whole, || target.with_sound_cache(observer, |_| true, copy))
+}
+
+fn attempt(
+    source: &Repository,
+    target: &Repository,
+    snapshots: &[SnapshotEntry],
+    options: CopyOptions,
+    observer: &dyn Observer,
+) -> Result<CopyReport> {
+    let began = Instant::now();
     let mut known = origins(target)?;
     let progress = Arc::new(Progress::default());
     observer.observe(Event::Started(Stage::Copying, &progress));

@@ -130,6 +130,20 @@ pub fn restore(
     observer: &dyn Observer,
 ) -> Result<RestoreReport> {
     repository.permit(Act::Read)?;
+    // What seems to be damaged may be what the cache says of it. What was restored by then is not restored again.
+    repository.with_sound_cache(
+        observer,
+        |report: &RestoreReport| report.failure_count == 0,
+        || attempt(repository, entry, options, observer),
+    )
+}
+
+fn attempt(
+    repository: &Repository,
+    entry: &SnapshotEntry,
+    options: &RestoreOptions,
+    observer: &dyn Observer,
+) -> Result<RestoreReport> {
     let began = Instant::now();
     repository.take_rescued();
     let reader = repository.reader()?;

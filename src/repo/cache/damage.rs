@@ -1,6 +1,7 @@
 //! What is known to be damaged: what the log says is lost, and what checks on this machine found.
 
 use super::failed;
+use super::sums::RowHash;
 use crate::error::Result;
 use crate::id::{ChunkPrefix, PackId, SnapshotId};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -51,6 +52,14 @@ pub(in crate::repo) fn verified(connection: &Connection) -> Result<HashMap<PackI
     Ok(found)
 }
 
+/// Hash of a row: it outlives the table that it is in.
+pub(super) fn verified_sum(pack: &[u8], time: i64) -> i64 {
+    let mut hash = RowHash::of("verified");
+    hash.bytes(pack);
+    hash.number(time);
+    hash.end()
+}
+
 /// Notes what was found of a pack: `time`, if every byte was read and all of it is whole, and the chunks that cannot be
 /// read; one without a name stands for all of them.
 pub(in crate::repo) fn note_read(
@@ -63,8 +72,8 @@ pub(in crate::repo) fn note_read(
     transaction.execute("DELETE FROM bad WHERE pack = ?", [&pack.0[..]]).map_err(failed)?;
     match time {
         Some(time) => {
-            let sql = "INSERT OR REPLACE INTO verified(pack, time) VALUES(?, ?)";
-            transaction.execute(sql, params![&pack.0[..], time]).map_err(failed)?;
+            let sql = "INSERT OR REPLACE INTO verified(pack, time, sum) VALUES(?, ?, ?)";
+            transaction.execute(sql, params![&pack.0[..], time, verified_sum(&pack.0, time)]).map_err(failed)?;
         }
         None => drop(transaction.execute("DELETE FROM verified WHERE pack = ?", [&pack.0[..]]).map_err(failed)?),
     }

@@ -1,6 +1,7 @@
 //! The index: which chunk is in which block of which pack.
 
-use super::failed;
+use super::sums::{body_sum, chunk_sum};
+use super::{damaged, failed};
 use crate::error::{Error, Result};
 use crate::format::log::PackRef;
 use crate::format::pack::{BlockRow, Codec, SealEntry, Toc};
@@ -53,8 +54,12 @@ fn encode_blocks(toc: &Toc) -> Vec<u8> {
     out
 }
 
+fn wrong_pack() -> Error {
+    damaged("a pack's row is damaged")
+}
+
 fn decode_blocks(bytes: &[u8]) -> Result<Vec<StoredBlock>> {
-    let wrong = || Error::failed("read the local cache: a pack's row is damaged");
+    let wrong = wrong_pack;
     let (rows, rest) = bytes.as_chunks::<BLOCK_LEN>();
     if !rest.is_empty() {
         return Err(wrong());
@@ -139,13 +144,15 @@ pub(in crate::repo) fn insert_pack(
 ) -> Result<()> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
     let client = client.map(|client| client.0.to_vec());
+    let (seals, blocks) = (encode_seals(seals), encode_blocks(toc));
+    let (body, rows) = (body_sum(&seals, &blocks), chunk_rows(toc));
     let added = transaction
         .execute(
-            "INSERT INTO pack(id, size, toc_len, client, committed, condemned, seals, blocks)
+            "INSERT INTO pack(id, size, toc_len, client, committed, condemned, seals, blocks, body_sum, chunks)
              SELECT ?1, ?2, ?3, ?4, ifnull((SELECT committed FROM unread WHERE pack = ?1), 0),
-                    EXISTS(SELECT 1 FROM condemned WHERE pack = ?1), ?5, ?6
+                    EXISTS(SELECT 1 FROM condemned WHERE pack = ?1), ?5, ?6, ?7, ?8
              WHERE NOT EXISTS(SELECT 1 FROM gone WHERE pack = ?1) ON CONFLICT(id) DO NOTHING",
-            params![&pack.id.0[..], pack.size.cast_signed(), pack.toc_len, client, encode_seals(seals), encode_blocks(toc)],
+            params![&pack.id.0[..], pack.size.cast_signed(), pack.toc_len, client, seals, blocks, body, rows.len() as i64],
         )
         .map_err(failed)?;
     let number = transaction.last_insert_rowid();
@@ -153,7 +160,26 @@ pub(in crate::repo) fn insert_pack(
     if added == 0 {
         return transaction.commit().map_err(failed);
     }
-    let mut rows: Vec<(ChunkPrefix, u32, u32, u32, u32)> = Vec::new();
+    {
+        let mut insert = transaction
+            .prepare_cached("INSERT INTO chunk(id, pack, block, start, len, nth, sum) VALUES(?, ?, ?, ?, ?, ?, ?)")
+            .map_err(failed)?;
+        let numbered = u32::try_from(number).map_err(|_| Error::failed("use the local cache: it has too many packs"))?;
+        for (prefix, block, start, len, nth) in &rows {
+            let sum = chunk_sum(prefix, [numbered, *block, *start, *len, *nth]);
+            insert.execute(params![&prefix[..], number, block, start, len, nth, sum]).map_err(failed)?;
+        }
+    }
+    super::damage::resolve(&transaction, &pack.id)?;
+    transaction.commit().map_err(failed)
+}
+
+/// A chunk's prefix, the position of its block, its offset there, its length, and its position in the block.
+type ChunkRow = (ChunkPrefix, u32, u32, u32, u32);
+
+/// What a pack holds, each chunk once, in the order of the table: otherwise every row touches a page of its own.
+fn chunk_rows(toc: &Toc) -> Vec<ChunkRow> {
+    let mut rows = Vec::new();
     for (block, position) in toc.blocks.iter().zip(0u32..) {
         let mut start = 0;
         for (chunk, nth) in block.chunks.iter().zip(0u32..) {
@@ -161,18 +187,9 @@ pub(in crate::repo) fn insert_pack(
             start += chunk.len;
         }
     }
-    // In the order of the table, or every row touches a page of its own.
     rows.sort_unstable();
-    {
-        let mut insert = transaction
-            .prepare_cached("INSERT OR IGNORE INTO chunk(id, pack, block, start, len, nth) VALUES(?, ?, ?, ?, ?, ?)")
-            .map_err(failed)?;
-        for (prefix, block, start, len, nth) in &rows {
-            insert.execute(params![&prefix[..], number, block, start, len, nth]).map_err(failed)?;
-        }
-    }
-    super::damage::resolve(&transaction, &pack.id)?;
-    transaction.commit().map_err(failed)
+    rows.dedup_by_key(|row| row.0);
+    rows
 }
 
 /// Notes a pack that a record lists and whose table of contents was not read yet.
@@ -303,7 +320,8 @@ pub(in crate::repo) fn number(connection: &Connection, pack: &PackId) -> Result<
 
 /// Names this cache; one that was made anew has another name, and other numbers for its packs.
 pub(in crate::repo) fn incarnation(connection: &Connection) -> Result<Vec<u8>> {
-    connection.query_row("SELECT value FROM meta WHERE key = 'incarnation'", [], |row| row.get(0)).map_err(failed)
+    let found = connection.query_row("SELECT value FROM meta WHERE key = 'incarnation'", [], |row| row.get(0));
+    found.optional().map_err(failed)?.ok_or_else(|| damaged("it has no name"))
 }
 
 /// Counts removals from the index; what was known before a removal must be looked up again.
@@ -312,8 +330,19 @@ pub(in crate::repo) fn epoch(connection: &Connection) -> Result<i64> {
     found.optional().map(|epoch| epoch.unwrap_or(0)).map_err(failed)
 }
 
-fn place(row: &Row<'_>) -> rusqlite::Result<Place> {
-    Ok(Place { pack: row.get(0)?, block: row.get(1)?, start: row.get(2)?, len: row.get(3)? })
+/// The columns of a place.
+const PLACE: &str = "SELECT pack, block, start, len, nth, sum, id FROM chunk c";
+
+/// Reads the row of a chunk; one that is not as it was written names no place at all.
+fn place(row: &Row<'_>) -> rusqlite::Result<Option<Place>> {
+    let numbers = [row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?];
+    let sound = chunk_sum(row.get_ref(6)?.as_blob()?, numbers) == row.get::<_, u32>(5)?;
+    let [pack, block, start, len, _] = numbers;
+    Ok(sound.then_some(Place { pack, block, start, len }))
+}
+
+fn sound(place: Option<Place>) -> Result<Place> {
+    place.ok_or_else(|| damaged("what it says of a chunk is not what was written"))
 }
 
 /// A connection that looks chunks up. It reads within one transaction, which costs a fraction of one for each
@@ -334,29 +363,30 @@ impl IndexReader {
     }
 
     pub(in crate::repo) fn place(&self, prefix: &ChunkPrefix) -> Result<Option<Place>> {
-        let mut statement =
-            self.connection.prepare_cached("SELECT pack, block, start, len FROM chunk WHERE id = ?").map_err(failed)?;
-        statement.query_row([&prefix[..]], place).optional().map_err(failed)
+        let mut statement = self.connection.prepare_cached(&format!("{PLACE} WHERE id = ? LIMIT 1")).map_err(failed)?;
+        statement.query_row([&prefix[..]], place).optional().map_err(failed)?.map(sound).transpose()
     }
 
     /// All places of a chunk: after a repack, or when two clients stored it at once, there are several.
     pub(in crate::repo) fn places(&self, prefix: &ChunkPrefix) -> Result<Vec<Place>> {
-        let mut statement =
-            self.connection.prepare_cached("SELECT pack, block, start, len FROM chunk WHERE id = ?").map_err(failed)?;
+        let mut statement = self.connection.prepare_cached(&format!("{PLACE} WHERE id = ?")).map_err(failed)?;
         let rows = statement.query_map([&prefix[..]], place).map_err(failed)?;
-        rows.collect::<Result<_, _>>().map_err(failed)
+        rows.map(|row| row.map_err(failed).and_then(sound)).collect()
     }
 
     /// A pack that holds the chunk, is not among `barred`, and has not lost it.
     pub(in crate::repo) fn pack_of(&self, prefix: &ChunkPrefix, barred: &HashSet<u32>) -> Result<Option<u32>> {
-        let sql = "SELECT pack FROM chunk c WHERE id = ?
-                   AND NOT EXISTS(SELECT 1 FROM lost WHERE lost.pack = c.pack AND lost.chunk IN (c.id, x''))";
-        let mut statement = self.connection.prepare_cached(sql).map_err(failed)?;
+        let sql = format!(
+            "{PLACE} WHERE id = ?
+             AND NOT EXISTS(SELECT 1 FROM lost WHERE lost.pack = c.pack AND lost.chunk IN (c.id, x''))"
+        );
+        let mut statement = self.connection.prepare_cached(&sql).map_err(failed)?;
         let mut rows = statement.query([&prefix[..]]).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
-            let pack = row.get(0).map_err(failed)?;
-            if !barred.contains(&pack) {
-                return Ok(Some(pack));
+            // Borrowing on the word of a damaged row could lose what it stands for.
+            let place = place(row).map_err(failed).and_then(sound)?;
+            if !barred.contains(&place.pack) {
+                return Ok(Some(place.pack));
             }
         }
         Ok(None)
@@ -364,19 +394,22 @@ impl IndexReader {
 
     pub(in crate::repo) fn pack(&self, number: u32) -> Result<StoredPack> {
         let mut statement =
-            self.connection.prepare_cached("SELECT id, seals, blocks, size FROM pack WHERE no = ?").map_err(failed)?;
-        let row = statement.query_row([number], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)));
-        let (id, seals, blocks, size): (Vec<u8>, Vec<u8>, Vec<u8>, i64) = row.map_err(failed)?;
-        let id = PackId::from_slice(&id).ok_or_else(|| Error::failed("read the local cache: a pack's row is damaged"))?;
+            self.connection.prepare_cached("SELECT id, seals, blocks, size, body_sum FROM pack WHERE no = ?").map_err(failed)?;
+        let row = statement.query_row([number], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)));
+        let Some(row) = row.optional().map_err(failed)? else {
+            return Err(Error::damaged("find a pack in the local cache: a prune has removed it"));
+        };
+        let (id, seals, blocks, size, sum): (Vec<u8>, Vec<u8>, Vec<u8>, i64, i64) = row;
+        let id = PackId::from_slice(&id).filter(|_| body_sum(&seals, &blocks) == sum).ok_or_else(wrong_pack)?;
         Ok(StoredPack { id, size: size.cast_unsigned(), seals: decode_seals(&seals)?, blocks: decode_blocks(&blocks)? })
     }
 
     /// True if the chunk is where a table of contents says.
     pub(in crate::repo) fn has(&self, prefix: &ChunkPrefix, wanted: &Place) -> Result<bool> {
-        let sql = "SELECT pack, block, start, len FROM chunk WHERE id = ? AND pack = ?";
-        let mut statement = self.connection.prepare_cached(sql).map_err(failed)?;
+        let sql = format!("{PLACE} WHERE id = ? AND pack = ?");
+        let mut statement = self.connection.prepare_cached(&sql).map_err(failed)?;
         let found = statement.query_row(params![&prefix[..], wanted.pack], place).optional().map_err(failed)?;
-        Ok(found.is_some_and(|found| found.len == wanted.len))
+        Ok(found.map(sound).transpose()?.is_some_and(|found| found.len == wanted.len))
     }
 
     pub(in crate::repo) fn number(&self, pack: &PackId) -> Result<Option<u32>> {

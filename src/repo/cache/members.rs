@@ -1,6 +1,6 @@
 //! Clients that the owner's log enrolled, and the machines that use their identities.
 
-use super::failed;
+use super::{damaged, failed};
 use crate::crypto::sign::client_id;
 use crate::error::{Error, Result};
 use crate::format::key::Role;
@@ -30,22 +30,22 @@ fn member(row: &Row<'_>) -> rusqlite::Result<Option<Member>> {
 
 const COLUMNS: &str = "SELECT public, role, name, trusted, last, base, ended, first_slot, slot FROM client";
 
-fn damaged() -> Error {
-    Error::failed("read the local cache: a client's row is damaged")
+fn wrong_row() -> Error {
+    damaged("a client's row is damaged")
 }
 
 /// All but the owner, in the order of their enrolment.
 pub(in crate::repo) fn all(connection: &Connection) -> Result<Vec<Member>> {
     let mut statement = connection.prepare_cached(&format!("{COLUMNS} ORDER BY seq")).map_err(failed)?;
     let rows = statement.query_map([], member).map_err(failed)?;
-    rows.map(|row| row.map_err(failed)?.ok_or_else(damaged)).collect()
+    rows.map(|row| row.map_err(failed)?.ok_or_else(wrong_row)).collect()
 }
 
 /// The client of this id, who is not the owner.
 pub(in crate::repo) fn find(connection: &Connection, id: &ClientId) -> Result<Option<Member>> {
     let mut statement = connection.prepare_cached(&format!("{COLUMNS} WHERE id = ?")).map_err(failed)?;
     let found = statement.query_row([&id.0[..]], member).optional().map_err(failed)?;
-    found.map(|row| row.ok_or_else(damaged)).transpose()
+    found.map(|row| row.ok_or_else(wrong_row)).transpose()
 }
 
 /// Enrols a client; one that is enrolled again keeps its base and its first slot, and stays revoked if it was.

@@ -1,7 +1,8 @@
 //! The local cache: a SQLite database that can be deleted at any time and is rebuilt from the store.
 //!
 //! It holds the index (which chunk is where), what was read of the log, and the stat cache (what each file looked
-//! like when it was last read). It holds no key. Anything wrong with it, damage or another version, throws it away.
+//! like when it was last read). It holds no key. Anything wrong with it, damage or another version, throws it away; what
+//! cannot be had from the store is carried over first ([`remake`]). What is wrong is noticed by sums ([`sums`]).
 
 pub(super) mod damage;
 pub(super) mod index;
@@ -9,8 +10,10 @@ pub(super) mod log;
 pub(super) mod marks;
 pub(super) mod members;
 pub(super) mod prune;
+pub(super) mod remake;
 pub(super) mod shards;
 pub(super) mod stat;
+pub(super) mod sums;
 
 pub(super) use index::{IndexReader, Place, StoredPack};
 pub(super) use log::CachedSnapshot;
@@ -19,20 +22,21 @@ pub use stat::StatRow;
 use crate::error::{Error, ErrorKind, Result};
 use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Changes with every change of the tables; another number means another version, and the cache is made anew.
-const VERSION: i32 = 8;
+const VERSION: i32 = 9;
 
 /// `directory` has rowids: its rows are long, and in a table without them each step of a search reads a whole row.
 const SCHEMA: &str = "
     CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE pack(no INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, size INTEGER NOT NULL,
                       toc_len INTEGER NOT NULL, client BLOB, committed INTEGER NOT NULL DEFAULT 0,
-                      condemned INTEGER NOT NULL DEFAULT 0, seals BLOB NOT NULL,
-                      blocks BLOB NOT NULL);
+                      condemned INTEGER NOT NULL DEFAULT 0, chunks INTEGER NOT NULL,
+                      body_sum INTEGER NOT NULL, seals BLOB NOT NULL, blocks BLOB NOT NULL);
     CREATE TABLE chunk(id BLOB NOT NULL, pack INTEGER NOT NULL, block INTEGER NOT NULL, start INTEGER NOT NULL,
-                       len INTEGER NOT NULL, nth INTEGER NOT NULL, PRIMARY KEY(id, pack)) WITHOUT ROWID;
+                       len INTEGER NOT NULL, nth INTEGER NOT NULL, sum INTEGER NOT NULL, PRIMARY KEY(id, pack)) WITHOUT ROWID;
     CREATE TABLE shard_set(no INTEGER PRIMARY KEY, client BLOB NOT NULL, seq INTEGER NOT NULL, packs INTEGER NOT NULL,
                            UNIQUE(client, seq));
     CREATE TABLE shard(no INTEGER NOT NULL, position INTEGER NOT NULL, id BLOB NOT NULL, PRIMARY KEY(no, position)) WITHOUT ROWID;
@@ -63,10 +67,11 @@ const SCHEMA: &str = "
                            PRIMARY KEY(origin, path, part));
     CREATE TABLE told_lost(pack BLOB, chunk BLOB, PRIMARY KEY(pack, chunk)) WITHOUT ROWID;
     CREATE TABLE lost(pack INTEGER, chunk BLOB, PRIMARY KEY(pack, chunk)) WITHOUT ROWID;
-    CREATE TABLE verified(pack BLOB PRIMARY KEY, time INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE verified(pack BLOB PRIMARY KEY, time INTEGER NOT NULL, sum INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE bad(pack BLOB, chunk BLOB, PRIMARY KEY(pack, chunk)) WITHOUT ROWID;
     CREATE TABLE damaged(snapshot BLOB PRIMARY KEY, files INTEGER NOT NULL) WITHOUT ROWID;
-    INSERT INTO meta(key, value) VALUES('incarnation', randomblob(16));
+    CREATE TABLE kept_pack(id BLOB PRIMARY KEY, size INTEGER NOT NULL, toc_len INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE kept_body(id BLOB PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 ";
 
 /// What can be done where the folder of the cache cannot be written.
@@ -86,46 +91,114 @@ pub(super) fn failed(error: rusqlite::Error) -> Error {
     Error::new(kind, format!("use the local cache: {error}")).with_hint(hint).with_source(error)
 }
 
-/// True if the error says that what is in the cache is no cache any more.
+/// What the cache says is not what was written to it.
+#[derive(Debug)]
+struct Corrupt;
+
+impl std::fmt::Display for Corrupt {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("the cache is damaged")
+    }
+}
+
+impl std::error::Error for Corrupt {}
+
+/// The error of a cache that does not hold what was written to it.
+pub(super) fn damaged(what: &str) -> Error {
+    let error = Error::failed(format!("use the local cache: {what}"));
+    error.with_hint("the cache can be thrown away without loss: `lifeboat cache clear`").with_source(Corrupt)
+}
+
+/// True if the error says that what is in the cache is no cache any more, or no longer the one that was opened.
 pub(super) fn is_corrupt(error: &Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<rusqlite::Error>());
-    source.is_some_and(|error| matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)))
+    let Some(source) = std::error::Error::source(error) else { return false };
+    if source.is::<Corrupt>() {
+        return true;
+    }
+    let Some(error) = source.downcast_ref::<rusqlite::Error>() else { return false };
+    match error {
+        rusqlite::Error::FromSqlConversionFailure(..)
+        | rusqlite::Error::IntegralValueOutOfRange(..)
+        | rusqlite::Error::InvalidColumnType(..)
+        | rusqlite::Error::Utf8Error(..) => true,
+        error => matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)),
+    }
 }
+
+/// What a cache is called, and its file.
+type Name = (Vec<u8>, remake::Identity);
 
 /// The cache of one repository; opens connections for whoever needs one.
 #[derive(Clone)]
 pub(super) struct Cache {
     path: PathBuf,
+    /// Which cache it is, by its name and its file: another process may put another one in its place, with other numbers
+    /// for its packs.
+    opened: Arc<Mutex<Option<Name>>>,
+}
+
+/// A cache that was opened, and what there is to say about it.
+pub(super) struct Opened {
+    pub(super) cache: Cache,
+    pub(super) connection: Connection,
+    pub(super) notice: Option<String>,
 }
 
 impl Cache {
     /// Opens the cache in `folder`, or makes it anew if it is missing, damaged, or of another version.
-    pub(super) fn open(folder: &Path) -> Result<(Self, Connection)> {
+    pub(super) fn open(folder: &Path) -> Result<Opened> {
         // Names of files are in the cache, so nobody else may read it.
         let mut builder = std::fs::DirBuilder::new();
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         let made = builder.recursive(true).create(folder);
         made.map_err(|error| Error::io("make the cache folder", folder.display(), error).with_hint(ELSEWHERE))?;
-        let cache = Self { path: folder.join("cache.sqlite") };
-        match cache.connect().and_then(|connection| cache.prepare(connection)) {
-            Ok(connection) => Ok((cache, connection)),
+        let cache = Self::beside(folder, "cache.sqlite");
+        let seen = remake::identity(&cache.path);
+        match cache.open_sound() {
+            Ok(connection) => Ok(Opened { cache, connection, notice: None }),
             Err(error) if matches!(error.kind(), ErrorKind::InUse | ErrorKind::Full) => Err(error),
-            Err(_) => {
-                cache.remove()?;
-                let connection = cache.connect().and_then(|connection| cache.prepare(connection))?;
-                Ok((cache, connection))
+            Err(error) => {
+                let connection = cache.remake(seen)?;
+                let notice = (error.kind() != ErrorKind::Unsupported).then(|| remake::NOTICE.to_owned());
+                Ok(Opened { cache, connection, notice })
             }
         }
     }
 
-    /// A file of its own in the same folder, for what is no part of the cache proper; nothing is in it yet.
-    pub(super) fn beside(folder: &Path, name: &str) -> Self {
-        Self { path: folder.join(name) }
+    /// Opens what is there, and makes sure that it is what was written.
+    fn open_sound(&self) -> Result<Connection> {
+        let connection = self.connect_any().and_then(|connection| self.prepare(connection))?;
+        sums::verify(&connection, sums::Extent::Logs)?;
+        let opened = (index::incarnation(&connection)?, remake::identity(&self.path));
+        *self.opened.lock().expect("no code panics while it holds this lock") = Some(opened);
+        Ok(connection)
     }
 
-    /// Another connection.
+    fn opened(&self) -> Option<Name> {
+        self.opened.lock().expect("no code panics while it holds this lock").clone()
+    }
+
+    /// Puts a cache in the place of the one that was opened.
+    pub(super) fn replace(&self) -> Result<Connection> {
+        self.remake(self.opened().and_then(|(_, identity)| identity))
+    }
+
+    /// A file of its own in the same folder, for what is no part of the cache proper; nothing is in it yet.
+    pub(super) fn beside(folder: &Path, name: &str) -> Self {
+        Self { path: folder.join(name), opened: Arc::default() }
+    }
+
+    /// Another connection to the cache that was opened.
     pub(super) fn connect(&self) -> Result<Connection> {
+        let connection = self.connect_any()?;
+        if self.opened().is_some_and(|(name, _)| !index::incarnation(&connection).is_ok_and(|found| found == name)) {
+            return Err(damaged("another one has taken its place, or it is damaged"));
+        }
+        Ok(connection)
+    }
+
+    fn connect_any(&self) -> Result<Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&self.path, flags).map_err(failed)?;
         connection.busy_timeout(Duration::from_secs(60)).map_err(failed)?;
@@ -134,6 +207,7 @@ impl Cache {
                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-4096; PRAGMA temp_store=MEMORY;",
             )
             .map_err(failed)?;
+        sums::enable(&connection)?;
         Ok(connection)
     }
 
@@ -143,13 +217,17 @@ impl Cache {
             return Ok(connection);
         }
         if version != 0 {
-            return Err(Error::failed("open the local cache: it was written by another version"));
+            return Err(Error::new(ErrorKind::Unsupported, "open the local cache: it was written by another version"));
         }
         // Two processes may come here at once; the second finds the work done.
         let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
         let version: i32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
         if version == 0 {
-            transaction.execute_batch(SCHEMA).map_err(failed)?;
+            transaction.execute_batch(SCHEMA).and_then(|()| transaction.execute_batch(&sums::schema())).map_err(failed)?;
+            let sql = "INSERT INTO meta(key, value) VALUES('incarnation', randomblob(16))";
+            transaction.execute(sql, []).map_err(failed)?;
+            let definitions = sums::definitions(&transaction)?;
+            transaction.pragma_update(None, "application_id", definitions).map_err(failed)?;
             transaction.pragma_update(None, "user_version", VERSION).map_err(failed)?;
         }
         transaction.commit().map_err(failed)?;
@@ -158,17 +236,7 @@ impl Cache {
 
     /// Throws the cache away.
     pub(super) fn remove(&self) -> Result<()> {
-        for suffix in ["", "-wal", "-shm", "-journal"] {
-            let mut path = self.path.clone().into_os_string();
-            path.push(suffix);
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io("remove the cache", self.path.display(), error).with_hint(ELSEWHERE));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        remake::remove(&self.path)
     }
 
     /// Where it is.

@@ -5,6 +5,7 @@
 //! origin is live and nothing was removed from the index since: then every chunk they name is there.
 
 use super::failed;
+use super::sums::RowHash;
 use crate::error::Result;
 use crate::id::SnapshotId;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -46,14 +47,42 @@ pub(in crate::repo) fn doubt_origin(connection: &Connection, origin: i64) -> Res
     connection.execute("UPDATE origin SET snapshot = zeroblob(32) WHERE no = ?", [origin]).map(drop).map_err(failed)
 }
 
-pub(in crate::repo) fn load(connection: &Connection, origin: i64, path: &[u8; 16]) -> Result<Vec<Vec<u8>>> {
-    let mut statement =
-        connection.prepare_cached("SELECT entries FROM directory WHERE origin = ? AND path = ? ORDER BY part").map_err(failed)?;
-    let rows = statement.query_map(params![origin, &path[..]], |row| row.get(0)).map_err(failed)?;
-    rows.collect::<Result<_, _>>().map_err(failed)
+/// Bytes of the hash at the end of each row: what it says of a file is taken over without reading the file.
+const CHECK: usize = 8;
+
+pub(super) fn check(origin: i64, path: &[u8], part: i64, entries: &[u8]) -> [u8; CHECK] {
+    let mut hash = RowHash::of("directory");
+    hash.number(origin);
+    hash.bytes(path);
+    hash.number(part);
+    hash.bytes(entries);
+    hash.end().to_le_bytes()
 }
 
-pub(in crate::repo) fn save(connection: &mut Connection, origin: i64, rows: &[StatRow]) -> Result<()> {
+/// Takes the hash off the end of a row; false if it is not that of what is left.
+pub(super) fn is_sound(origin: i64, path: &[u8], part: i64, row: &mut Vec<u8>) -> bool {
+    let found = row.split_last_chunk::<CHECK>().is_some_and(|(entries, end)| check(origin, path, part, entries) == *end);
+    row.truncate(row.len().saturating_sub(CHECK));
+    found
+}
+
+/// The rows of a directory; none at all if one of them is not as it was written.
+pub(in crate::repo) fn load(connection: &Connection, origin: i64, path: &[u8; 16]) -> Result<Vec<Vec<u8>>> {
+    let sql = "SELECT part, entries FROM directory WHERE origin = ? AND path = ? ORDER BY part";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let mut rows = statement.query(params![origin, &path[..]]).map_err(failed)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next().map_err(failed)? {
+        let (part, mut entries): (i64, Vec<u8>) = (row.get(0).map_err(failed)?, row.get(1).map_err(failed)?);
+        if part != found.len() as i64 || !is_sound(origin, path, part, &mut entries) {
+            return Ok(Vec::new());
+        }
+        found.push(entries);
+    }
+    Ok(found)
+}
+
+pub(in crate::repo) fn save(connection: &mut Connection, origin: i64, rows: &mut [StatRow]) -> Result<()> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
     {
         let mut clear =
@@ -65,6 +94,8 @@ pub(in crate::repo) fn save(connection: &mut Connection, origin: i64, rows: &[St
             if row.parts > 0 {
                 clear.execute(params![origin, &row.path[..], row.parts]).map_err(failed)?;
             }
+            let end = check(origin, &row.path, row.part.into(), &row.entries);
+            row.entries.extend_from_slice(&end);
             insert.execute(params![origin, &row.path[..], row.part, row.entries]).map_err(failed)?;
         }
     }

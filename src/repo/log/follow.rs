@@ -36,10 +36,22 @@ impl Repository {
     /// # Errors
     /// `RolledBack` if the store shows less than was seen before, `Failed` if it cannot be read.
     pub fn refresh(&self, observer: &dyn Observer) -> Result<()> {
+        self.tell_notices(observer);
+        if heads::load(&self.inner.state).damaged {
+            observer.observe(Event::Warning(
+                "what this machine remembers of the repository is damaged: that the store was set back to an older state is \
+                 noticed only as far as a second copy or the cache tell",
+            ));
+        }
         for head in self.seen_heads()? {
             self.verify_remembered(&head)?;
         }
         self.refresh_told(observer, true)
+    }
+
+    fn tell_notices(&self, observer: &dyn Observer) {
+        let notices = std::mem::take(&mut *self.inner.notices.lock().expect("no code panics while it holds this lock"));
+        notices.iter().for_each(|notice| observer.observe(Event::Warning(notice)));
     }
 
     /// The same without a look at what was seen before; `believing` makes what others have seen count.
@@ -62,6 +74,7 @@ impl Repository {
             return self.refresh_told(observer, believing);
         }
         self.index_uncovered(observer)?;
+        self.take_in_kept()?;
         self.tell_of_clones(observer)?;
         self.remember_heads()
     }
@@ -89,7 +102,7 @@ impl Repository {
 
     /// The heads that are remembered outside the cache, and what the cache knows besides; ascending.
     pub(in crate::repo) fn seen_heads(&self) -> Result<BTreeSet<Head>> {
-        let mut seen = BTreeSet::from_iter(heads::load(&self.inner.state));
+        let mut seen = BTreeSet::from_iter(heads::load(&self.inner.state).heads);
         seen.extend(cache::log::heads(&self.connection())?);
         Ok(seen)
     }

@@ -138,7 +138,7 @@ impl Repository {
                 let (id, sealed) = match Record::decode(&cached.sealed)?.body {
                     RecordBody::Snapshot { id, snapshot, .. } => (id, snapshot),
                     RecordBody::Claim { checkpoint: Some(checkpoint), .. } => checkpoint,
-                    _ => return Err(Error::failed("read the local cache: a snapshot's row is damaged")),
+                    _ => return Err(cache::damaged("a snapshot's row is damaged")),
                 };
                 let body = open_snapshot(self.keys(), &id, &sealed)?;
                 cache::log::set_body(&self.connection(), &RecordRef { client: cached.client, seq: cached.seq }, &body)?;

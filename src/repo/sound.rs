@@ -1,0 +1,121 @@
+//! A cache that is damaged is no reason to fail: it is made anew, and what was being done begins again.
+//!
+//! Only what is safe to do twice is done so: what reads, and what says by an error that nothing was committed.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Observer};
+use crate::format::log::PackRef;
+use crate::format::tree::ChunkType;
+use crate::id::ChunkId;
+use crate::id::{PackId, SnapshotId};
+use crate::repo::Repository;
+use crate::repo::cache::sums::{Extent, verify};
+use crate::repo::cache::{self, failed, remake};
+use rusqlite::params;
+
+/// Errors that a damaged cache may have caused.
+fn is_suspicious(error: &Error) -> bool {
+    error.io_kind().is_none() && matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Failed | ErrorKind::InUse)
+}
+
+impl Repository {
+    /// Does `work`. If it fails, or gives what `is_whole` says may be less than there is, and the local cache turns out to
+    /// be damaged, the cache is made anew and `work` is done once more.
+    ///
+    /// `work` must have committed nothing where it fails.
+    ///
+    /// # Errors
+    /// What `work` returns.
+    pub fn with_sound_cache<T>(
+        &self,
+        observer: &dyn Observer,
+        is_whole: impl Fn(&T) -> bool,
+        mut work: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
+        let first = work();
+        let suspicious = match &first {
+            Ok(value) => !is_whole(value),
+            Err(error) => is_suspicious(error),
+        };
+        let corrupt = first.as_ref().is_err_and(cache::is_corrupt);
+        if !suspicious || !(corrupt || self.is_cache_damaged(Extent::All)) {
+            return first;
+        }
+        self.remake_cache(observer)?;
+        work()
+    }
+
+    /// Gives back `outcome`; if it is an error that a damaged cache may have caused, the cache is made anew where it is
+    /// damaged, so that the same work can be asked for again.
+    ///
+    /// # Errors
+    /// That of `outcome`.
+    pub fn mend_cache_after<T>(&self, outcome: Result<T>, observer: &dyn Observer) -> Result<T> {
+        let Err(error) = outcome else { return outcome };
+        if !is_suspicious(&error) || !(cache::is_corrupt(&error) || self.is_cache_damaged(Extent::All)) {
+            return Err(error);
+        }
+        match self.remake_cache(observer) {
+            Ok(()) => Err(error.with_hint("the cache is made anew: run the same command again")),
+            Err(_) => Err(error),
+        }
+    }
+
+    /// Makes sure that all of the local cache is what was written to it; one that is damaged is made anew.
+    ///
+    /// # Errors
+    /// What keeps it from being made anew.
+    pub fn ensure_sound_cache(&self, observer: &dyn Observer) -> Result<()> {
+        if self.is_cache_damaged(Extent::All) { self.remake_cache(observer) } else { Ok(()) }
+    }
+
+    fn is_cache_damaged(&self, extent: Extent) -> bool {
+        // A connection of its own sees what other processes did to the file.
+        let verified = self.cache().connect().and_then(|connection| verify(&connection, extent));
+        verified.is_err_and(|error| !matches!(error.kind(), ErrorKind::InUse | ErrorKind::Full))
+    }
+
+    /// Fails if what says which packs may be relied on is not what was written.
+    pub(super) fn verify_index(&self) -> Result<()> {
+        verify(&self.connection(), Extent::Packs)
+    }
+
+    pub(super) fn remake_cache(&self, observer: &dyn Observer) -> Result<()> {
+        observer.observe(Event::Warning(remake::NOTICE));
+        *self.connection() = self.cache().replace()?;
+        self.refresh(observer)
+    }
+
+    /// Takes in what an earlier cache knew and the store does not tell: packs that no record lists yet, if they are still
+    /// there and no prune took them, and what this machine's own snapshots say.
+    pub(super) fn take_in_kept(&self) -> Result<()> {
+        let (packs, bodies) = {
+            let connection = self.connection();
+            let mut statement = connection.prepare_cached("SELECT id, size, toc_len FROM kept_pack").map_err(failed)?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).map_err(failed)?;
+            let packs: Vec<(Vec<u8>, i64, u32)> = rows.flatten().collect();
+            let mut statement = connection.prepare_cached("SELECT id, body FROM kept_body").map_err(failed)?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed)?;
+            (packs, rows.flatten().collect::<Vec<(Vec<u8>, Vec<u8>)>>())
+        };
+        if packs.is_empty() && bodies.is_empty() {
+            return Ok(());
+        }
+        for (id, size, toc_len) in packs {
+            let Some(id) = PackId::from_slice(&id) else { continue };
+            let pack = PackRef { id, size: size.cast_unsigned(), toc_len };
+            // What the store does not have whole is stored again when it is needed.
+            if let Ok((seals, toc)) = self.load_stored_toc(&pack) {
+                cache::index::insert_pack(&mut self.connection(), &pack, None, &seals, &toc)?;
+            }
+        }
+        for (id, body) in bodies {
+            let Some(id) = SnapshotId::from_slice(&id) else { continue };
+            if self.keys().name(ChunkType::Snapshot, &body).is_ok_and(|name| name == ChunkId::from(id)) {
+                let sql = "UPDATE snapshot SET body = ? WHERE id = ? AND body IS NULL";
+                self.connection().execute(sql, params![body, &id.0[..]]).map_err(failed)?;
+            }
+        }
+        self.connection().execute_batch("DELETE FROM kept_pack; DELETE FROM kept_body").map_err(failed)
+    }
+}
