@@ -23,6 +23,8 @@ pub enum ErrorKind {
     WrongKey,
     /// Stored bytes are not what they were when they were written.
     Damaged,
+    /// What is needed lies in an archive and must be thawed first, or is being thawed.
+    Archived,
     /// The store shows an older state than one seen before.
     RolledBack,
     /// Written by a newer version, or with a feature that this one lacks.
@@ -47,6 +49,7 @@ impl ErrorKind {
             Self::InUse => "wait for the other run to end, then run the command again",
             Self::WrongKey => "check --identity and --passphrase-file; other slots may open with other keys",
             Self::Damaged => "`lifeboat check` finds what else is damaged; all the rest can still be restored",
+            Self::Archived => "run the command again with --thaw bulk; --dry-run says first what that costs",
             Self::RolledBack => "find out who put an older state back before going on",
             Self::Unsupported => "use a newer version of lifeboat",
             Self::Full => "free some space there and run the command again",
@@ -192,6 +195,7 @@ impl Error {
             ErrorKind::WrongKey => 12,
             ErrorKind::Damaged => 13,
             ErrorKind::RolledBack => 14,
+            ErrorKind::Archived => 15,
             ErrorKind::Interrupted => 130,
         }
     }

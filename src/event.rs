@@ -32,6 +32,8 @@ pub enum Stage {
     Deleting,
     /// Mending what is damaged.
     Repairing,
+    /// Waiting for packs that are being thawed.
+    Thawing,
 }
 
 /// Counters of one stage, written by its workers and read by whoever shows them.

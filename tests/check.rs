@@ -21,7 +21,7 @@ fn filled() -> Bench {
 }
 
 fn reading(read_data: ReadData) -> CheckOptions {
-    CheckOptions { quick: false, read_data: Some(read_data), threads: 2 }
+    CheckOptions { read_data: Some(read_data), threads: 2, ..CheckOptions::default() }
 }
 
 fn look(bench: &Bench, options: &CheckOptions) -> CheckReport {

@@ -8,6 +8,7 @@ use lifeboat::ops::check::{CheckOptions, check};
 use lifeboat::ops::copy::{CopyOptions, CopyReport, copy};
 use lifeboat::ops::mirror::{MirrorOptions, mirror};
 use lifeboat::ops::prune::{PruneOptions, prune};
+use lifeboat::ops::thaw::ThawOptions;
 use lifeboat::repo::{Repository, SnapshotEntry, mirror_stores};
 use lifeboat::store::{AnyStore, Location};
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use support::{Bench, Recorder, contents, noise, tamper};
 
 type Tree = Vec<(PathBuf, Option<Vec<u8>>)>;
 
-const OPTIONS: CopyOptions = CopyOptions { dry_run: false, threads: 2 };
+const OPTIONS: CopyOptions = CopyOptions { dry_run: false, thaw: ThawOptions::NONE, threads: 2 };
 
 fn fill(bench: &Bench, version: u64) -> Tree {
     for file in 0..40 {
@@ -209,7 +210,7 @@ fn a_prune_of_the_target_that_is_faster_makes_the_copy_store_again_what_it_took(
     healthy(&target.open());
 }
 
-const MIRROR: MirrorOptions = MirrorOptions { dry_run: false, verify: false, threads: 2 };
+const MIRROR: MirrorOptions = MirrorOptions { dry_run: false, verify: false, thaw: ThawOptions::NONE, threads: 2 };
 
 fn place(bench: &Bench, name: &str) -> Location {
     Location::directory(&bench.path(name))

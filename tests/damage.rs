@@ -6,12 +6,13 @@ use lifeboat::error::ErrorKind;
 use lifeboat::event::Silent;
 use lifeboat::ops::check::{CheckOptions, CheckReport, ReadData};
 use lifeboat::ops::restore::restore;
+use lifeboat::ops::thaw::ThawOptions;
 use std::path::Path;
 use support::{Bench, contents, noise, tamper};
 
 const ALL: ReadData = ReadData { share: 1.0, max_age: None, max_duration: None };
-const READ: CheckOptions = CheckOptions { quick: false, read_data: Some(ALL), threads: 2 };
-const STRUCTURE: CheckOptions = CheckOptions { quick: false, read_data: None, threads: 2 };
+const READ: CheckOptions = CheckOptions { quick: false, read_data: Some(ALL), thaw: ThawOptions::NONE, threads: 2 };
+const STRUCTURE: CheckOptions = CheckOptions { quick: false, read_data: None, thaw: ThawOptions::NONE, threads: 2 };
 
 fn check(bench: &Bench, options: &CheckOptions) -> CheckReport {
     lifeboat::ops::check::check(&bench.open(), options, &Silent).unwrap()

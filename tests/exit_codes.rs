@@ -1,6 +1,8 @@
 //! Every exit code that the reference documents is met, and no other one is.
 #![expect(clippy::print_stdout, reason = "a test says what it skips")]
 
+#[path = "support/proxy.rs"]
+mod proxy;
 mod support;
 
 use std::collections::BTreeSet;
@@ -59,6 +61,15 @@ fn rolled_back() -> i32 {
     home.code(&["snapshots"])
 }
 
+/// A server that has everything in an archive.
+fn archived() -> i32 {
+    let server = proxy::Proxy::new(1, |_| proxy::Action::refuse(403, "InvalidObjectState"));
+    let home = Home::filled();
+    let url = format!("s3://bucket/x?endpoint=http://127.0.0.1:{}&retries=0", server.port);
+    let mut command = home.command(&["--repo", &url, "snapshots"]);
+    command.env("AWS_ACCESS_KEY_ID", "id").env("AWS_SECRET_ACCESS_KEY", "secret").output().unwrap().status.code().unwrap()
+}
+
 fn interrupted() -> i32 {
     let home = Home::new();
     let mut terminal = Terminal::start(&home, &["init", "--passphrase"], 80);
@@ -79,6 +90,7 @@ fn every_documented_exit_code_is_met() {
         (12, wrong_key()),
         (13, damaged()),
         (14, rolled_back()),
+        (15, archived()),
         (130, interrupted()),
     ];
     if rustix::process::geteuid().is_root() {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[command(name = "lifeboat", version, max_term_width = 110, propagate_version = false, disable_help_subcommand = true)]
 #[command(after_help = "Begin with `lifeboat backup ~`: a repository and its key are made on first use.\n\
     Exit codes: 0 done, 1 failed, 2 usage, 3 done but incomplete, 10 no repository, 11 refused or in use,\n\
-    12 wrong key, 13 damage found, 14 rollback noticed, 130 interrupted.")]
+    12 wrong key, 13 damage found, 14 rollback noticed, 15 archived, 130 interrupted.")]
 pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) globals: Globals,
@@ -318,6 +318,8 @@ pub(super) struct RestoreArguments {
     /// Say what would be written, left alone, and removed, by size and time of what is there
     #[arg(long, short = 'n')]
     pub(super) dry_run: bool,
+    #[command(flatten)]
+    pub(super) thaw: super::thaw::ThawArguments,
     /// Read everything back and compare
     #[arg(long)]
     pub(super) verify: bool,

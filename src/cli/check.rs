@@ -28,6 +28,8 @@ pub(super) struct CheckArguments {
     /// Begin to read no more after this time, such as 90s, 30m, or 2h; the next check goes on from there
     #[arg(long, value_name = "DURATION", value_parser = text::parse_duration)]
     max_duration: Option<Duration>,
+    #[command(flatten)]
+    thaw: super::thaw::ThawArguments,
 }
 
 pub(super) fn run(context: &Context, arguments: &CheckArguments) -> Result<u8> {
@@ -39,7 +41,7 @@ pub(super) fn run(context: &Context, arguments: &CheckArguments) -> Result<u8> {
         max_age: arguments.max_age,
         max_duration: arguments.max_duration,
     });
-    let options = CheckOptions { quick: arguments.quick, read_data, threads: context.threads() };
+    let options = CheckOptions { quick: arguments.quick, read_data, thaw: arguments.thaw.options(), threads: context.threads() };
     let report = check(&repository, &options, &context.watcher)?;
     let object = json(&report);
     context.note(&object);

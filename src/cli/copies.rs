@@ -2,11 +2,14 @@
 
 use super::arguments::FilterArguments;
 use super::globals::Context;
-use super::{DAMAGED, INCOMPLETE, show, text};
+use super::thaw::ThawArguments;
+use super::{DAMAGED, INCOMPLETE, cost, show, text, thaw};
 use crate::error::Result;
 use crate::ops::copy::{CopyOptions, CopyReport, copy};
+use crate::ops::cost::Estimate;
 use crate::ops::mirror::{MirrorOptions, MirrorReport, mirror};
 use crate::ops::select;
+use crate::ops::thaw::{ThawOptions, ThawReport};
 use crate::repo::SnapshotEntry;
 use clap::ValueHint;
 use std::path::PathBuf;
@@ -37,6 +40,8 @@ pub(super) struct CopyArguments {
     /// Say what would be copied, how many bytes at most, and in how many requests
     #[arg(long, short = 'n')]
     dry_run: bool,
+    #[command(flatten)]
+    thaw: ThawArguments,
 }
 
 impl CopyArguments {
@@ -64,6 +69,8 @@ pub(super) struct MirrorArguments {
     /// Say what would be copied
     #[arg(long, short = 'n')]
     dry_run: bool,
+    #[command(flatten)]
+    thaw: ThawArguments,
 }
 
 impl MirrorArguments {
@@ -90,27 +97,55 @@ pub(super) fn run_copy(context: &Context, arguments: &CopyArguments) -> Result<u
         }
         chosen.retain(|entry| !entry.snapshot.incomplete);
     }
-    let options = CopyOptions { dry_run: arguments.dry_run, threads: context.threads() };
-    let (mut reports, mut noted) = (Vec::new(), (0, 0));
+    let options = CopyOptions { dry_run: arguments.dry_run, thaw: arguments.thaw.options(), threads: context.threads() };
+    let (mut said, mut incomplete) = (Vec::new(), false);
+    let mut noted = (0, 0);
     // All are opened before anything is copied: a wrong key of the last one is seen at once.
     let targets = (arguments.to.iter())
         .map(|place| context.open_other(place, arguments.to_identity.as_deref(), arguments.to_passphrase_file.as_deref()))
         .collect::<Result<Vec<_>>>()?;
-    for target in &targets {
+    let (place, _) = context.location()?;
+    for (target, to) in targets.iter().zip(&arguments.to) {
         let report = copy(&source, target, &chosen, options, &context.watcher)?;
         let (copied, present) = (report.copied.len() as u64 + noted.0, report.present.len() as u64 + noted.1);
         noted = (copied, present);
         context.note(&serde_json::json!({"copied": copied, "present": present}));
-        if !context.globals.json {
-            say_copied(context, &target.describe(), &report, arguments.dry_run);
+        let mut costs = Vec::new();
+        if arguments.dry_run {
+            let (from, into) = Estimate::of_copy(&report, source.cold_class().as_deref(), target.cold_class().as_deref());
+            costs.extend(place.is_billed().then(|| ("source", with_thaw(from, report.thaw.as_ref(), &options.thaw))));
+            costs.extend(context.place(to)?.is_billed().then_some(("target", into)));
         }
-        reports.push((target.describe(), report));
+        if context.globals.json {
+            let mut json = copy_json(&target.describe(), &report, arguments.dry_run);
+            add_costs(context, &mut json, &costs);
+            said.push(json);
+        } else {
+            say_copied(context, &target.describe(), &report, arguments.dry_run);
+            report.thaw.iter().for_each(|thawed| thaw::say(context, thawed, (&options.thaw, false)));
+            costs.iter().for_each(|(whose, estimate)| cost::say(context, &format!("cost at the {whose}"), estimate));
+        }
+        incomplete |= report.incomplete();
     }
     if context.globals.json {
-        let reports = reports.iter().map(|(place, report)| copy_json(place, report, arguments.dry_run)).collect();
-        println!("{}", serde_json::Value::Array(reports));
+        println!("{}", serde_json::Value::Array(said));
     }
-    Ok(if reports.iter().any(|(_, report)| report.incomplete()) { INCOMPLETE } else { 0 })
+    Ok(if incomplete { INCOMPLETE } else { 0 })
+}
+
+/// The estimate with what is to be thawed.
+fn with_thaw(mut estimate: Estimate, thawed: Option<&ThawReport>, options: &ThawOptions) -> Estimate {
+    if let Some(report) = thawed {
+        let reading = thaw::estimate(report, options);
+        (estimate.thawed, estimate.thaw) = (reading.thawed, reading.thaw);
+    }
+    estimate
+}
+
+fn add_costs(context: &Context, json: &mut serde_json::Value, costs: &[(&str, Estimate)]) {
+    for (whose, estimate) in costs {
+        json[format!("cost_at_{whose}")] = cost::json(context, estimate);
+    }
 }
 
 fn copy_json(place: &str, report: &CopyReport, dry_run: bool) -> serde_json::Value {
@@ -160,15 +195,25 @@ pub(super) fn run_mirror(context: &Context, arguments: &MirrorArguments) -> Resu
     let began = std::time::Instant::now();
     let (source, _) = context.location()?;
     let target = context.place(&arguments.to)?;
-    let options = MirrorOptions { dry_run: arguments.dry_run, verify: arguments.verify, threads: context.threads() };
+    let thaw = arguments.thaw.options();
+    let options = MirrorOptions { dry_run: arguments.dry_run, verify: arguments.verify, thaw, threads: context.threads() };
     let report = mirror(&source, &target, options, &context.watcher)?;
     context.note(&mirror_json(&report, arguments.dry_run));
+    let mut costs = Vec::new();
+    if arguments.dry_run {
+        let (from, into) = Estimate::of_mirror(&report);
+        costs.extend(source.is_billed().then(|| ("source", with_thaw(from, report.thaw.as_ref(), &options.thaw))));
+        costs.extend(target.is_billed().then_some(("target", into)));
+    }
     if context.globals.json {
         let mut json = mirror_json(&report, arguments.dry_run);
         json["seconds"] = began.elapsed().as_secs_f64().into();
+        add_costs(context, &mut json, &costs);
         println!("{json}");
     } else {
         say_mirrored(context, &report, arguments.dry_run, began.elapsed());
+        report.thaw.iter().for_each(|thawed| thaw::say(context, thawed, (&options.thaw, false)));
+        costs.iter().for_each(|(whose, estimate)| cost::say(context, &format!("cost at the {whose}"), estimate));
     }
     Ok(if report.damaged.is_empty() { 0 } else { DAMAGED })
 }

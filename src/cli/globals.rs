@@ -5,6 +5,7 @@ use super::observer::Watcher;
 use super::{prompt, rollback};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Fingerprint;
+use crate::plan::prices::Prices;
 use crate::repo::{Access, OpenOptions, Repository, Rollback};
 use crate::store::{Location, StoreSettings};
 use std::io::{self, BufRead, Write};
@@ -29,6 +30,8 @@ struct Configuration {
     connections: Option<u16>,
     limit_upload: Option<String>,
     limit_download: Option<String>,
+    #[serde(default)]
+    prices: Prices,
 }
 
 /// What every command has at hand.
@@ -63,6 +66,10 @@ impl Context {
 
     pub(super) fn threads(&self) -> usize {
         self.globals.threads.or(self.configuration.threads).unwrap_or(0)
+    }
+
+    pub(super) fn prices(&self) -> &Prices {
+        &self.configuration.prices
     }
 
     /// The repository's place, and whether it was said or is the default.

@@ -15,6 +15,7 @@ mod arguments;
 mod backup;
 mod check;
 mod copies;
+mod cost;
 mod forget;
 mod globals;
 mod history;
@@ -31,6 +32,7 @@ mod rollback;
 mod search;
 mod show;
 mod text;
+mod thaw;
 mod tools;
 
 use crate::error::{Error, Result};

@@ -153,6 +153,7 @@ fn name(stage: Stage) -> &'static str {
         Stage::Compacting => "compacting the index",
         Stage::Deleting => "deleting",
         Stage::Repairing => "repairing",
+        Stage::Thawing => "thawing",
         #[expect(unreachable_patterns, reason = "stages may be added")]
         _ => "working",
     }

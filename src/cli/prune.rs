@@ -1,8 +1,9 @@
 //! `lifeboat prune`.
 
 use super::globals::Context;
-use super::text;
+use super::{INCOMPLETE, cost, text};
 use crate::error::Result;
+use crate::ops::cost::Estimate;
 use crate::ops::prune::{CompactOptions, Decision, PruneOptions, PruneReport, prune};
 use std::time::Duration;
 
@@ -56,14 +57,21 @@ pub(super) fn run(context: &Context, arguments: &PruneArguments) -> Result<u8> {
         dry_run: arguments.dry_run,
     };
     let report = prune(&repository, &options, &context.watcher)?;
-    let object = json(&report, arguments.dry_run);
+    let mut object = json(&report, arguments.dry_run);
+    let (location, _) = context.location()?;
+    let estimate = (arguments.dry_run && location.is_billed())
+        .then(|| Estimate::of_prune(&report, repository.cold_class().as_deref(), repository.now()));
+    if let Some(estimate) = &estimate {
+        object["cost"] = cost::json(context, estimate);
+    }
     context.note(&object);
     if context.globals.json {
         println!("{object}");
     } else {
         print(context, &report, arguments.dry_run);
+        estimate.iter().for_each(|estimate| cost::say(context, "cost", estimate));
     }
-    Ok(0)
+    Ok(if report.pruned.locks.refused > 0 { INCOMPLETE } else { 0 })
 }
 
 fn word(decision: Decision) -> &'static str {
@@ -89,8 +97,33 @@ fn json(report: &PruneReport, dry_run: bool) -> serde_json::Value {
         "dry_run": dry_run, "packs": packs, "generation": pruned.generation, "written": pruned.written,
         "bytes_written": pruned.bytes_written, "deleted": pruned.deleted, "bytes_deleted": pruned.bytes_deleted,
         "index_objects_written": pruned.compacted.shards, "index_objects_deleted": pruned.index_deleted,
-        "spared": pruned.spared, "missing_chunks": pruned.missing, "seconds": report.elapsed.as_secs_f64(),
+        "spared": pruned.spared, "archived": pruned.archived, "locks_looked_at": pruned.locks.looked_at,
+        "locks_extended": pruned.locks.extended, "locks_refused": pruned.locks.refused, "locked": pruned.locks.left,
+        "locked_bytes": pruned.locks.left_bytes, "locked_until": pruned.locks.until.map(text::json_time), "missing_chunks": pruned.missing, "seconds": report.elapsed.as_secs_f64(),
     })
+}
+
+/// What archives and locks made of it.
+fn locks(context: &Context, pruned: &crate::repo::PruneReport, dry_run: bool) {
+    if pruned.archived > 0 {
+        let packs = text::count(pruned.archived);
+        context.say(&format!("archived: {packs} packs stay although part of them is not needed: reading them costs more"));
+    }
+    let locks = &pruned.locks;
+    if locks.extended > 0 {
+        let verb = if dry_run { "would be" } else { "were" };
+        context.say(&format!("locks:   {} objects {verb} locked for longer", text::count(locks.extended)));
+    }
+    if locks.refused > 0 {
+        eprintln!("{} objects could not be locked for longer: these credentials may not", text::count(locks.refused));
+    }
+    if locks.left > 0 {
+        let until = locks
+            .until
+            .map_or_else(|| "until an unknown time".into(), |until| format!("until {} at the latest", text::time(until)));
+        let (packs, size) = (text::count(locks.left), text::size(locks.left_bytes));
+        context.say(&format!("locked:  {packs} packs ({size}) that nobody needs stay {until}; a later prune deletes them"));
+    }
 }
 
 fn print(context: &Context, report: &PruneReport, dry_run: bool) {
@@ -112,6 +145,7 @@ fn print(context: &Context, report: &PruneReport, dry_run: bool) {
             ));
         }
     }
+    locks(context, pruned, dry_run);
     if pruned.missing > 0 {
         let style = text::Style::of(&std::io::stderr());
         eprintln!(

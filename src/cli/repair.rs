@@ -6,7 +6,7 @@ use super::{DAMAGED, text};
 use crate::error::Result;
 use crate::ops::check::Severity;
 use crate::ops::repair::{Outcome, RepairOptions, RepairReport, repair};
-use crate::store::Location;
+use crate::repo::{Covered, uncover};
 
 #[derive(clap::Args)]
 #[command(
@@ -25,6 +25,8 @@ pub(super) struct RepairArguments {
     /// Give parity to packs that have none, a share of their length, and duplicate the small objects on which much depends
     #[arg(long, value_name = "PERCENT", value_parser = parity)]
     parity: Option<u16>,
+    #[command(flatten)]
+    thaw: super::thaw::ThawArguments,
 }
 
 impl RepairArguments {
@@ -41,15 +43,38 @@ pub(super) fn parity(text: &str) -> Result<u16, String> {
     if (1.0..=1000.0).contains(&per_mille) { Ok(per_mille as u16) } else { Err(format!("{text:?} is not from 0.1% to 100%")) }
 }
 
+fn say_covered(context: &Context, covered: &Covered, apply: bool) {
+    let what = if covered.deleted { "was deleted" } else { "was overwritten" };
+    let end = if apply { "put back" } else { "would be put back" };
+    context.say(&format!("{} {what} and {end} from its first version {}", covered.name(), covered.version.id));
+}
+
 pub(super) fn run(context: &Context, arguments: &RepairArguments) -> Result<u8> {
+    let (location, _) = context.location()?;
+    // What was deleted or overwritten may be what is needed to open the repository.
+    let covered = uncover(&location, arguments.apply)?;
+    if !context.globals.json {
+        covered.iter().for_each(|covered| say_covered(context, covered, arguments.apply));
+    }
+    if !arguments.apply && covered.iter().any(|covered| covered.name() == "format/1") {
+        return Ok(DAMAGED);
+    }
     let repository = context.open_damaged()?;
-    let from = arguments.from.as_deref().map(Location::parse).transpose()?;
-    let options = RepairOptions { from, apply: arguments.apply, parity: arguments.parity, threads: context.threads() };
+    let from = arguments.from.as_deref().map(|place| context.place(place)).transpose()?;
+    let options = RepairOptions {
+        from,
+        apply: arguments.apply,
+        parity: arguments.parity,
+        thaw: arguments.thaw.options(),
+        threads: context.threads(),
+    };
     let report = repair(&repository, &options, &context.watcher)?;
     let done = report.steps.iter().filter(|step| step.outcome == Outcome::Done).count();
     context.note(&serde_json::json!({"findings": report.findings.len(), "steps": report.steps.len(), "mended": done}));
     if context.globals.json {
-        println!("{}", json(&report, arguments.apply));
+        let mut json = json(&report, arguments.apply);
+        json["put_back"] = covered.iter().map(Covered::name).collect::<Vec<_>>().into();
+        println!("{json}");
     } else {
         print(context, &report, arguments.apply);
     }
@@ -58,7 +83,7 @@ pub(super) fn run(context: &Context, arguments: &RepairArguments) -> Result<u8> 
     }
     let damaged = report.findings.iter().any(|finding| finding.severity == Severity::Damage);
     // Whether all is well now is for a check to say.
-    Ok(if report.has_failed() || damaged { DAMAGED } else { 0 })
+    Ok(if report.has_failed() || damaged || !covered.is_empty() { DAMAGED } else { 0 })
 }
 
 fn word(outcome: Outcome) -> &'static str {

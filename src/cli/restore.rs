@@ -2,7 +2,7 @@
 
 use super::arguments::{RestoreArguments, When};
 use super::globals::Context;
-use super::{DAMAGED, INCOMPLETE, show, text};
+use super::{DAMAGED, INCOMPLETE, show, text, thaw};
 use crate::error::Result;
 use crate::ops::restore::{Overwrite, RestoreOptions, RestoreReport, restore};
 use crate::repo::Rescued;
@@ -34,10 +34,14 @@ pub(super) fn run(context: &Context, arguments: &RestoreArguments) -> Result<u8>
         numeric_ids: arguments.numeric_ids,
         no_owner: arguments.no_owner,
         salvage: arguments.salvage,
+        thaw: arguments.thaw.options(),
         threads: context.threads(),
     };
     let report = restore(&repository, &entry, &options, &context.watcher)?;
-    let object = json(&report);
+    let mut object = json(&report);
+    if let Some(thawed) = &report.thaw {
+        object["thaw"] = thaw::json(context, thawed, &options.thaw);
+    }
     context.note(&object);
     if context.globals.json {
         println!("{object}");
@@ -102,6 +106,9 @@ fn summary(context: &Context, report: &RestoreReport, options: &RestoreOptions) 
             text::count(kept),
             text::count(gone)
         ));
+    }
+    if let Some(thawed) = &report.thaw {
+        thaw::say(context, thawed, (&options.thaw, options.dry_run));
     }
     if options.verify && !options.dry_run {
         context.say(&format!("verified: {} files read back and compared", text::count(report.verified)));

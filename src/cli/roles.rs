@@ -1,10 +1,11 @@
 //! `lifeboat key enrol`, `revoke`, and `rotate`: who takes part.
 
 use super::globals::Context;
-use super::text;
+use super::{cost, text};
 use crate::error::Result;
 use crate::format::key::Role;
 use crate::id::ClientId;
+use crate::ops::cost::Estimate;
 use crate::repo::{
     ATTESTED, Access, ClientInfo, EVERYBODY, Enrolment, NewSlot, Repository, RotateOptions, RotateReport, SlotFate,
 };
@@ -162,8 +163,14 @@ pub(super) fn rotate(context: &Context, repository: &Repository, access: &Access
     let passphrases = passphrases.collect::<Result<Vec<_>>>()?;
     let options = RotateOptions { passphrases, run_plugins: arguments.run_plugins, dry_run: arguments.dry_run };
     let report = repository.rotate(access, &options)?;
+    let (place, _) = context.location()?;
+    let estimate = (arguments.dry_run && place.is_billed()).then(|| Estimate::of_rotation(&report));
     if context.globals.json {
-        println!("{}", rotate_json(&report, arguments.dry_run));
+        let mut json = rotate_json(&report, arguments.dry_run);
+        if let Some(estimate) = &estimate {
+            json["cost"] = cost::json(context, estimate);
+        }
+        println!("{json}");
         return Ok(());
     }
     for slot in &report.slots {
@@ -177,6 +184,7 @@ pub(super) fn rotate(context: &Context, repository: &Repository, access: &Access
     }
     if arguments.dry_run {
         context.say("nothing was changed: this was a dry run");
+        estimate.iter().for_each(|estimate| cost::say(context, "cost", estimate));
         return Ok(());
     }
     context.say(&format!("keys are of generation {} from now on; older objects stay as they are", report.generation));

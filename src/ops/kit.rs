@@ -154,6 +154,7 @@ pub fn rehearse(repository: &Repository, path: Option<&[u8]>, scratch: &Path, ob
         verify: true,
         numeric_ids: false,
         no_owner: true,
+        thaw: super::thaw::ThawOptions::default(),
         threads: 1,
         salvage: false,
     };

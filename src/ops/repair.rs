@@ -3,6 +3,7 @@
 use crate::error::{ErrorKind, Result};
 use crate::event::{Event, Observer, Progress, Stage, stop_if_asked};
 use crate::ops::check::{self, Finding};
+use crate::ops::thaw::ThawOptions;
 use crate::repo::{Act, Mend, Repository};
 use crate::store::Location;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ pub struct RepairOptions {
     pub apply: bool,
     /// Parity for packs that have none, in per mille of their length, and duplicates of the small objects.
     pub parity: Option<u16>,
+    /// What to do about packs that must be thawed first.
+    pub thaw: ThawOptions,
     /// Worker threads; 0 for one per processor.
     pub threads: usize,
 }
@@ -110,6 +113,9 @@ fn plan(
         report.findings.push(Finding::of_record(problem));
     }
     objects.dedup();
+    if repository.may_be_archived(&options.thaw) {
+        repository.make_readable(&repository.packs()?, ("repair", &options.thaw), observer)?;
+    }
     let (mut packs, mut index) = (Vec::new(), false);
     check::each_pack(repository, options.threads, progress, observer, &mut |pack, found| {
         for mend in repairer.plan_pack(pack, found)? {

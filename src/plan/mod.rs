@@ -3,4 +3,5 @@
 //! Everything here is pure: it reads no clock, opens no repository, and decides the same for the same input.
 
 pub mod age;
+pub mod prices;
 pub mod retention;

@@ -4,11 +4,13 @@
 //! and the records are those that were there before the packs were looked at, unless a prune came in between: then all is
 //! looked at once more, because it may have deleted what those records still name.
 
+use super::thaw::{ThawOptions, ThawReport, make_readable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Observer, Progress, stop_if_asked};
+use crate::format::log::PackRef;
 use crate::format::pack::MAX_PACK;
 use crate::id::ClientId;
-use crate::store::{AnyStore, Created, Entry, Key, Location, Memory};
+use crate::store::{AnyStore, Created, Entry, Key, Location, Memory, archive};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,7 +20,7 @@ const STEP: usize = 4 << 20;
 /// Longest object that is no pack and no index object.
 const MAX_SMALL: u64 = 64 << 20;
 /// What lies beside packs and small objects, so that they can be mended.
-const BESIDE: [&str; 2] = ["parity", "copies"];
+const BESIDE: [&str; 3] = ["parity", "copies", "contents"];
 /// How often all is looked at once more because prunes go on.
 const ROUNDS: usize = 10;
 
@@ -29,6 +31,8 @@ pub struct MirrorOptions {
     pub dry_run: bool,
     /// Read what the target has already, and put whole objects in the place of damaged ones.
     pub verify: bool,
+    /// What to do about packs of the source that must be thawed first.
+    pub thaw: ThawOptions,
     /// Objects copied at once; 0 for one per processor.
     pub threads: usize,
 }
@@ -48,6 +52,8 @@ pub struct MirrorReport {
     pub damaged: Vec<String>,
     /// Key slots that only the target has: ways in that the source closed, or that it never had.
     pub only_there: Vec<String>,
+    /// What had to be thawed; absent where nothing can be archived.
+    pub thaw: Option<ThawReport>,
 }
 
 struct Mirror<'a> {
@@ -104,7 +110,29 @@ pub fn mirror_stores(
 }
 
 impl Mirror<'_> {
+    /// Sees to it that the packs that are to be copied can be read.
+    fn thaw(&self) -> Result<()> {
+        if self.options.thaw.tier.is_none() && archive(&**self.source).is_none() {
+            return Ok(());
+        }
+        let mut there = HashMap::new();
+        self.target.list("packs", &mut |Entry { key, size, .. }| {
+            there.insert(key, size);
+            stop_if_asked(self.observer)
+        })?;
+        let mut wanted = Vec::new();
+        self.source.list("packs", &mut |Entry { key, size, .. }| {
+            let missing = there.get(&key) != Some(&size);
+            wanted.extend(key.pack_id().filter(|_| missing).map(|id| PackRef { id, size, toc_len: 0 }));
+            stop_if_asked(self.observer)
+        })?;
+        let wishes = ThawOptions { dry_run: self.options.dry_run, ..self.options.thaw };
+        self.report().thaw = make_readable(self.source, &wanted, ("mirror", &wishes), self.observer)?;
+        Ok(())
+    }
+
     fn run(&self) -> Result<()> {
+        self.thaw()?;
         self.small(&[Key::format()])?;
         for _ in 0..ROUNDS {
             let prunes = keys(self.source, "gc", self.observer)?;

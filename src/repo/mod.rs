@@ -33,15 +33,17 @@ mod slot_memory;
 mod slots;
 mod sound;
 mod stat;
+mod thaw;
 mod verify;
 mod view;
 mod wide;
 
+pub use crate::store::Tier;
 pub use cache::StatRow;
 pub use chunker::Chunker;
 pub use clients::{ClientInfo, Enrolled, Enrolment};
 pub use copied::CopyMap;
-pub use gc::{Decision, PackDecision, PruneOptions, PruneReport};
+pub use gc::{Decision, LockReport, PackDecision, PruneOptions, PruneReport};
 pub use kit::{identity_in, join_shares, parse_identity, split_identity};
 pub use known_damage::Unreadable;
 pub use log::{
@@ -51,7 +53,7 @@ pub use log::{
 pub use mirror::{MirrorOptions, MirrorReport, mirror, mirror_stores};
 pub use nodes::Nodes;
 pub use reader::{BlockPlace, Reader};
-pub use repair::{FoundSnapshot, Mend, Repairer};
+pub use repair::{Covered, FoundSnapshot, Mend, Repairer, uncover, uncover_in};
 pub use rescue::Rescued;
 pub use roles::Act;
 pub use rotate::{RotateOptions, RotateReport, RotatedSlot, SlotFate};
@@ -59,6 +61,7 @@ pub use session::{ChunkWriter, Session, SessionCounts};
 pub use shards::{CompactOptions, CompactReport, Shards};
 pub use slots::{Access, NewSlot, OpenOptions, SlotInfo, default_sizes, generate_identity, recipients_of};
 pub use stat::StatCache;
+pub use thaw::{THAW_DAYS, ThawOptions, ThawPlan, ThawReport, thaw_time};
 pub use verify::{Depth, Lost, PackProblem, PackReport, PackVerifier, Trouble};
 pub use view::Contents;
 

@@ -13,7 +13,7 @@ use crate::repo::block::SealedBlock;
 use crate::repo::keys::Keys;
 use crate::repo::parity::ParityWriter;
 use crate::repo::sealed::new_header;
-use crate::store::{AnyStore, Key, Staged};
+use crate::store::{AnyStore, Key, Staged, archive};
 use crossbeam_channel::{Receiver, Sender};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -42,6 +42,8 @@ pub(super) struct OpenPack {
     toc: Toc,
     toc_len: usize,
     parity: Option<(ParityWriter, AnyStore)>,
+    /// Head and table of contents once more, for packs that cannot be read before they are thawed.
+    contents: Option<(Vec<u8>, AnyStore)>,
 }
 
 impl OpenPack {
@@ -53,13 +55,12 @@ impl OpenPack {
         let first_block = u32::try_from(head.len()).expect("a head is short");
         let toc = Toc { first_block, padding: 0, blocks: Vec::new() };
         // Contents of files are read for restores alone.
-        let staged = match seals.iter().all(|seal| seal.class == Class::Data) {
-            true => store.stage_cold()?,
-            false => store.stage()?,
-        };
+        let is_data = seals.iter().all(|seal| seal.class == Class::Data);
+        let staged = if is_data { store.stage_cold()? } else { store.stage()? };
+        let contents = (is_data && archive(&**store).is_some()).then(|| (head.clone(), store.clone()));
         let hasher = blake3::Hasher::new();
         let parity = (parity > 0).then(|| (ParityWriter::new(parity), store.clone()));
-        let mut pack = Self { key, seals, staged, hasher, length: 0, toc, toc_len: 0, parity };
+        let mut pack = Self { key, seals, staged, hasher, length: 0, toc, toc_len: 0, parity, contents };
         pack.append(&head)?;
         Ok(pack)
     }
@@ -104,8 +105,15 @@ impl OpenPack {
         let toc_len = u32::try_from(sealed.len()).expect("a table of contents is at most 64 MiB");
         self.append(&sealed)?;
         let footer = Footer { commit: self.key.commit, toc_len };
-        self.append(&footer.encode())?;
+        let footer = footer.encode();
+        self.append(&footer)?;
         let id = PackId(*self.hasher.finalize().as_bytes());
+        if let Some((mut contents, store)) = self.contents {
+            contents.extend_from_slice(&sealed);
+            contents.extend_from_slice(&footer);
+            // Before the pack: nobody ever finds one of which nothing can be known.
+            store.put(&Key::contents(&id), &contents)?;
+        }
         self.staged.finish(&Key::pack(&id))?;
         if let Some((parity, store)) = self.parity {
             parity.finish(&store, id, self.length)?;

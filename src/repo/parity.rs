@@ -8,7 +8,7 @@ use crate::format::parity::{
 };
 use crate::id::PackId;
 use crate::repo::Repository;
-use crate::store::{AnyStore, Key};
+use crate::store::{AnyStore, Key, remove};
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
@@ -305,7 +305,11 @@ impl Repository {
             doomed.extend(entry.key.parity_of().filter(|(pack, _)| gone.contains(pack)).map(|_| entry.key));
             Ok(())
         })?;
-        doomed.iter().try_for_each(|key| self.store().delete(key))
+        self.store().list("contents", &mut |entry| {
+            doomed.extend(entry.key.contents_of().filter(|pack| gone.contains(pack)).map(|_| entry.key));
+            Ok(())
+        })?;
+        doomed.iter().try_for_each(|key| remove(&**self.store(), key, self.now()).map(drop))
     }
 
     /// Reads a part of a pack as it was, with what is lost made anew from parity.

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Silent;
+use crate::format::log::PackRef;
 use crate::format::tree::ChunkType;
 use crate::id::{ChunkId, ChunkPrefix, PackId};
 use crate::repo::block::Opener;
@@ -167,6 +168,15 @@ impl Reader {
         Ok(pack)
     }
 
+    /// The pack with this number in the local cache.
+    ///
+    /// # Errors
+    /// `Failed` if the cache cannot be read.
+    pub fn pack_ref(&self, number: u32) -> Result<PackRef> {
+        let pack = self.pack(&mut self.state.borrow_mut(), number)?;
+        Ok(PackRef { id: pack.id, size: pack.size, toc_len: 0 })
+    }
+
     /// Says that these blocks, in this order, are wanted next. The first ones that lie close together are fetched with one
     /// request, if they are not at hand already. What cannot be fetched so is left for [`Reader::with_block`] to report.
     pub fn fetch_ahead(&self, places: &[BlockPlace]) {
@@ -240,7 +250,7 @@ impl Reader {
         };
         let mut unpack = |stored: &mut Vec<u8>| opener.unpack(repository, &session, &block.row, &block.table, stored);
         if let Err(error) = read.and_then(|()| unpack(stored).map_err(inside)) {
-            if error.kind() == ErrorKind::Interrupted {
+            if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Archived) {
                 return Err(error);
             }
             // What was hurt on the way from elsewhere comes whole the next time.

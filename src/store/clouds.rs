@@ -4,6 +4,7 @@ use super::address::{Address, Scheme};
 use super::aws_files::Profile;
 use super::far::Remote;
 use super::object::{Bucket, fault};
+use super::s3_api::S3Api;
 use super::s3_extras::{Retention, S3Extras};
 use super::settings::StoreSettings;
 use super::wire::{Reach, Wire};
@@ -13,6 +14,7 @@ use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::{ClientOptions, RetryConfig};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Variables of the environment that say where a machine in a cloud gets its credentials from.
 const AWS_VARIABLES: &[(&str, AmazonS3ConfigKey)] = &[
@@ -75,6 +77,8 @@ fn bucket(address: &Address, root: &str, cloud: Arc<dyn super::object::Cloud>) -
         root: root.to_owned(),
         cold: address.option("class").map(str::to_uppercase),
         tags: tags.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        s3: None,
+        lock_seen: AtomicBool::new(false),
     }
 }
 
@@ -117,16 +121,47 @@ fn s3(address: &Address, settings: &StoreSettings, wire: &Wire) -> Result<Bucket
     if checksum == Some("sha256") || (checksum.is_none() && (endpoint.is_none() || retention.is_some())) {
         builder = builder.with_checksum_algorithm(Checksum::SHA256);
     }
+    let region = region.unwrap_or_else(|| "us-east-1".to_owned());
+    let base = base(endpoint.as_deref(), &region, &address.host, virtual_style);
     if let Some(endpoint) = endpoint {
         builder = builder.with_endpoint(hosted(&endpoint, &address.host, virtual_style));
     }
-    let region = region.unwrap_or_else(|| "us-east-1".to_owned());
     builder = builder.with_region(&region).with_virtual_hosted_style_request(virtual_style);
+    if address.option("sse") == Some("customer") && retention.is_some() {
+        return Err(Error::usage(format!("open the store {address}: lock-days does not go with sse=customer"))
+            .with_hint("whether the server keeps the retention could not be looked at; take one of the two"));
+    }
     builder = encryption(builder, address, settings)?;
     let credentials = builder.clone().build().map_err(|error| wrong(address, error))?.credentials().clone();
-    builder = builder.with_http_connector(wire.amended(Arc::new(S3Extras { credentials, region, retention })));
+    // Objects under a customer's key can be asked about only with that key, which is none of these requests'.
+    let s3 = (address.option("sse") != Some("customer")).then(|| S3Api {
+        wire: wire.clone(),
+        credentials: credentials.clone(),
+        region: region.clone(),
+        base: base.clone(),
+        retention: retention.clone(),
+    });
+    let folder = folder(&base, &address.path);
+    builder = builder.with_http_connector(wire.amended(Arc::new(S3Extras { credentials, region, retention, folder })));
     let cloud = builder.build().map_err(|error| wrong(address, error))?;
-    Ok(bucket(address, &address.path, Arc::new(cloud)))
+    Ok(Bucket { s3, ..bucket(address, &address.path, Arc::new(cloud)) })
+}
+
+/// Beginning of the paths of objects below `root` in the bucket at `base`.
+fn folder(base: &str, root: &str) -> String {
+    let path = base.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
+    let parts: Vec<&str> = [path.trim_matches('/'), root].into_iter().filter(|part| !part.is_empty()).collect();
+    if parts.is_empty() { "/".to_owned() } else { format!("/{}/", parts.join("/")) }
+}
+
+/// URL of the bucket.
+fn base(endpoint: Option<&str>, region: &str, host: &str, virtual_style: bool) -> String {
+    match (endpoint, virtual_style) {
+        (Some(endpoint), true) => hosted(endpoint, host, true),
+        (Some(endpoint), false) => format!("{}/{host}", endpoint.trim_end_matches('/')),
+        (None, true) => format!("https://{host}.s3.{region}.amazonaws.com"),
+        (None, false) => format!("https://s3.{region}.amazonaws.com/{host}"),
+    }
 }
 
 /// Credentials and places from the environment, then from a profile; else the machine is asked who it is.

@@ -7,6 +7,7 @@
 use super::fault::{Fault, FaultKind};
 use super::promises::{self, Answers, Promises};
 use super::retry::{Retry, runtime};
+use super::s3_api::S3Api;
 use super::spool::Spool;
 use super::{Created, Entry, Key, Staged, Store};
 use crate::error::{Error, ErrorKind, Result};
@@ -97,6 +98,11 @@ pub(super) trait Remote: Send + Sync {
     /// Deletes an object, which may be gone already.
     async fn delete(&self, name: &str) -> Result<(), Fault>;
 
+    /// What only S3 has, with the bucket, which knows the folder.
+    fn s3(&self) -> Option<(&S3Api, &super::object::Bucket)> {
+        None
+    }
+
     /// True if nothing in the protocol lets a server create atomically, whatever a race shows.
     fn never_atomic(&self) -> bool {
         false
@@ -106,11 +112,11 @@ pub(super) trait Remote: Send + Sync {
 /// A store on another machine.
 #[derive(Clone)]
 pub(super) struct Far {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    remote: Box<dyn Remote>,
+pub(super) struct Inner {
+    pub(super) remote: Box<dyn Remote>,
     place: String,
     retry: Retry,
     width: usize,
@@ -135,7 +141,7 @@ fn lost() -> Fault {
 
 impl Inner {
     /// Repeats a request until it succeeds or fails for good.
-    async fn attempt<T, F: Future<Output = Result<T, Fault>>>(
+    pub(super) async fn attempt<T, F: Future<Output = Result<T, Fault>>>(
         &self,
         doing: &str,
         what: &str,
@@ -336,6 +342,10 @@ impl Store for Far {
 
     fn promises(&self) -> Option<Promises> {
         self.inner.answers.get()
+    }
+
+    fn extras(&self) -> Option<&dyn super::Extras> {
+        self.inner.remote.s3().map(|_| self as &dyn super::Extras)
     }
 
     fn probe(&self) -> Result<Option<Promises>> {

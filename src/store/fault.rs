@@ -23,6 +23,8 @@ pub(super) enum FaultKind {
     Full,
     /// What came back cannot be what was stored.
     Damaged,
+    /// It must be thawed before it can be read.
+    Archived,
     /// Trying again does not help.
     Lasting,
 }
@@ -68,6 +70,7 @@ impl Fault {
             FaultKind::Denied => ErrorKind::Refused,
             FaultKind::Full => ErrorKind::Full,
             FaultKind::Damaged => ErrorKind::Damaged,
+            FaultKind::Archived => ErrorKind::Archived,
             FaultKind::Passing | FaultKind::Lasting => ErrorKind::Failed,
         };
         let again = if tries > 1 { format!(" (tried {tries} times)") } else { String::new() };
@@ -123,7 +126,7 @@ impl std::error::Error for Fault {}
 
 /// What a status means, with the code that S3, Azure, and Google put into the body.
 fn meaning(status: StatusCode, code: &str) -> (FaultKind, Option<&'static str>) {
-    use FaultKind::{Damaged, Denied, Full, Lasting, Missing, Passing};
+    use FaultKind::{Archived, Damaged, Denied, Full, Lasting, Missing, Passing};
     match code {
         "NoSuchBucket" | "ContainerNotFound" => {
             return (Lasting, Some("make the bucket first, or check its name, the region, and the endpoint in the URL"));
@@ -137,8 +140,9 @@ fn meaning(status: StatusCode, code: &str) -> (FaultKind, Option<&'static str>) 
             return (Lasting, Some("renew the credentials and run the command again; what was uploaded is used then"));
         }
         "RequestTimeTooSkewed" => return (Lasting, Some("set the clock of this machine")),
-        "InvalidObjectState" => {
-            return (Lasting, Some("the object is in an archive class; thaw it first (docs/reference/stores.md)"));
+        "InvalidObjectState" => return (Archived, None),
+        "BlobArchived" | "BlobBeingRehydrated" => {
+            return (Archived, Some("rehydrate it with the provider's own tools, then run the same command again"));
         }
         "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
             return (Lasting, Some("the bucket is in another region; name it with ?region="));
@@ -212,7 +216,7 @@ mod tests {
             (403, "InvalidAccessKeyId", "check the credentials"),
             (400, "ExpiredToken", "renew"),
             (403, "AccessDenied", "may not do this"),
-            (403, "InvalidObjectState", "thaw"),
+            (403, "InvalidObjectState", "--thaw"),
             (301, "PermanentRedirect", "region"),
             (507, "", "free some space"),
             (418, "", "docs/reference/stores.md"),

@@ -8,7 +8,7 @@ use super::settings::{CONNECTIONS, StoreSettings};
 use super::sftp::Sftp;
 use super::throttle::Throttled;
 use super::webdav::WebDav;
-use super::{AnyStore, Key, Local, Promises, clouds};
+use super::{AnyStore, Key, Local, Promises, Store, clouds};
 use crate::error::{Error, ErrorKind, Result};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -80,6 +80,13 @@ impl Location {
         matches!(self.place, Place::Remote(_))
     }
 
+    /// True if what it is asked for is billed: requests, bytes, and what is thawed.
+    #[must_use]
+    pub fn is_billed(&self) -> bool {
+        let billed = |address: &Address| matches!(address.scheme, Scheme::S3 | Scheme::B2 | Scheme::Gcs | Scheme::Azure);
+        matches!(&self.place, Place::Remote(address) if billed(address))
+    }
+
     /// What a probe found of the store, if it was opened and somebody probed it.
     #[must_use]
     pub fn promises(&self) -> Option<Promises> {
@@ -111,11 +118,28 @@ impl Location {
         match store.get(&Key::format(), LONGEST_FORMAT) {
             Ok(_) => Ok(self.opened.get_or_init(|| store).clone()),
             Err(error) if error.kind() == ErrorKind::Missing => {
+                if was_deleted(&*store) {
+                    let message = format!("open the repository {address}: its format was deleted");
+                    return Err(Error::damaged(message).with_hint(
+                        "the bucket still has an older version: `lifeboat repair --apply` puts it back; find out who deleted it",
+                    ));
+                }
                 let message = format!("open the repository {address}: there is none");
                 Err(Error::new(ErrorKind::NoRepository, message)
                     .with_hint(format!("make one with `lifeboat init --repo '{address}'`, or check --repo")))
             }
             Err(error) => Err(error.while_doing(format!("open the repository {address}"))),
+        }
+    }
+
+    /// Opens the store without looking whether it holds a repository: the format may be what is to be mended.
+    ///
+    /// # Errors
+    /// `NoRepository` for a directory that is none.
+    pub fn open_unseen(&self) -> Result<AnyStore> {
+        match &self.place {
+            Place::Directory(_) => self.open(),
+            Place::Remote(address) => self.connect(address),
         }
     }
 
@@ -166,6 +190,18 @@ impl Location {
             limits => Arc::new(Throttled { store, limits }),
         }
     }
+}
+
+/// True if the format of a repository was there, and only a mark of deletion hides it.
+fn was_deleted(store: &dyn Store) -> bool {
+    let Some(extras) = store.extras() else { return false };
+    let mut found = false;
+    // Who may not look at versions sees none.
+    let listed = extras.versions(Key::format().as_str(), &mut |version| {
+        found |= version.key == Key::format() && !version.deleted;
+        Ok(())
+    });
+    listed.is_ok() && found
 }
 
 impl PartialEq for Location {

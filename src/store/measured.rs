@@ -1,6 +1,6 @@
 //! Counts what is asked of a store: calls and bytes, by operation and by kind of object.
 
-use super::{AnyStore, Created, Entry, Key, Promises, Staged, Store};
+use super::{AnyStore, Created, Entry, Extras, Key, Promises, Staged, Store};
 use crate::error::Result;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -291,6 +291,10 @@ impl Store for Measured {
 
     fn promises(&self) -> Option<Promises> {
         self.below.promises()
+    }
+
+    fn extras(&self) -> Option<&dyn Extras> {
+        self.below.extras()
     }
 
     fn probe(&self) -> Result<Option<Promises>> {

@@ -6,7 +6,9 @@
 mod address;
 mod aws_files;
 mod clouds;
+mod extras;
 mod far;
+mod far_extras;
 mod fault;
 mod local;
 mod location;
@@ -16,6 +18,7 @@ mod object;
 mod promises;
 mod reserve;
 mod retry;
+mod s3_api;
 mod s3_extras;
 mod settings;
 mod sftp;
@@ -26,6 +29,7 @@ mod throttle;
 mod webdav;
 mod wire;
 
+pub use extras::{ARCHIVES, Asked, Availability, Extras, ObjectState, Removal, Tier, Version, archive, remove};
 pub use local::Local;
 pub use location::Location;
 pub use measured::{Count, Counts, Measured, ObjectClass, Operation};
@@ -181,6 +185,11 @@ pub trait Store: Send + Sync {
         None
     }
 
+    /// What it has besides objects, if it has anything.
+    fn extras(&self) -> Option<&dyn Extras> {
+        None
+    }
+
     /// Finds out what the store keeps of what a repository needs; `None` for stores that keep it by their nature.
     ///
     /// # Errors
@@ -264,6 +273,18 @@ impl Key {
     #[must_use]
     pub fn parity(pack: &PackId, group: u64) -> Self {
         Self(format!("parity/{pack}.{group}"))
+    }
+
+    /// The head and the table of contents of a pack that must be thawed before it can be read.
+    #[must_use]
+    pub fn contents(pack: &PackId) -> Self {
+        Self(format!("contents/{pack}"))
+    }
+
+    /// The pack whose head and table of contents this names, if it does.
+    #[must_use]
+    pub fn contents_of(&self) -> Option<PackId> {
+        PackId::from_hex(self.0.strip_prefix("contents/")?).ok()
     }
 
     /// The second copy of a small object that much depends on.

@@ -2,6 +2,7 @@
 
 use super::far::{Body, Item, Page, Remote, Use};
 use super::fault::{Fault, FaultKind, plain};
+use super::s3_api::S3Api;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, TryStreamExt};
@@ -13,6 +14,7 @@ use object_store::{
     PutOptions, TagSet,
 };
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Objects longer than this are put in parts, which are sent side by side and repeated one by one.
 const SINGLE: u64 = 24 << 20;
@@ -35,6 +37,10 @@ pub(super) struct Bucket {
     pub(super) cold: Option<String>,
     /// Tags of every object.
     pub(super) tags: Vec<(String, String)>,
+    /// What only S3 has.
+    pub(super) s3: Option<S3Api>,
+    /// Retention was asked for and read back once.
+    pub(super) lock_seen: AtomicBool,
 }
 
 impl Bucket {
@@ -64,6 +70,25 @@ impl Bucket {
         let mut tags = TagSet::default();
         self.tags.iter().for_each(|(name, value)| tags.push(name, value));
         tags
+    }
+
+    /// Looks whether the server keeps the retention that it was asked for: some take it and drop it.
+    async fn see_lock(&self, name: &str) -> Result<(), Fault> {
+        let Some(s3) = self.s3.as_ref().filter(|s3| s3.retention.is_some() && super::s3_extras::is_kept(name)) else {
+            return Ok(());
+        };
+        if self.lock_seen.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let state = s3.state(&self.full(name)).await?;
+        if state.is_none_or(|state| state.locked_until.is_none()) {
+            // Nobody relies on it yet, and no repository that claims more than it has is to be left.
+            return Err(Fault::new(FaultKind::Denied, "the server took it and dropped its lock: it can be deleted").hint(
+                "use a bucket that was made with object lock, and credentials that may see its locks, or take lock-days out of the URL",
+            ));
+        }
+        self.lock_seen.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn create_whole(&self, path: &Path, body: Bytes, attributes: Attributes) -> Result<bool, Fault> {
@@ -145,11 +170,20 @@ impl Bucket {
 impl Remote for Bucket {
     async fn create(&self, name: &str, body: &Body, kind: Use) -> Result<bool, Fault> {
         let (path, attributes) = (self.path(name)?, self.attributes(name, kind));
-        if body.len() > SINGLE {
-            return self.create_in_parts(&path, body, attributes).await;
+        let made = if body.len() > SINGLE {
+            self.create_in_parts(&path, body, attributes).await?
+        } else {
+            let whole = body.read(0, usize::try_from(body.len()).unwrap_or(usize::MAX))?;
+            self.create_whole(&path, whole, attributes).await?
+        };
+        if made {
+            self.see_lock(name).await?;
         }
-        let whole = body.read(0, usize::try_from(body.len()).unwrap_or(usize::MAX))?;
-        self.create_whole(&path, whole, attributes).await
+        Ok(made)
+    }
+
+    fn s3(&self) -> Option<(&S3Api, &Self)> {
+        self.s3.as_ref().map(|s3| (s3, self))
     }
 
     async fn get(&self, name: &str, limit: u64) -> Result<Bytes, Fault> {

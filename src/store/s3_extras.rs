@@ -25,6 +25,8 @@ pub(super) struct S3Extras {
     pub(super) credentials: AwsCredentialProvider,
     pub(super) region: String,
     pub(super) retention: Option<Retention>,
+    /// Beginning of the paths of all objects of the repository, with slashes at both ends.
+    pub(super) folder: String,
 }
 
 impl fmt::Debug for S3Extras {
@@ -43,17 +45,48 @@ impl S3Extras {
             found.push((IF_NONE_MATCH, HeaderValue::from_static("*")));
         }
         let makes_object = (*method == Method::PUT && query.is_empty()) || (*method == Method::POST && has("uploads"));
-        // Probes and what a prune publishes must be free to go.
-        let is_kept =
-            ["/packs/", "/index/", "/log/", "/keys/", "/format/"].iter().any(|part| request.uri().path().contains(part));
-        if let (Some(retention), true, true) = (&self.retention, makes_object, is_kept) {
+        let path = plain_path(request.uri().path());
+        // What lies elsewhere than it should is rather locked than not.
+        let name = path.strip_prefix(self.folder.as_bytes()).map(String::from_utf8_lossy);
+        let kept = name.is_none_or(|name| is_kept(&name));
+        if let (Some(retention), true, true) = (&self.retention, makes_object, kept) {
             let mode = HeaderName::from_static("x-amz-object-lock-mode");
             found.push((mode, HeaderValue::from_static(retention.mode)));
             let until = HeaderValue::from_str(&until(now, retention.days)).expect("a date has plain characters");
             found.push((HeaderName::from_static("x-amz-object-lock-retain-until-date"), until));
+            if *method == Method::PUT {
+                // Without this, a checksum that is there does not count for retention.
+                found.push((HeaderName::from_static("x-amz-sdk-checksum-algorithm"), HeaderValue::from_static("SHA256")));
+            }
         }
         found
     }
+}
+
+/// True for objects that get a retention, by their names below the repository's folder; probes and what is only there to
+/// mend must be free to go.
+pub(super) fn is_kept(name: &str) -> bool {
+    const KEPT: [&str; 7] = ["packs", "index", "log", "keys", "format", "gc", "contents"];
+    name.split('/').next().is_some_and(|folder| KEPT.contains(&folder))
+}
+
+/// With percent signs undone.
+fn plain_path(path: &str) -> Vec<u8> {
+    let (mut plain, mut rest) = (Vec::with_capacity(path.len()), path.as_bytes());
+    while let Some((first, after)) = rest.split_first() {
+        let byte = || u8::from_str_radix(std::str::from_utf8(after.get(..2)?).ok()?, 16).ok();
+        match (first, (*first == b'%').then(byte).flatten()) {
+            (_, Some(byte)) => {
+                plain.push(byte);
+                rest = &after[2..];
+            }
+            _ => {
+                plain.push(*first);
+                rest = after;
+            }
+        }
+    }
+    plain
 }
 
 /// The end of a retention that begins now, as S3 writes it.
@@ -62,7 +95,7 @@ fn until(now: Timestamp, days: u32) -> String {
     end.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
+pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
 }
 
@@ -91,7 +124,12 @@ mod tests {
 
     fn extras(retention: Option<Retention>) -> S3Extras {
         let credential = AwsCredential { key_id: "ID".into(), secret_key: "SECRET".into(), token: None };
-        S3Extras { credentials: Arc::new(StaticCredentialProvider::new(credential)), region: "eu".into(), retention }
+        S3Extras {
+            credentials: Arc::new(StaticCredentialProvider::new(credential)),
+            region: "eu".into(),
+            retention,
+            folder: "/bucket/my packs/".into(),
+        }
     }
 
     fn request(method: Method, uri: &str) -> HttpRequest {
@@ -106,14 +144,17 @@ mod tests {
         let extras = extras(Some(Retention { days: 30, mode: "COMPLIANCE" }));
         let now: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
         let headers = |method, uri: &str| extras.additions(&request(method, uri), now);
-        let kept = headers(Method::PUT, "http://h/bucket/packs/00/11");
+        let kept = headers(Method::PUT, "http://h/bucket/my%20packs/packs/00/11");
         assert_eq!(kept[0].1, "COMPLIANCE");
         assert_eq!(kept[1].1, "2026-12-21T10:00:00Z");
-        assert_eq!(headers(Method::POST, "http://h/bucket/packs/00/11?uploads").len(), 2);
-        assert!(headers(Method::PUT, "http://h/bucket/packs/00/11?partNumber=1&uploadId=x").is_empty());
-        assert!(headers(Method::PUT, "http://h/bucket/gc/1.plan").is_empty());
-        assert!(headers(Method::GET, "http://h/bucket/packs/00/11").is_empty());
-        assert_eq!(headers(Method::POST, "http://h/bucket/packs/00/11?uploadId=x")[0].1, "*");
+        assert_eq!(headers(Method::POST, "http://h/bucket/my%20packs/packs/00/11?uploads").len(), 2);
+        assert!(headers(Method::PUT, "http://h/bucket/my%20packs/packs/00/11?partNumber=1&uploadId=x").is_empty());
+        assert_eq!(headers(Method::PUT, "http://h/bucket/my%20packs/gc/1.plan").len(), 3);
+        assert_eq!(headers(Method::PUT, "http://h/bucket/my%20packs/copies/format/1").len(), 0);
+        assert!(headers(Method::PUT, "http://h/bucket/my%20packs/parity/11.0").is_empty());
+        assert!(headers(Method::PUT, "http://h/bucket/my%20packs/probe/11.a").is_empty());
+        assert!(headers(Method::GET, "http://h/bucket/my%20packs/packs/00/11").is_empty());
+        assert_eq!(headers(Method::POST, "http://h/bucket/my%20packs/packs/00/11?uploadId=x")[0].1, "*");
     }
 
     #[test]

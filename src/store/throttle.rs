@@ -4,7 +4,7 @@
 //! bursts of a pack. Directories, which have no such place, are wrapped in [`Throttled`].
 
 use super::settings::Limits;
-use super::{AnyStore, Created, Entry, Key, Promises, Staged, Store};
+use super::{AnyStore, Created, Entry, Extras, Key, Promises, Staged, Store};
 use crate::error::Result;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -145,6 +145,10 @@ impl Store for Throttled {
 
     fn promises(&self) -> Option<Promises> {
         self.store.promises()
+    }
+
+    fn extras(&self) -> Option<&dyn Extras> {
+        self.store.extras()
     }
 
     fn probe(&self) -> Result<Option<Promises>> {

@@ -143,6 +143,7 @@ impl Bench {
             numeric_ids: false,
             no_owner: false,
             salvage: false,
+            thaw: lifeboat::ops::thaw::ThawOptions::default(),
             threads: 3,
         }
     }

@@ -35,6 +35,10 @@ pub enum Action {
     CutBody,
     /// A byte in the middle of the answer's body is another one.
     Corrupt,
+    /// The answer has this header, instead of the server's own of that name.
+    Header(&'static str, String),
+    /// The server never hears of the headers of the request that begin like this.
+    WithoutHeader(&'static str),
     /// The answer comes when so many requests wait for one, or after so much time.
     Hold(usize, Duration),
 }
@@ -164,6 +168,10 @@ fn serve(shared: &Shared, client: TcpStream) -> std::io::Result<()> {
         Action::Cut => return client.shutdown(Shutdown::Both),
         _ => {}
     }
+    let mut head = head;
+    if let Action::WithoutHeader(name) = action {
+        head.retain(|line| !line.to_lowercase().starts_with(name));
+    }
     let answer = forward(shared.upstream, &head, &body)?;
     if matches!(action, Action::LoseAnswer) {
         return client.shutdown(Shutdown::Both);
@@ -199,6 +207,12 @@ fn forward(port: u16, head: &[String], body: &[u8]) -> std::io::Result<Vec<u8>> 
 fn answer_with(mut client: TcpStream, mut answer: Vec<u8>, action: &Action) -> std::io::Result<()> {
     let body = answer.windows(4).position(|window| window == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
     let middle = body + (answer.len() - body) / 2;
+    if let Action::Header(name, value) = action {
+        let head = String::from_utf8_lossy(&answer[..body - 4]).into_owned();
+        let others = head.split("\r\n").filter(|line| !line.to_lowercase().starts_with(&format!("{name}:")));
+        let head = others.chain([format!("{name}: {value}").as_str()]).collect::<Vec<_>>().join("\r\n");
+        answer.splice(..body - 4, head.into_bytes());
+    }
     match action {
         Action::CutBody => answer.truncate(middle),
         Action::Corrupt if middle < answer.len() => answer[middle] ^= 0x55,

@@ -115,9 +115,14 @@ fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 /// One request, unsigned; returns the status.
 pub fn plain_request(port: u16, method: &str, path: &str) -> u16 {
+    plain_request_with(port, method, path, "")
+}
+
+/// The same with more headers, each with its end of line.
+pub fn plain_request_with(port: u16, method: &str, path: &str, headers: &str) -> u16 {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-        .unwrap();
+    let host = format!("Host: 127.0.0.1:{port}\r\nContent-Length: 0\r\nConnection: close\r\n{headers}");
+    write!(stream, "{method} {path} HTTP/1.1\r\n{host}\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer.split_whitespace().nth(1).unwrap().parse().unwrap()
@@ -125,11 +130,20 @@ pub fn plain_request(port: u16, method: &str, path: &str) -> u16 {
 
 /// An S3 server that knows conditions, storage classes, and locks. It believes every signature.
 pub fn moto() -> Option<Server> {
+    moto_with("")
+}
+
+/// The same with a bucket that keeps versions and locks them.
+pub fn moto_with_locks() -> Option<Server> {
+    moto_with("x-amz-bucket-object-lock-enabled: true\r\n")
+}
+
+fn moto_with(headers: &str) -> Option<Server> {
     let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
     let mut command = installed("moto_server");
     command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).env("PYTHONUNBUFFERED", "1");
     let child = start(command, "Running on")?;
-    assert_eq!(plain_request(port, "PUT", "/bucket"), 200);
+    assert_eq!(plain_request_with(port, "PUT", "/bucket", headers), 200);
     let url = format!("s3://bucket/FOLDER?endpoint=http://127.0.0.1:{port}&region=us-east-1");
     let variables = variables(&[("AWS_ACCESS_KEY_ID", KEY_ID), ("AWS_SECRET_ACCESS_KEY", SECRET)]);
     Some(Server { child, dir, port, url, variables })

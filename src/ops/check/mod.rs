@@ -13,6 +13,7 @@ pub use select::ReadData;
 
 use crate::error::Result;
 use crate::event::{Event, Observer, Progress, Stage};
+use crate::ops::thaw::ThawOptions;
 use crate::repo::{Act, Depth, Repository};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ pub struct CheckOptions {
     pub quick: bool,
     /// What of the data to read, open, and hash.
     pub read_data: Option<ReadData>,
+    /// What to do about packs that must be thawed first.
+    pub thaw: ThawOptions,
     /// Worker threads; 0 for one per processor.
     pub threads: usize,
 }
@@ -32,7 +35,7 @@ impl CheckOptions {
     /// Everything is read, with so many threads.
     #[must_use]
     pub fn of_all_data(threads: usize) -> Self {
-        Self { quick: false, read_data: Some(ReadData::default()), threads }
+        Self { read_data: Some(ReadData::default()), threads, ..Self::default() }
     }
 }
 
@@ -119,6 +122,9 @@ fn look(
     report.findings.extend(repository.cloned()?.iter().map(|(member, machines)| Finding::of_clones(member, *machines)));
     let depth = if options.quick { Depth::Exists } else { Depth::Contents };
     let chosen = packs::choose(repository, depth, options, began, report)?;
+    if repository.may_be_archived(&options.thaw) {
+        repository.make_readable(&chosen.packs_to_read(), ("check", &options.thaw), observer)?;
+    }
     let unreadable = packs::verify(repository, &chosen, (options, progress), observer, report)?;
     report.chunks = repository.chunk_count()?;
     if !options.quick {

@@ -22,6 +22,13 @@ pub(super) struct Chosen {
     deadline: Option<Instant>,
 }
 
+impl Chosen {
+    /// Those of which every byte is read.
+    pub(super) fn packs_to_read(&self) -> Vec<PackRef> {
+        self.whole.iter().map(|at| self.packs[*at]).collect()
+    }
+}
+
 /// Compares what the log lists with what is in the store, and chooses what is read.
 pub(super) fn choose(
     repository: &Repository,

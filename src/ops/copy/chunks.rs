@@ -116,6 +116,10 @@ impl Finder<'_, '_> {
                     None => false,
                 };
                 if !is_there {
+                    if let Some(needed) = &copying.needed {
+                        let pack = self.reader.locate(&chunk.id)?.0.pack;
+                        needed.lock().expect("no code panics while it holds this lock").insert(pack);
+                    }
                     missing.push(chunk);
                 }
                 if missing.len() >= BATCH_CHUNKS {

@@ -8,11 +8,13 @@ mod chunks;
 mod trees;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Observer, Progress, Stage, stop_if_asked};
+use crate::event::{Event, Observer, Progress, Silent, Stage, stop_if_asked};
+use crate::format::log::PackRef;
 use crate::format::snapshot::Snapshot;
 use crate::id::SnapshotId;
+use crate::ops::thaw::{ThawOptions, ThawReport};
 use crate::repo::{Act, CopyMap, Repository, Session, SessionCounts, SnapshotEntry};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -28,6 +30,8 @@ const ATTEMPTS: usize = 5;
 pub struct CopyOptions {
     /// Only say what would be copied.
     pub dry_run: bool,
+    /// What to do about packs of the source that must be thawed first.
+    pub thaw: ThawOptions,
     /// Worker threads; 0 for one per processor.
     pub threads: usize,
 }
@@ -56,6 +60,8 @@ pub struct CopyReport {
     pub failed: Vec<SnapshotId>,
     /// Packs that the target stores for this, about: each is one request of a remote store.
     pub packs: u64,
+    /// What had to be thawed; absent where nothing can be archived.
+    pub thaw: Option<ThawReport>,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -71,8 +77,8 @@ impl CopyReport {
 /// Copies `snapshots` of `source` into `target`; those that it has already are left alone.
 ///
 /// # Errors
-/// `Usage` if both are one repository, `Refused` if the keys at hand cannot read the one or write the other,
-/// `Interrupted`, `Full`. Snapshots that were finished before stay. Damage in the source fails only the snapshots that
+/// `Archived` if packs must be thawed first; `Usage` if both are one repository, `Refused` if the keys at hand cannot read
+/// the one or write the other, `Interrupted`, `Full`. Snapshots that were finished before stay. Damage in the source fails only the snapshots that
 /// have it.
 pub fn copy(
     source: &Repository,
@@ -100,39 +106,34 @@ fn attempt(
     observer: &dyn Observer,
 ) -> Result<CopyReport> {
     let began = Instant::now();
-    let mut known = origins(target)?;
-    let progress = Arc::new(Progress::default());
-    observer.observe(Event::Started(Stage::Copying, &progress));
-    let map = Mutex::new(CopyMap::open(target, &source.format().id)?);
-    let report = CopyReport::default();
-    let mut copying = Copying { source, target, options, observer, progress, map, state: None, report, most_entries: 0 };
-    let mut result = Ok(());
-    for entry in snapshots {
-        let origin = origin(source, entry);
-        if known.contains_key(&origin) {
-            copying.report.present.push(entry.id);
-            continue;
-        }
-        match copying.snapshot(entry, &origin, &known) {
-            Ok(to) => drop(known.insert(origin, to.unwrap_or(entry.id))),
-            Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Missing) => {
-                let name = format!("snapshot {}", entry.id.short());
-                observer.observe(Event::Failure { path: name.as_bytes(), error: &error });
-                copying.report.failed.push(entry.id);
-            }
-            Err(error) => {
-                result = Err(error);
-                break;
-            }
-        }
+    let mut thawed = None;
+    if source.may_be_archived(&options.thaw) {
+        let packs = needed(source, target, snapshots, options)?;
+        let wishes = ThawOptions { dry_run: options.dry_run, ..options.thaw };
+        thawed = source.make_readable(&packs, ("copy", &wishes), observer)?;
     }
+    let mut copying = Copying::new(source, target, options, observer)?;
+    observer.observe(Event::Started(Stage::Copying, &copying.progress));
+    let result = copying.all(snapshots);
     observer.observe(Event::Finished(Stage::Copying));
     result?;
     let mut report = copying.report;
+    report.thaw = thawed;
     let stored: u64 = report.copied.iter().map(|copied| copied.added.bytes_stored.max(copied.bytes_read)).sum();
     report.packs = stored.div_ceil(u64::from(target.format().pack_target));
     report.elapsed = began.elapsed();
     Ok(report)
+}
+
+/// The packs of the source from which a copy would read.
+fn needed(source: &Repository, target: &Repository, snapshots: &[SnapshotEntry], options: CopyOptions) -> Result<Vec<PackRef>> {
+    let options = CopyOptions { dry_run: true, ..options };
+    let mut copying = Copying::new(source, target, options, &Silent)?;
+    copying.needed = Some(Mutex::default());
+    copying.all(snapshots)?;
+    let needed = copying.needed.take().unwrap_or_default().into_inner();
+    let reader = source.reader()?;
+    needed.expect("no code panics while it holds this lock").into_iter().map(|number| reader.pack_ref(number)).collect()
 }
 
 /// The snapshots of a repository by where they were made: repository and id there.
@@ -158,12 +159,43 @@ struct Copying<'a> {
     map: Mutex<CopyMap>,
     /// The state of the target's index since which directories are noted in the map.
     state: Option<(Vec<u8>, i64)>,
+    /// Packs from which something would be read, by their numbers in the source's index, if a dry run is to find them.
+    needed: Option<Mutex<BTreeSet<u32>>>,
     report: CopyReport,
     /// Entries of the tree that is being copied, at most.
     most_entries: u64,
 }
 
+impl<'a> Copying<'a> {
+    fn new(source: &'a Repository, target: &'a Repository, options: CopyOptions, observer: &'a dyn Observer) -> Result<Self> {
+        let map = Mutex::new(CopyMap::open(target, &source.format().id)?);
+        let (progress, report) = (Arc::default(), CopyReport::default());
+        Ok(Self { source, target, options, observer, progress, map, state: None, needed: None, report, most_entries: 0 })
+    }
+}
+
 impl Copying<'_> {
+    fn all(&mut self, snapshots: &[SnapshotEntry]) -> Result<()> {
+        let mut known = origins(self.target)?;
+        for entry in snapshots {
+            let origin = origin(self.source, entry);
+            if known.contains_key(&origin) {
+                self.report.present.push(entry.id);
+                continue;
+            }
+            match self.snapshot(entry, &origin, &known) {
+                Ok(to) => drop(known.insert(origin, to.unwrap_or(entry.id))),
+                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Missing) => {
+                    let name = format!("snapshot {}", entry.id.short());
+                    self.observer.observe(Event::Failure { path: name.as_bytes(), error: &error });
+                    self.report.failed.push(entry.id);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     fn map(&self) -> MutexGuard<'_, CopyMap> {
         self.map.lock().expect("no code panics while it holds this lock")
     }

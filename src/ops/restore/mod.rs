@@ -4,6 +4,7 @@ mod compare;
 mod execute;
 mod known;
 mod levels;
+mod needed;
 mod place;
 mod plan;
 mod report;
@@ -14,6 +15,7 @@ use crate::error::Result;
 use crate::event::{Event, Observer, Stage};
 use crate::format::snapshot::Failure;
 use crate::format::tree::NodeKind;
+use crate::ops::thaw::{ThawOptions, ThawReport};
 use crate::repo::{Act, Repository, Rescued, SnapshotEntry};
 use crate::source::files::RuleOptions;
 use place::Place;
@@ -64,6 +66,8 @@ pub struct RestoreOptions {
     pub no_owner: bool,
     /// Write what is left of damaged files, beside where they belong, with a list of what is missing.
     pub salvage: bool,
+    /// What to do about packs that must be thawed first.
+    pub thaw: ThawOptions,
     /// Worker threads; 0 for one per processor.
     pub threads: usize,
 }
@@ -114,6 +118,8 @@ pub struct RestoreReport {
     pub rescued: Rescued,
     /// What is left of damaged files, with `salvage`.
     pub salvaged: Vec<SalvagedFile>,
+    /// What had to be thawed; absent where nothing can be archived.
+    pub thaw: Option<ThawReport>,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -121,8 +127,8 @@ pub struct RestoreReport {
 /// Restores `entry`, or a part of it, as `options` say.
 ///
 /// # Errors
-/// `Refused` if the target is not empty, `Missing` if there is no such path, `Full`, `Interrupted`. What could not be
-/// restored while the rest could is in the report.
+/// `Refused` if the target is not empty, `Missing` if there is no such path, `Archived` if something must be thawed first,
+/// before anything was written; `Full`, `Interrupted`. What could not be restored while the rest could is in the report.
 pub fn restore(
     repository: &Repository,
     entry: &SnapshotEntry,
@@ -149,8 +155,16 @@ fn attempt(
     let reader = repository.reader()?;
     let top = reader.resolve(&entry.snapshot.root, &options.subpath)?;
     let most_entries = entry.snapshot.counts.most_entries();
-    reader.limit_entries(most_entries);
     let marker = format!("{} {}", entry.id, String::from_utf8_lossy(&options.subpath).escape_default());
+    let mut thawed = None;
+    if repository.may_be_archived(&options.thaw) {
+        Place::refuse(options, &marker)?;
+        reader.limit_entries(most_entries);
+        let packs = needed::packs(repository, &reader, (entry, &top), options, observer)?;
+        let wishes = ThawOptions { dry_run: options.dry_run, ..options.thaw };
+        thawed = repository.make_readable(&packs, ("restore", &wishes), observer)?;
+    }
+    reader.limit_entries(most_entries);
     let place = Place::open(options, &marker)?;
     if entry.snapshot.incomplete {
         let message = format!("snapshot {} is of a backup that did not finish: it has only what was done", entry.id.short());
@@ -186,6 +200,7 @@ fn attempt(
         place.finish()?;
     }
     report.rescued = repository.take_rescued();
+    report.thaw = thawed;
     report.elapsed = began.elapsed();
     Ok(report)
 }

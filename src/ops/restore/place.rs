@@ -20,6 +20,19 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Fails if [`Place::open`] would refuse what is there, and changes nothing.
+    ///
+    /// # Errors
+    /// `Refused`.
+    pub(super) fn refuse(options: &RestoreOptions, marker: &str) -> Result<()> {
+        let is_filled = std::fs::read_dir(&options.target).is_ok_and(|mut names| names.next().is_some());
+        let found = std::fs::read_to_string(options.target.join(".lifeboat-restore")).unwrap_or_default();
+        if options.overwrite == Overwrite::Refuse && !options.dry_run && is_filled && found.lines().next() != Some(marker) {
+            return Err(not_empty(options));
+        }
+        Ok(())
+    }
+
     /// Opens the target. `marker` says what is restored into it.
     ///
     /// # Errors
@@ -50,9 +63,7 @@ impl Place {
         let found = std::fs::read_to_string(options.target.join(".lifeboat-restore")).unwrap_or_default();
         let mut lines = found.lines();
         if lines.next() != Some(marker) {
-            let message = format!("restore into {}: the directory is not empty", options.target.display());
-            let hint = "choose an empty directory, or say what happens to files that are there with --overwrite";
-            return Err(Error::new(ErrorKind::Refused, message).with_hint(hint));
+            return Err(not_empty(options));
         }
         // The same restore was cut off: files that have their names are whole, the others are still missing. What a system
         // that has ended since has not written to its disk is not whole, though it may look so.
@@ -75,6 +86,12 @@ impl Place {
             Err(error) => Err(error),
         }
     }
+}
+
+fn not_empty(options: &RestoreOptions) -> Error {
+    let message = format!("restore into {}: the directory is not empty", options.target.display());
+    let hint = "choose an empty directory, or say what happens to files that are there with --overwrite";
+    Error::new(ErrorKind::Refused, message).with_hint(hint)
 }
 
 fn write_marker(target: &TargetDir, marker: &str) -> Result<()> {

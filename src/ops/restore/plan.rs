@@ -14,7 +14,7 @@ use crate::ops::walk::{MAX_DEPTH, MAX_PATH};
 use crate::repo::Reader;
 use crate::source::files::{Rules, Stat, TargetDir, check_name, most_open_files};
 use globset::GlobSet;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,7 +29,7 @@ const WINDOW_DIRECTORIES: usize = 4096;
 /// The part of the descriptors that the directories of one window may take.
 const DESCRIPTORS_SHARE: usize = 8;
 /// Files of at most this size are replaced whole; larger ones that are there already are patched.
-const REPLACE_LIMIT: u64 = 64 << 20;
+pub(super) const REPLACE_LIMIT: u64 = 64 << 20;
 
 /// Memory that the nodes of a window may take.
 const WINDOW_BYTES: usize = 32 << 20;
@@ -39,12 +39,12 @@ type LinkGroup = ((u64, u64), NodeKind);
 
 /// The plan as far as it has got.
 pub(super) struct Planner<'a> {
-    reader: &'a Reader,
+    pub(super) reader: &'a Reader,
     options: &'a RestoreOptions,
     rules: Rules,
     include: Option<GlobSet>,
     workers: &'a Workers<'a>,
-    levels: Levels,
+    pub(super) levels: Levels,
     window_bytes: usize,
     pieces: Vec<(crate::repo::BlockPlace, Piece)>,
     in_flight: usize,
@@ -56,7 +56,9 @@ pub(super) struct Planner<'a> {
     links: HashMap<LinkGroup, (Arc<Vec<u8>>, Vec<u8>)>,
     waiting_links: [Vec<(TargetDir, Node, Vec<u8>)>; 2],
     buffer: Vec<u8>,
-    overwrite: Overwrite,
+    pub(super) overwrite: Overwrite,
+    /// Packs from which something would be read, if a dry run is to find them.
+    pub(super) needed: Option<BTreeSet<u32>>,
     known: Known,
     resumed: bool,
 }
@@ -85,6 +87,7 @@ impl<'a> Planner<'a> {
             waiting_links: [Vec::new(), Vec::new()],
             buffer: Vec::new(),
             overwrite: place.overwrite,
+            needed: None,
             known,
             resumed: place.resumed,
         })
@@ -240,18 +243,6 @@ impl<'a> Planner<'a> {
         if full { self.flush() } else { Ok(()) }
     }
 
-    /// The directory that the walk has just entered, if it is there; nothing is made.
-    fn look(&self) -> Option<TargetDir> {
-        let [.., above, level] = &self.levels[..] else { return None };
-        above.target.as_ref()?.open_child(&level.node.name).ok()
-    }
-
-    /// What has the name of an entry of the directory that the walk is in, in a dry run.
-    fn seen(&self, name: &[u8]) -> Result<Option<Stat>> {
-        let target = self.levels.last().and_then(|level| level.target.as_ref());
-        target.map_or(Ok(None), |target| existing(target, name))
-    }
-
     /// The directory that the walk is in, made with those above it if need be.
     fn target(&mut self) -> Result<TargetDir> {
         let first = self.levels.iter().rposition(|level| level.target.is_some());
@@ -315,11 +306,14 @@ impl<'a> Planner<'a> {
         if self.options.dry_run {
             let found = self.seen(&node.name)?;
             match found {
-                Some(found) if !self.may_replace(&node, &found) => self.workers.tally.count(|report| report.skipped += 1),
+                Some(found) if !self.may_replace(&node, &found) => {
+                    self.workers.tally.count(|report| report.skipped += 1);
+                    return Ok(());
+                }
                 Some(found) if looks_equal(&found, &node) => self.workers.tally.count(|report| report.unchanged += 1),
                 _ => self.workers.tally.file(node.size),
             }
-            return Ok(());
+            return self.need(&node, found.as_ref());
         }
         let target = self.target()?;
         let found = existing(&target, &node.name)?;

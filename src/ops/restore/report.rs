@@ -17,8 +17,8 @@ pub(super) struct Tally<'a> {
     files: AtomicU64,
     bytes: AtomicU64,
     written: AtomicU64,
-    /// The target has no room: nothing that comes after can succeed.
-    full: OnceLock<(String, String)>,
+    /// The target has no room, or what is needed must be thawed first: nothing that comes after can succeed.
+    full: OnceLock<Error>,
 }
 
 impl<'a> Tally<'a> {
@@ -42,9 +42,9 @@ impl<'a> Tally<'a> {
 
     /// Fails with why the restore has to stop, if it has to.
     pub(super) fn stop_if_needed(&self) -> Result<()> {
-        if let Some((message, hint)) = self.full.get() {
-            let hint = format!("{hint}; what is restored already stays and is not written again");
-            return Err(Error::new(ErrorKind::Full, message).with_hint(hint));
+        if let Some(error) = self.full.get() {
+            let hint = format!("{}; what is restored already stays and is not written again", error.hint());
+            return Err(Error::new(error.kind(), error.to_string()).with_hint(hint));
         }
         stop_if_asked(self.observer)
     }
@@ -57,9 +57,9 @@ impl<'a> Tally<'a> {
         if error.kind() == ErrorKind::Interrupted {
             return;
         }
-        if error.kind() == ErrorKind::Full {
+        if matches!(error.kind(), ErrorKind::Full | ErrorKind::Archived) {
             let message = format!("restore {}: {error}", String::from_utf8_lossy(path));
-            let _ = self.full.set((message, error.hint().to_owned()));
+            let _ = self.full.set(Error::new(error.kind(), message).with_hint(error.hint()));
             return;
         }
         self.observer.observe(Event::Failure { path, error });

@@ -59,6 +59,8 @@ pub struct PackDecision {
     pub id: PackId,
     /// Its length.
     pub size: u64,
+    /// When the store got it, nanoseconds since 1970.
+    pub modified: i64,
     /// Bytes of its chunks before compression, and those of them that are needed.
     pub total: u64,
     /// See `total`.

@@ -5,7 +5,7 @@ use crate::error::{ErrorKind, Result};
 use crate::event::{Event, stop_if_asked};
 use crate::id::{IndexId, PackId};
 use crate::repo::log::now;
-use crate::store::Key;
+use crate::store::{Key, Removal, remove};
 use std::collections::HashSet;
 
 impl Prune<'_> {
@@ -32,9 +32,10 @@ impl Prune<'_> {
         let doomed: Vec<IndexId> = listed.into_iter().map(|(id, _, _)| id).filter(|id| gone.contains(&PackId(id.0))).collect();
         for id in &doomed {
             stop_if_asked(self.observer)?;
-            self.repository.store().delete(&Key::index(id))?;
+            if remove(&**self.repository.store(), &Key::index(id), now())? == Removal::Gone {
+                self.report.index_deleted += 1;
+            }
         }
-        self.report.index_deleted += doomed.len() as u64;
         Ok(())
     }
 }

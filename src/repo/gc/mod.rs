@@ -8,12 +8,14 @@ mod decide;
 mod follow;
 mod full;
 mod index;
+mod lock;
 mod mark;
 mod prune;
 mod repack;
 mod view;
 
 pub use decide::{Decision, PackDecision, PruneOptions};
+pub use lock::LockReport;
 pub(super) use mark::Marker;
 pub use prune::PruneReport;
 pub(super) use view::{Kept, View};

@@ -2,6 +2,7 @@
 
 use super::decide::{Candidate, Decision, PackDecision, PruneOptions, decide, reason};
 use super::full::largest;
+use super::lock::LockReport;
 use super::mark::{Marker, Trusted};
 use super::view::View;
 use crate::crypto::sign::PRUNE_OBJECT;
@@ -16,7 +17,7 @@ use crate::repo::cache::marks::Usage;
 use crate::repo::log::now;
 use crate::repo::sealed::{not_allowed, seal_object};
 use crate::repo::{CompactReport, Repository, cache};
-use crate::store::Key;
+use crate::store::{Key, Removal, remove};
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -49,6 +50,10 @@ pub struct PruneReport {
     pub compacted: CompactReport,
     /// Index objects deleted.
     pub index_deleted: u64,
+    /// Packs that were not written anew because they are archived.
+    pub archived: u64,
+    /// What became of locks, where the store has them.
+    pub locks: LockReport,
 }
 
 /// Packs as the store lists them: length, and when it got them.
@@ -129,13 +134,15 @@ impl<'a> Prune<'a> {
         let listed = self.list()?;
         let candidates = self.candidates(&listed, &view)?;
         let target = u64::from(self.repository.format().pack_target);
-        let decisions = decide(&candidates, self.options, target);
+        let mut decisions = decide(&candidates, self.options, target);
+        self.spare_archived(&candidates, &mut decisions)?;
         self.report.packs = candidates
             .iter()
             .zip(&decisions)
             .map(|(candidate, decision)| PackDecision {
                 id: candidate.id,
                 size: candidate.size,
+                modified: listed.get(&candidate.id).map_or(0, |(_, modified)| *modified),
                 total: candidate.usage.total,
                 used: candidate.usage.used,
                 decision: *decision,
@@ -143,6 +150,7 @@ impl<'a> Prune<'a> {
             })
             .collect();
         if self.options.dry_run {
+            self.repository.extend_locks(&self.report.packs, (false, &mut self.report.locks), self.observer)?;
             return Ok(self.report);
         }
         let deadline = self.options.max_duration.map(|duration| began + duration);
@@ -168,6 +176,7 @@ impl<'a> Prune<'a> {
             let gone = cache::prune::gone(&self.repository.connection())?;
             condemned.retain(|pack| !gone.contains(pack));
         }
+        self.repository.extend_locks(&self.report.packs, (true, &mut self.report.locks), self.observer)?;
         Ok(self.report)
     }
 
@@ -434,18 +443,24 @@ impl<'a> Prune<'a> {
         let listed = self.list()?;
         let doomed: Vec<(PackId, u64)> =
             listed.iter().filter(|(id, _)| gone.contains(id)).map(|(id, (size, _))| (*id, *size)).collect();
+        // Each pass finds those again that are still locked.
+        let (mut locks, mut deleted) = (LockReport { left: 0, left_bytes: 0, until: None, ..self.report.locks }, (0, 0));
         self.stage(Stage::Deleting, |progress| {
             progress.files_total.store(doomed.len() as u64, Ordering::Relaxed);
             doomed.iter().try_for_each(|(id, size)| {
                 stop_if_asked(self.observer)?;
-                self.repository.store().delete(&Key::pack(id))?;
+                match remove(&**self.repository.store(), &Key::pack(id), now())? {
+                    Removal::Gone => deleted = (deleted.0 + 1, deleted.1 + size),
+                    Removal::Locked(until) => locks.leave(*size, until),
+                }
                 progress.add_file(*size);
                 Ok(())
             })
         })?;
         self.delete_shards(&gone)?;
-        self.report.deleted += doomed.len() as u64;
-        self.report.bytes_deleted += doomed.iter().map(|(_, size)| size).sum::<u64>();
+        self.report.locks = locks;
+        self.report.deleted += deleted.0;
+        self.report.bytes_deleted += deleted.1;
         Ok(())
     }
 }

@@ -10,12 +10,14 @@ use crate::format::pack::{FOOTER_LEN, Footer, MAX_PACK, SealEntry, Toc, decode_h
 use crate::id::{ClientId, PackId};
 use crate::repo::Repository;
 use crate::repo::cache;
-use crate::store::Key;
+use crate::store::{Key, archive};
 use crossbeam_channel::bounded;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Tables of contents that are read at once.
 const LOADERS: usize = 4;
+/// Longest head of a pack.
+const MAX_HEAD: u64 = 1 << 20;
 
 impl Repository {
     /// Puts all packs that the log lists into the index.
@@ -88,10 +90,34 @@ impl Repository {
         })
     }
 
-    /// The same, from nowhere but the pack itself.
+    /// The same, from nowhere but the pack itself, or from what lies beside it where it would have to be thawed.
     pub(in crate::repo) fn load_stored_toc(&self, pack: &PackRef) -> Result<(Vec<SealEntry>, Toc)> {
         let key = Key::pack(&pack.id);
+        if archive(&**self.store()).is_some()
+            && let Ok(found) = self.load_contents(pack)
+        {
+            return Ok(found);
+        }
         self.read_toc(pack, &|offset, buffer| self.store().read_at(&key, offset, buffer))
+    }
+
+    /// The table of contents from the object that has nothing but that, and the head.
+    fn load_contents(&self, pack: &PackRef) -> Result<(Vec<SealEntry>, Toc)> {
+        let tail_len = u64::from(pack.toc_len) + FOOTER_LEN as u64;
+        let bytes = self.store().get(&Key::contents(&pack.id), tail_len + MAX_HEAD)?;
+        let cut_off = || Error::damaged(format!("read the contents of the pack {}: they are cut off", pack.id));
+        let head_len = (bytes.len() as u64).checked_sub(tail_len).ok_or_else(cut_off)?;
+        self.read_toc(pack, &|offset, buffer| {
+            // Where the pack has its blocks, this has nothing.
+            let from = if offset < head_len { Some(offset) } else { (offset + tail_len).checked_sub(pack.size) };
+            let from = from.map(|from| if offset < head_len { from } else { from + head_len }).ok_or_else(cut_off)?;
+            let from = usize::try_from(from).unwrap_or(usize::MAX);
+            let there = bytes.get(from..).ok_or_else(cut_off)?;
+            let length = there.len().min(buffer.len());
+            buffer[..length].copy_from_slice(&there[..length]);
+            buffer[length..].fill(0);
+            Ok(())
+        })
     }
 
     fn read_toc(&self, pack: &PackRef, read: &dyn Fn(u64, &mut [u8]) -> Result<()>) -> Result<(Vec<SealEntry>, Toc)> {

@@ -6,21 +6,25 @@
 
 mod objects;
 mod snapshots;
+mod versions;
 
 pub use snapshots::FoundSnapshot;
+pub use versions::{Covered, uncover, uncover_in};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::log::{PackRef, RecordBody};
 use crate::id::{ChunkPrefix, PackId};
 use crate::repo::verify::{Lost, PackReport, Trouble};
 use crate::repo::{Repository, cache};
-use crate::store::{AnyStore, Key, Location};
+use crate::store::{AnyStore, Key, Location, Version};
 
 /// One step of a repair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mend {
     /// Puts a whole pack in the place of a damaged one, from parity.
     FromParity(PackRef),
+    /// Puts a pack back from a version of it that was deleted or overwritten.
+    FromVersion(PackRef, Version),
     /// Fetches an object by its name from another copy of the repository.
     Fetch(Key),
     /// Puts an object back from its duplicate.
@@ -42,6 +46,7 @@ impl std::fmt::Display for Mend {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::FromParity(pack) => write!(out, "mend pack {} from its parity", pack.id),
+            Self::FromVersion(pack, version) => write!(out, "put pack {} back from its version {}", pack.id, version.id),
             Self::Fetch(key) => write!(out, "fetch {key} from the other copy"),
             Self::FromDuplicate(key) => write!(out, "put {key} back from its duplicate"),
             Self::MarkLost(pack, chunks) if chunks.is_empty() => write!(out, "mark all of pack {pack} as lost"),
@@ -92,6 +97,10 @@ impl Repairer {
         {
             // An earlier repair was cut off between deleting and putting.
             mends.push(Mend::FromDuplicate(Key::pack(&pack.id)));
+        } else if found.problems.iter().any(|problem| problem.concerns_data() || problem.trouble == Trouble::Mendable)
+            && let Some(mend) = self.version_of(pack)?
+        {
+            mends.push(mend);
         } else if has(Trouble::Mendable) {
             mends.push(Mend::FromParity(*pack));
         } else if has(Trouble::Damage) || has(Trouble::Unreadable) {
@@ -166,6 +175,7 @@ impl Repairer {
         let repository = &self.repository;
         let done = match mend {
             Mend::FromParity(pack) => self.put_mended(pack).map(|()| true),
+            Mend::FromVersion(pack, version) => self.put_version(pack, version).map(|()| true),
             Mend::Fetch(key) => self.fetch(key).map(|()| true),
             Mend::FromDuplicate(key) => self.put_duplicate(key).map(|()| true),
             Mend::MarkLost(pack, chunks) => {

@@ -129,7 +129,7 @@ impl Repairer {
 
     /// Puts what `source` gives under `key`. If a damaged object is there, the whole one is durable under a second name
     /// before that is deleted.
-    fn replace(&self, key: &Key, hash: Option<[u8; 32]>, source: Source<'_>) -> Result<()> {
+    pub(super) fn replace(&self, key: &Key, hash: Option<[u8; 32]>, source: Source<'_>) -> Result<()> {
         let store = self.repository.store();
         if store.size(key)?.is_none() {
             return write(store, key, hash, source);

@@ -1,0 +1,242 @@
+//! Object lock and versions: what is put cannot be deleted for a time, and what was deleted or overwritten comes back.
+
+mod support;
+
+#[path = "support/proxy.rs"]
+mod proxy;
+#[path = "support/servers.rs"]
+mod servers;
+
+use lifeboat::store::{Key, Location};
+use proxy::{Action, Proxy, Request};
+use servers::Server;
+use std::process::Output;
+use support::home::Home;
+use support::noise;
+
+/// A home directory whose repository is in a bucket.
+struct Away {
+    home: Home,
+    server: Server,
+    url: String,
+}
+
+impl Away {
+    fn new(server: Option<Server>, options: &str) -> Option<Self> {
+        let server = server?;
+        let url = server.url_with("repository", &format!("retries=0&{options}"));
+        let home = Home::new();
+        std::fs::create_dir_all(home.path("documents")).unwrap();
+        std::fs::write(home.path("documents/data"), noise(1, 300_000)).unwrap();
+        Some(Self { home, server, url })
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = self.home.command(&[&["--repo", &self.url], arguments].concat());
+        command.envs(self.server.variables()).output().unwrap()
+    }
+
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        serde_json::from_str(&self.ok(&[arguments, &["--json"]].concat())).unwrap()
+    }
+
+    fn fails(&self, arguments: &[&str], code: i32) -> String {
+        let output = self.run(arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        said
+    }
+
+    /// The bucket itself, as somebody with its credentials sees it.
+    fn location(&self) -> Location {
+        Location::parse(&self.url).unwrap().with_settings(self.server.settings(None))
+    }
+
+    fn keys(&self, folder: &str) -> Vec<Key> {
+        let mut keys = Vec::new();
+        let store = self.location().open_unseen().unwrap();
+        store
+            .list(folder, &mut |entry| {
+                keys.push(entry.key);
+                Ok(())
+            })
+            .unwrap();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// One backup, and a second one after the file was replaced.
+    fn fill(&self) {
+        self.ok(&["init"]);
+        self.ok(&["backup", "documents"]);
+        std::fs::write(self.home.path("documents/data"), noise(2, 300_000)).unwrap();
+        self.ok(&["backup", "documents"]);
+    }
+}
+
+fn made(requests: &[Request]) -> impl Iterator<Item = &Request> {
+    requests.iter().filter(|request| request.method == "PUT" && !request.path.contains('?'))
+}
+
+#[test]
+fn retention_goes_with_everything_that_snapshots_need_and_is_read_back() {
+    let Some(mut away) = Away::new(servers::moto_with_locks(), "lock-days=30&lock-mode=compliance") else { return };
+    let proxy = Proxy::new(away.server.port, |_| Action::Pass);
+    away.url = away.url.replace(&away.server.port.to_string(), &proxy.port.to_string());
+    away.fill();
+    let requests = proxy.take_requests();
+    for request in made(&requests).filter(|request| !request.path.contains("/probe/")) {
+        assert_eq!(request.headers.get("x-amz-object-lock-mode").map(String::as_str), Some("COMPLIANCE"), "{request:?}");
+        assert!(request.headers.contains_key("x-amz-object-lock-retain-until-date"), "{request:?}");
+        assert!(request.headers.contains_key("x-amz-checksum-sha256"), "retention wants a checksum: {request:?}");
+    }
+    let store = away.location().open().unwrap();
+    let extras = store.extras().unwrap();
+    for folder in ["format", "keys", "log", "packs"] {
+        for key in away.keys(folder) {
+            assert!(extras.state(&key).unwrap().unwrap().locked_until.is_some(), "{key}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_drops_retention_is_found_out_before_anything_is_claimed() {
+    let dropped = |away: &Away| {
+        let said = away.fails(&["init"], 11);
+        assert!(said.contains("dropped its lock") && said.contains("lock-days"), "{said}");
+        assert!(away.keys("format").is_empty(), "no repository that claims more than it has");
+    };
+    // This one knows nothing of locks, and says nothing.
+    if let Some(away) = Away::new(servers::rclone_s3(), "lock-days=30") {
+        dropped(&away);
+    }
+    let Some(mut away) = Away::new(servers::moto(), "lock-days=30") else { return };
+    let refused = away.run(&["init"]);
+    assert!(!refused.status.success(), "a bucket without locks");
+    let proxy = Proxy::new(away.server.port, |request| match request.method.as_str() {
+        "PUT" => Action::WithoutHeader("x-amz-object-lock"),
+        _ => Action::Pass,
+    });
+    away.url = away.url.replace(&away.server.port.to_string(), &proxy.port.to_string());
+    dropped(&away);
+}
+
+#[test]
+fn prune_leaves_what_is_locked_and_a_later_one_finishes() {
+    let Some(away) = Away::new(servers::moto_with_locks(), "lock-days=10") else { return };
+    away.fill();
+    away.ok(&["forget", "--keep-last", "1", "--yes"]);
+    let before = away.keys("packs");
+    let first = away.json(&["prune", "--grace", "0s"]);
+    let locked = first["locked"].as_u64().unwrap();
+    assert!(locked >= 1 && first["deleted"].as_u64() == Some(0) && first["locked_until"].is_string(), "{first}");
+    assert_eq!(away.keys("packs"), before, "no mark hides what is still stored");
+    assert!(away.ok(&["prune", "--grace", "0s"]).contains("that nobody needs stay until"));
+    // Its time runs out: this server lets it be shortened, which others never do.
+    let store = away.location().open().unwrap();
+    let extras = store.extras().unwrap();
+    let soon = |seconds: i64| (jiff::Timestamp::now().as_second() + seconds) * 1_000_000_000;
+    before.iter().for_each(|key| extras.lock_until(key, soon(1)).unwrap());
+    let mut deleted = 0;
+    while deleted < locked {
+        deleted += away.json(&["prune", "--grace", "0s"])["deleted"].as_u64().unwrap();
+    }
+    assert_eq!(away.keys("packs").len() as u64, before.len() as u64 - locked);
+    let mut versions = 0;
+    extras
+        .versions("packs/", &mut |_| {
+            versions += 1;
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(versions, before.len() as u64 - locked, "no version stays behind");
+    away.ok(&["check", "--read-data"]);
+}
+
+#[test]
+fn prune_locks_what_is_needed_for_longer_and_never_for_less() {
+    let Some(mut away) = Away::new(servers::moto_with_locks(), "lock-days=10") else { return };
+    away.fill();
+    away.ok(&["forget", "--keep-last", "1", "--yes"]);
+    assert_eq!(away.json(&["prune", "--grace", "0s"])["locks_extended"].as_u64(), Some(0), "more than half is left");
+    let store = away.location().open().unwrap();
+    let extras = store.extras().unwrap();
+    let until = |key: &Key| extras.state(key).unwrap().unwrap().locked_until.unwrap();
+    let all: Vec<Key> = ["format", "keys", "log", "gc", "packs"].iter().flat_map(|folder| away.keys(folder)).collect();
+    let before: Vec<i64> = all.iter().map(until).collect();
+    away.url = away.url.replace("lock-days=10", "lock-days=90");
+    let dry = away.json(&["prune", "--dry-run", "--grace", "0s"]);
+    let would = dry["locks_extended"].as_u64().unwrap();
+    assert_eq!(before, all.iter().map(until).collect::<Vec<_>>());
+    assert!(dry["cost"]["put_requests"].as_u64().unwrap() >= would, "{dry}");
+    let pruned = away.json(&["prune", "--grace", "0s"]);
+    assert_eq!(pruned["locks_extended"].as_u64(), Some(would), "{pruned}");
+    let after: Vec<i64> = all.iter().map(until).collect();
+    assert!(before.iter().zip(&after).all(|(before, after)| after >= before), "never shortened");
+    let stays = all.iter().zip(before.iter().zip(&after)).filter(|(_, (before, after))| before == after);
+    let stays: Vec<&Key> = stays.map(|(key, _)| key).collect();
+    assert!(!stays.is_empty() && stays.iter().all(|key| key.as_str().starts_with("packs/")), "{stays:?}");
+    assert_eq!(pruned["locked"].as_u64(), Some(stays.len() as u64), "only what nobody needs is left to run out");
+    away.url = away.url.replace("lock-days=90", "lock-days=10");
+    assert_eq!(away.json(&["prune", "--grace", "0s"])["locks_extended"].as_u64(), Some(0));
+    assert_eq!(after, all.iter().map(until).collect::<Vec<_>>());
+}
+
+/// Somebody with the credentials of a writer deletes and overwrites what a bucket lets him.
+#[test]
+fn what_was_deleted_or_overwritten_comes_back_from_older_versions() {
+    let Some(away) = Away::new(servers::moto_with_locks(), "lock-days=10") else { return };
+    away.fill();
+    let store = away.location().open().unwrap();
+    let packs = away.keys("packs");
+    let (format, logs) = (Key::format(), away.keys("log"));
+    // A pack and a record are deleted, another pack is replaced, and so is a record.
+    store.delete(&packs[0]).unwrap();
+    let bytes = store.get(&packs[1], 1 << 30).unwrap();
+    store.delete(&packs[1]).unwrap();
+    store.put(&packs[1], &bytes.iter().map(|byte| byte ^ 1).collect::<Vec<_>>()).unwrap();
+    let last = logs.last().unwrap();
+    let record = store.get(last, 1 << 20).unwrap();
+    store.delete(last).unwrap();
+    store.create(last, b"nothing").unwrap();
+    store.delete(&logs[1]).unwrap();
+    store.delete(&format).unwrap();
+    let said = away.fails(&["snapshots"], 13);
+    assert!(said.contains("its format was deleted") && said.contains("repair --apply"), "{said}");
+    let planned = away.run(&["repair"]);
+    let planned = String::from_utf8(planned.stdout).unwrap();
+    assert!(planned.contains("format/1 was deleted and would be put back"), "{planned}");
+    assert!(store.get(&format, 1 << 20).is_err(), "nothing is changed without --apply");
+    let repaired = away.run(&["repair", "--apply"]);
+    let repaired = String::from_utf8(repaired.stdout).unwrap();
+    assert!(repaired.contains("was overwritten and put back") && repaired.contains("from its version"), "{repaired}");
+    assert_eq!(store.get(last, 1 << 20).unwrap(), record);
+    away.ok(&["check", "--read-data"]);
+    away.ok(&["restore", "latest", "--to", "out"]);
+    assert!(away.ok(&["repair"]).contains("nothing is wrong"));
+}
+
+#[test]
+fn when_all_slots_were_deleted_they_come_back_and_one_that_was_removed_does_not() {
+    let Some(away) = Away::new(servers::moto_with_locks(), "lock-days=10") else { return };
+    away.fill();
+    let store = away.location().open().unwrap();
+    std::fs::write(away.home.path("word"), "a passphrase\n").unwrap();
+    away.ok(&["key", "add", "--new-passphrase-file", "word"]);
+    let first = away.keys("keys").len();
+    assert!(away.ok(&["repair"]).contains("nothing is wrong"));
+    store.delete(&away.keys("keys")[0]).unwrap();
+    assert_eq!(away.keys("keys").len(), first - 1);
+    let _ = away.run(&["repair", "--apply"]);
+    assert_eq!(away.keys("keys").len(), first - 1, "removing a slot is nothing to mend");
+    away.keys("keys").iter().for_each(|key| store.delete(key).unwrap());
+    away.fails(&["repair", "--apply"], 13);
+    assert_eq!(away.keys("keys").len(), first);
+    away.ok(&["snapshots"]);
+}
