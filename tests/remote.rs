@@ -98,13 +98,67 @@ fn a_repository_lives_on_an_s3_server() {
 }
 
 #[test]
-fn a_store_that_does_not_create_atomically_says_so_and_works_for_one() {
-    let Some(away) = Away::new(servers::rclone_s3()) else { return };
-    let made = away.ok(&["init"]);
-    assert!(made.contains("replaces an object") && made.contains("one machine at a time"), "{made}");
-    away.ok(&["backup", "documents"]);
-    assert_eq!(away.ok(&["cat", "latest:documents/note"]), "hello");
+fn a_repository_lives_on_ceph() {
+    let Some(away) = Away::new(servers::ceph()) else { return };
+    lives(&away);
     keeps_the_secret(away.home.dir.path());
+}
+
+#[test]
+fn a_repository_lives_in_azures_emulator() {
+    let Some(away) = Away::new(servers::azurite()) else { return };
+    lives(&away);
+    keeps_the_secret(away.home.dir.path());
+}
+
+#[test]
+fn a_repository_lives_behind_the_s3_interface_of_b2() {
+    let Some(away) = Away::new(servers::b2()) else { return };
+    lives(&away);
+    keeps_the_secret(away.home.dir.path());
+}
+
+#[test]
+fn a_store_that_does_not_create_atomically_says_so_and_works_for_one() {
+    for (server, why) in [
+        (servers::rclone_s3(), "it replaces an object"),
+        (servers::rclone_webdav(), "more than one may win"),
+        (servers::s3s_fs(), "more than one may win"),
+    ] {
+        let Some(away) = Away::new(server) else { continue };
+        let made = away.ok(&["init"]);
+        assert!(made.contains(why) && made.contains("one machine at a time"), "{made}");
+        away.ok(&["backup", "documents"]);
+        assert_eq!(away.ok(&["cat", "latest:documents/note"]), "hello");
+        let said = |arguments: &[&str]| String::from_utf8(away.run(arguments).stderr).unwrap();
+        let checked = away.ok(&["check"]);
+        assert!(checked.contains(why), "{why}: {checked}");
+        // A machine that knows the answer, and one that has to ask.
+        for _ in 0..2 {
+            let told = said(&["prune"]);
+            assert!(told.contains(why) && told.contains("one machine at a time") && told.contains("nothing else run"), "{told}");
+            std::fs::remove_dir_all(away.home.path(".local/state/lifeboat/stores")).unwrap();
+        }
+        let report: serde_json::Value = serde_json::from_str(&away.ok(&["prune", "--json"])).unwrap();
+        assert_eq!(report["several_at_once"], false);
+        assert!(!said(&["prune", "--dry-run"]).contains("one machine at a time"));
+        keeps_the_secret(away.home.dir.path());
+    }
+}
+
+#[test]
+fn a_store_that_creates_atomically_is_pruned_without_a_word_about_it() {
+    for server in [servers::moto(), servers::sshd()] {
+        let Some(away) = Away::new(server) else { continue };
+        away.ok(&["init"]);
+        away.ok(&["backup", "documents"]);
+        std::fs::remove_dir_all(away.home.path(".local/state/lifeboat/stores")).unwrap();
+        let output = away.run(&["prune", "--json"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && !said.contains("one machine"), "{said}");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["several_at_once"], true);
+    }
 }
 
 #[test]

@@ -214,3 +214,118 @@ fn a_line_that_is_slow_is_kept_full() {
     // 42 MB in blocks of one: those that lie side by side come together.
     assert!(gets < 30, "{gets} requests");
 }
+
+#[test]
+fn what_is_cut_in_the_middle_in_either_direction_is_sent_again() {
+    let Some(behind) = Behind::new() else { return };
+    let seen = std::sync::Mutex::new(std::collections::HashSet::new());
+    behind.proxy.rule(move |request| {
+        let range = request.headers.get("range").cloned().unwrap_or_default();
+        let first = seen.lock().unwrap().insert((request.method.clone(), request.path.clone(), range));
+        match request.method.as_str() {
+            "PUT" if first => Action::CutUpload,
+            // Its head says that this is all there is.
+            "GET" if first && request.path.contains("/packs/") => Action::Shorten,
+            "GET" if first => Action::CutBody,
+            _ => Action::Pass,
+        }
+    });
+    behind.ok(&["backup", "documents"]);
+    let _ = std::fs::remove_dir_all(behind.home.path(".cache"));
+    behind.ok(&["restore", "latest", "--to", "out", "--verify"]);
+    assert!(std::fs::read(behind.home.path("out/documents/data")).unwrap() == noise(1, 2_000_000));
+    behind.ok(&["check", "--read-data"]);
+    assert_eq!(behind.snapshots(), 1);
+}
+
+#[test]
+fn an_object_that_is_always_too_short_is_damage_and_never_content() {
+    let Some(behind) = Behind::new() else { return };
+    behind.ok(&["backup", "documents"]);
+    behind.proxy.rule(|request| match request.method == "GET" && request.path.contains("/packs/") {
+        true => Action::Shorten,
+        false => Action::Pass,
+    });
+    let _ = std::fs::remove_dir_all(behind.home.path(".cache"));
+    let url = format!("{}&retries=1", behind.url);
+    for arguments in [&["restore", "latest", "--to", "out"][..], &["check", "--read-data"]] {
+        let mut command = behind.home.command(&[&["--repo", &url], arguments].concat());
+        assert!(!command.envs(behind.server.variables()).output().unwrap().status.success(), "{arguments:?}");
+    }
+    assert!(!behind.home.path("out/documents/data").exists());
+    behind.proxy.rule(|_| Action::Pass);
+    behind.ok(&["check", "--read-data"]);
+}
+
+#[test]
+fn a_server_that_always_says_that_a_name_is_taken_commits_nothing_and_is_not_asked_forever() {
+    let Some(behind) = Behind::new() else { return };
+    for (seed, status, code) in [(2, 412, "PreconditionFailed"), (3, 409, "ConditionalRequestConflict")] {
+        for taken in ["/packs/", "/log/"] {
+            // What an attempt before has put would not be put again.
+            std::fs::write(behind.home.path("documents/data"), noise(seed, 2_000_000)).unwrap();
+            behind.proxy.rule(move |request| match request.method == "PUT" && request.path.contains(taken) {
+                true => Action::refuse(status, code),
+                false => Action::Pass,
+            });
+            behind.proxy.take_requests();
+            let url = format!("{}&retries=1", behind.url);
+            let mut command = behind.home.command(&["--repo", &url, "backup", "documents"]);
+            let output = command.envs(behind.server.variables()).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(!output.status.success() && said.contains("hint: "), "{status} {taken}: {said}");
+            assert!(behind.proxy.take_requests().len() < 400, "{status} {taken}");
+            assert_eq!(behind.snapshots(), 0, "{status} {taken}");
+        }
+    }
+    behind.ok(&["backup", "documents"]);
+    behind.ok(&["check", "--read-data"]);
+}
+
+#[test]
+fn credentials_that_expire_in_the_middle_are_told_from_wrong_ones_and_the_next_run_goes_on() {
+    let Some(behind) = Behind::new() else { return };
+    for (status, code, hint) in [
+        (403, "ExpiredToken", "renew the credentials"),
+        (403, "InvalidAccessKeyId", "check the credentials"),
+        (403, "SignatureDoesNotMatch", "check the credentials"),
+        (401, "Unauthorized", "check the credentials"),
+        (403, "AccessDenied", "may not do this"),
+        (404, "NoSuchBucket", "make the bucket"),
+        (403, "RequestTimeTooSkewed", "clock"),
+        (507, "InsufficientStorage", "free some space"),
+    ] {
+        behind.proxy.rule(move |request| match request.method == "PUT" && request.path.contains("/log/") {
+            true => Action::refuse(status, code),
+            false => Action::Pass,
+        });
+        let output = behind.run(&["backup", "documents"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(hint), "{code}: {said}");
+        assert_eq!(behind.snapshots(), 0, "{code}");
+    }
+    behind.ok(&["backup", "documents"]);
+    behind.ok(&["check", "--read-data"]);
+}
+
+#[test]
+fn a_listing_that_lags_behind_makes_no_prune_delete_what_is_needed() {
+    let Some(behind) = Behind::new() else { return };
+    behind.ok(&["backup", "documents"]);
+    // From here on listings show what there was at this moment.
+    behind.proxy.rule(|request| if request.path.contains("list-type=2") { Action::Replay } else { Action::Pass });
+    behind.ok(&["prune", "--dry-run"]);
+    for seed in 2..5 {
+        std::fs::write(behind.home.path("documents/data"), noise(seed, 2_000_000)).unwrap();
+        behind.ok(&["backup", "documents"]);
+        behind.ok(&["forget", "--keep-last", "1", "--yes"]);
+        let _ = behind.run(&["prune", "--grace", "0s"]);
+        let _ = std::fs::remove_dir_all(behind.home.path("out"));
+        behind.ok(&["restore", "latest", "--to", "out", "--verify"]);
+        assert!(std::fs::read(behind.home.path("out/documents/data")).unwrap() == noise(seed, 2_000_000));
+    }
+    behind.proxy.rule(|_| Action::Pass);
+    behind.ok(&["prune", "--grace", "0s"]);
+    behind.ok(&["check", "--read-data"]);
+    assert_eq!(behind.snapshots(), 1);
+}

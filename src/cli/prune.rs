@@ -5,13 +5,15 @@ use super::{INCOMPLETE, cost, text};
 use crate::error::Result;
 use crate::ops::cost::Estimate;
 use crate::ops::prune::{CompactOptions, Decision, PruneOptions, PruneReport, prune};
+use crate::repo::Repository;
 use std::time::Duration;
 
 /// What can be written after `lifeboat prune`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Backups may run meanwhile, on this machine and on others, and so may other prunes: nothing is locked. A prune\n\
-    that is interrupted is gone on with by the next one.\n\nExamples:\n  lifeboat prune --dry-run\n  lifeboat prune --max-unused 10% --max-duration 30m"
+    after_help = "Backups may run meanwhile, on this machine and on others, and so may other prunes: nothing is locked. Where the\n\
+    store does not create atomically, this is said first, and nothing else may run. A prune that is interrupted is gone on\n\
+    with by the next one.\n\nExamples:\n  lifeboat prune --dry-run\n  lifeboat prune --max-unused 10% --max-duration 30m"
 )]
 pub(super) struct PruneArguments {
     /// Say what would be kept, repacked, and dropped, and why; change nothing
@@ -47,6 +49,7 @@ pub(super) fn percent(text: &str) -> Result<f64, String> {
 
 pub(super) fn run(context: &Context, arguments: &PruneArguments) -> Result<u8> {
     let repository = context.open()?;
+    let several = arguments.dry_run || several_at_once(context, &repository)?;
     let options = PruneOptions {
         max_unused: arguments.max_unused,
         max_repack: arguments.max_repack,
@@ -64,6 +67,9 @@ pub(super) fn run(context: &Context, arguments: &PruneArguments) -> Result<u8> {
     if let Some(estimate) = &estimate {
         object["cost"] = cost::json(context, estimate);
     }
+    if !arguments.dry_run {
+        object["several_at_once"] = several.into();
+    }
     context.note(&object);
     if context.globals.json {
         println!("{object}");
@@ -72,6 +78,23 @@ pub(super) fn run(context: &Context, arguments: &PruneArguments) -> Result<u8> {
         estimate.iter().for_each(|estimate| cost::say(context, "cost", estimate));
     }
     Ok(if report.pruned.locks.refused > 0 { INCOMPLETE } else { 0 })
+}
+
+/// True if others may work on the repository meanwhile; else it is said why not.
+fn several_at_once(context: &Context, repository: &Repository) -> Result<bool> {
+    let why = match repository.keeps_from_sharing()? {
+        Some(lacks) if lacks.is_empty() => return Ok(true),
+        Some(lacks) => lacks.join("; "),
+        None => "these credentials may not find out whether it creates atomically".to_owned(),
+    };
+    let style = text::Style::of(&std::io::stderr());
+    context.say_aside(&format!(
+        "{}this store is for one machine at a time: {why}{}
+hint: let nothing else run on this repository until this prune has ended",
+        style.warn(),
+        style.reset()
+    ));
+    Ok(false)
 }
 
 fn word(decision: Decision) -> &'static str {

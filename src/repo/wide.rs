@@ -1,6 +1,6 @@
 //! Several requests at once: what keeps the line to a store elsewhere full.
 
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::repo::Repository;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -18,6 +18,23 @@ impl Repository {
     /// `Refused` if these credentials may not write, or the store can hold no repository; `Failed`.
     pub fn probe_store(&self) -> Result<Vec<&'static str>> {
         Ok(self.store().probe()?.map(|promises| promises.lacks()).unwrap_or_default())
+    }
+
+    /// What keeps several clients from working at once on this store, in words; empty if nothing does. It is asked for by
+    /// writing to the store where nobody on this machine has yet; `None` if these credentials may not do that.
+    ///
+    /// # Errors
+    /// `Refused` if the store can hold no repository; `Failed`.
+    pub fn keeps_from_sharing(&self) -> Result<Option<Vec<&'static str>>> {
+        let store = self.store();
+        let promises = match store.promises() {
+            None => match store.probe() {
+                Err(error) if error.kind() == ErrorKind::Refused && store.promises().is_none() => return Ok(None),
+                asked => asked?,
+            },
+            known => known,
+        };
+        Ok(Some(promises.filter(|promises| !promises.many_writers()).map(|promises| promises.lacks()).unwrap_or_default()))
     }
 
     /// Worker threads for work that waits for the store: as many as asked for, else one for each processor, and more if the

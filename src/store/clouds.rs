@@ -79,6 +79,7 @@ fn bucket(address: &Address, root: &str, cloud: Arc<dyn super::object::Cloud>) -
         tags: tags.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         s3: None,
         lock_seen: AtomicBool::new(false),
+        bare_parts: address.scheme == Scheme::Azure,
     }
 }
 

@@ -351,7 +351,7 @@ impl Store for Far {
     fn probe(&self) -> Result<Option<Promises>> {
         let inner = &self.inner;
         let asked = inner.attempt("probe the store", &inner.place, || promises::probe(&*inner.remote));
-        let promises = runtime().block_on(asked)?;
+        let promises = inner.answers.with_memory(runtime().block_on(asked)?);
         inner.answers.set(&promises);
         promises::unfit(&inner.place, &promises).map_or(Ok(Some(promises)), Err)
     }

@@ -102,7 +102,7 @@ impl Fault {
         let mut why = error.to_string();
         let mut cause = error.source();
         while let Some(error) = cause {
-            if let Some(rustls::Error::InvalidCertificate(reason)) = error.downcast_ref() {
+            if let Some(rustls::Error::InvalidCertificate(reason)) = below_io(error).downcast_ref() {
                 let hint = "if the server's certificate comes from an authority of your own, name its file with ?ca=FILE";
                 return Self::lasting(format!("its certificate is not trusted: {reason:?}")).hint(hint);
             }
@@ -123,6 +123,14 @@ impl fmt::Display for Fault {
 }
 
 impl std::error::Error for Fault {}
+
+/// The error that an I/O error is made of: it names that one's causes as its own, and not that one.
+fn below_io<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(inner) => below_io(inner),
+        None => error,
+    }
+}
 
 /// What a status means, with the code that S3, Azure, and Google put into the body.
 fn meaning(status: StatusCode, code: &str) -> (FaultKind, Option<&'static str>) {

@@ -41,6 +41,8 @@ pub(super) struct Bucket {
     pub(super) s3: Option<S3Api>,
     /// Retention was asked for and read back once.
     pub(super) lock_seen: AtomicBool,
+    /// What goes up in parts can be given neither a class nor tags, as the library speaks to Azure.
+    pub(super) bare_parts: bool,
 }
 
 impl Bucket {
@@ -101,7 +103,10 @@ impl Bucket {
     }
 
     async fn create_in_parts(&self, path: &Path, body: &Body, attributes: Attributes) -> Result<bool, Fault> {
-        let options = PutMultipartOptions { tags: self.tag_set(), attributes, ..PutMultipartOptions::default() };
+        let options = match self.bare_parts {
+            true => PutMultipartOptions::default(),
+            false => PutMultipartOptions { tags: self.tag_set(), attributes, ..PutMultipartOptions::default() },
+        };
         let id = self.cloud.create_multipart_opts(path, options).await.map_err(fault)?;
         let starts = (0..body.len()).step_by(PART).enumerate();
         let send = async |(number, start): (usize, u64)| {
@@ -170,7 +175,8 @@ impl Bucket {
 impl Remote for Bucket {
     async fn create(&self, name: &str, body: &Body, kind: Use) -> Result<bool, Fault> {
         let (path, attributes) = (self.path(name)?, self.attributes(name, kind));
-        let made = if body.len() > SINGLE {
+        let needs_whole = self.bare_parts && attributes.get(&Attribute::StorageClass).is_some();
+        let made = if body.len() > SINGLE && !needs_whole {
             self.create_in_parts(&path, body, attributes).await?
         } else {
             let whole = body.read(0, usize::try_from(body.len()).unwrap_or(usize::MAX))?;
@@ -201,6 +207,11 @@ impl Remote for Bucket {
                 let range = usize::try_from(offset).ok().and_then(|start| whole.get(start..start.checked_add(length)?));
                 range.map(|range| whole.slice_ref(range)).ok_or_else(cut_off)
             }
+            // Not every server has one answer for what begins behind the end.
+            Err(fault) if fault.kind == FaultKind::Lasting => match self.look(name).await {
+                Ok(Some(item)) if item.size < end => Err(cut_off()),
+                _ => Err(fault),
+            },
             Err(fault) => Err(fault),
         }
     }

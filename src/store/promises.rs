@@ -12,9 +12,12 @@ use futures_util::future::join_all;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-/// Racers for one name, and races.
-const RACERS: usize = 8;
-const RACES: usize = 3;
+/// Racers for one name, and races. A server whose check and whose write are two steps lets one win alone now and then, the more
+/// often the less there is to write between them.
+const RACERS: usize = 12;
+const RACES: usize = 5;
+/// Bytes of an object that is raced for.
+const RACED: usize = 24 << 10;
 /// Folder of what a probe writes.
 pub(super) const FOLDER: &str = "probe";
 
@@ -87,6 +90,13 @@ impl Answers {
         self.get().is_some_and(|promises| promises.many_writers())
     }
 
+    /// What was found, but that a server which once let several win is not believed to have changed because they did not
+    /// meet this time.
+    pub(super) fn with_memory(&self, found: Promises) -> Promises {
+        let raced = self.get().is_some_and(|before| before.create_once && !before.create_atomic);
+        Promises { create_atomic: found.create_atomic && !raced, ..found }
+    }
+
     /// Remembers; that it cannot be written to a file only costs a few requests later.
     pub(super) fn set(&self, promises: &Promises) {
         *self.known.lock().expect("no code panics while it holds this lock") = Some(*promises);
@@ -111,13 +121,12 @@ pub(super) async fn probe(remote: &dyn Remote) -> Result<Promises, Fault> {
     getrandom::fill(&mut random).map_err(|error| Fault::lasting(format!("no random name: {error}")))?;
     let base = format!("{FOLDER}/{:016x}", u64::from_le_bytes(random));
     let first = format!("{base}.a");
-    let (one, two) = (noise(&first, 0), noise(&first, 1));
+    let (one, two) = (noise(&first, 0, 1024), noise(&first, 1, 1024));
     remote.create(&first, &Body::Bytes(one.clone()), Use::Hot).await?;
-    let read_back = remote.get(&first, 4096).await.is_ok_and(|bytes| bytes == one);
-    let refused = matches!(remote.create(&first, &Body::Bytes(two), Use::Hot).await, Ok(false));
-    let kept = remote.get(&first, 4096).await.is_ok_and(|bytes| bytes == one);
-    let read = remote.read(&first, 100, 50).await;
-    let ranges = read.is_ok_and(|bytes| bytes == one.slice(100..150));
+    let read_back = answered(remote.get(&first, 4096).await)?.is_some_and(|bytes| bytes == one);
+    let ranges = answered(remote.read(&first, 100, 50).await)?.is_some_and(|bytes| bytes == one.slice(100..150));
+    let refused = answered(remote.create(&first, &Body::Bytes(two), Use::Hot).await)? == Some(false);
+    let kept = answered(remote.get(&first, 4096).await)?.is_some_and(|bytes| bytes == one);
     let listed = remote.list(FOLDER, None).await?;
     let listed = listed.items.iter().any(|item| item.name == first) || listed.next.is_some();
     let create_once = refused && kept;
@@ -126,33 +135,49 @@ pub(super) async fn probe(remote: &dyn Remote) -> Result<Promises, Fault> {
     for race in 0..RACES {
         if create_atomic {
             names.push(format!("{base}.r{race}"));
-            create_atomic = race_for(remote, &names[race + 1]).await;
+            create_atomic = race_for(remote, &names[race + 1]).await?;
         }
     }
     let (mut delete, mut gone) = (true, true);
     for name in &names {
-        delete &= remote.delete(name).await.is_ok();
-        gone &= !delete || matches!(remote.look(name).await, Ok(None));
+        delete &= answered(remote.delete(name).await)?.is_some();
+        gone &= !delete || matches!(answered(remote.look(name).await)?, Some(None));
     }
     Ok(Promises { create_once, create_atomic, read_after_write: read_back && gone, list_after_write: listed, ranges, delete })
 }
 
+/// What the server answered, `None` for a refusal. A line that breaks says nothing about the server, so the probe is made
+/// again.
+fn answered<T>(result: Result<T, Fault>) -> Result<Option<T>, Fault> {
+    match result {
+        Err(fault) if fault.is_passing() => Err(fault),
+        other => Ok(other.ok()),
+    }
+}
+
 /// True if of many that create `name` at once one wins, and its bytes are what is there.
-async fn race_for(remote: &dyn Remote, name: &str) -> bool {
+async fn race_for(remote: &dyn Remote, name: &str) -> Result<bool, Fault> {
     let run = |racer: usize| async move {
-        let bytes = noise(name, racer);
+        let bytes = noise(name, racer, RACED);
         let created = remote.create(name, &Body::Bytes(bytes.clone()), Use::Hot).await;
         (created, bytes)
     };
     let results = join_all((0..RACERS).map(run)).await;
     let mut winners = results.iter().filter(|(created, _)| matches!(created, Ok(true)));
-    let (Some((_, bytes)), None) = (winners.next(), winners.next()) else { return false };
-    remote.get(name, 4096).await.is_ok_and(|there| there == bytes)
+    match (winners.next(), winners.next()) {
+        (Some((_, bytes)), None) => Ok(answered(remote.get(name, RACED as u64).await)?.is_some_and(|there| there == *bytes)),
+        (Some(_), Some(_)) => Ok(false),
+        // Whoever was told to come back may have won, and not have heard of it.
+        (None, _) => {
+            let unheard = results.into_iter().find_map(|(created, _)| created.err().filter(Fault::is_passing));
+            unheard.map_or(Ok(false), Err)
+        }
+    }
 }
 
 /// Bytes that no two racers share.
-fn noise(name: &str, racer: usize) -> Bytes {
-    let mut bytes = vec![0; 1024];
+fn noise(name: &str, racer: usize, length: usize) -> Bytes {
+    let mut bytes = vec![0; length];
     blake3::Hasher::new().update(name.as_bytes()).update(&(racer as u64).to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes.into()
 }
@@ -188,6 +213,9 @@ mod tests {
         let again = Answers::load(Some(&folder), "s3://bucket/x");
         assert_eq!(again.get(), Some(promises));
         assert!(!again.atomic() && again.get().unwrap().lacks().len() == 1);
+        let lucky = Promises { create_atomic: true, ..promises };
+        assert!(!again.with_memory(lucky).create_atomic, "several won once");
+        assert!(Answers::default().with_memory(lucky).create_atomic);
         assert_eq!(Answers::load(Some(&folder), "s3://bucket/y").get(), None);
         let file = std::fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
         std::fs::write(&file, "{\"create-once\":").unwrap();

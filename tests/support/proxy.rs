@@ -33,8 +33,14 @@ pub enum Action {
     LoseAnswer,
     /// The answer's body ends in the middle.
     CutBody,
+    /// The answer's body ends in the middle, and its head says that this is all.
+    Shorten,
     /// A byte in the middle of the answer's body is another one.
     Corrupt,
+    /// The connection ends in the middle of the request's body; the server never hears of it.
+    CutUpload,
+    /// What the server answered to the same request when it was first replayed, however long ago.
+    Replay,
     /// The answer has this header, instead of the server's own of that name.
     Header(&'static str, String),
     /// The server never hears of the headers of the request that begin like this.
@@ -56,6 +62,8 @@ struct Shared {
     upstream: u16,
     rule: Mutex<Arc<Rule>>,
     requests: Mutex<Vec<Request>>,
+    /// Answers that are given again, by method and path.
+    replayed: Mutex<BTreeMap<String, Vec<u8>>>,
     waiting: Mutex<usize>,
     changed: Condvar,
     most: AtomicUsize,
@@ -84,6 +92,7 @@ impl Proxy {
             upstream,
             rule: Mutex::new(Arc::new(Box::new(rule))),
             requests: Mutex::default(),
+            replayed: Mutex::default(),
             waiting: Mutex::default(),
             changed: Condvar::new(),
             most: AtomicUsize::new(0),
@@ -138,12 +147,12 @@ fn serve(shared: &Shared, client: TcpStream) -> std::io::Result<()> {
     let head = read_head(&mut reader)?;
     let Some(first) = head.first() else { return Ok(()) };
     let mut words = first.split_whitespace();
-    let (method, path) = (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default().to_owned());
+    let (method, path) = (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default());
+    // Whoever takes this for a proxy of the usual kind names the host as well.
+    let path = path.strip_prefix("http://").and_then(|rest| rest.find('/').map(|at| &rest[at..])).unwrap_or(path).to_owned();
     let split = head[1..].iter().filter_map(|line| line.split_once(':'));
     let headers: BTreeMap<String, String> = split.map(|(name, value)| (name.to_lowercase(), value.trim().to_owned())).collect();
     let length = headers.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body)?;
     let request = {
         let mut requests = shared.requests.lock().unwrap();
         let request = Request { method, path, headers, number: requests.len() };
@@ -152,6 +161,9 @@ fn serve(shared: &Shared, client: TcpStream) -> std::io::Result<()> {
     };
     let rule = shared.rule.lock().unwrap().clone();
     let action = rule(&request);
+    let heard = if matches!(action, Action::CutUpload) { length / 2 } else { length };
+    let mut body = vec![0; heard];
+    reader.read_exact(&mut body)?;
     if let Action::Hold(together, longest) = action {
         hold(shared, together, longest);
     }
@@ -165,14 +177,22 @@ fn serve(shared: &Shared, client: TcpStream) -> std::io::Result<()> {
                 text.len()
             );
         }
-        Action::Cut => return client.shutdown(Shutdown::Both),
+        Action::Cut | Action::CutUpload => return client.shutdown(Shutdown::Both),
         _ => {}
     }
     let mut head = head;
     if let Action::WithoutHeader(name) = action {
         head.retain(|line| !line.to_lowercase().starts_with(name));
     }
-    let answer = forward(shared.upstream, &head, &body)?;
+    let name = format!("{} {}", request.method, request.path);
+    let before = shared.replayed.lock().unwrap().get(&name).cloned();
+    let answer = match (&action, before) {
+        (Action::Replay, Some(before)) => before,
+        _ => forward(shared.upstream, (&request, &head), &body)?,
+    };
+    if matches!(action, Action::Replay) {
+        shared.replayed.lock().unwrap().insert(name, answer.clone());
+    }
     if matches!(action, Action::LoseAnswer) {
         return client.shutdown(Shutdown::Both);
     }
@@ -189,10 +209,10 @@ fn hold(shared: &Shared, together: usize, longest: Duration) {
     *waiting -= 1;
 }
 
-fn forward(port: u16, head: &[String], body: &[u8]) -> std::io::Result<Vec<u8>> {
+fn forward(port: u16, (request, head): (&Request, &[String]), body: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut upstream = TcpStream::connect(("127.0.0.1", port))?;
-    let mut sent = String::new();
-    for line in head.iter().filter(|line| !line.to_lowercase().starts_with("connection:")) {
+    let mut sent = format!("{} {} HTTP/1.1\r\n", request.method, request.path);
+    for line in head[1..].iter().filter(|line| !line.to_lowercase().starts_with("connection:")) {
         sent += line;
         sent += "\r\n";
     }
@@ -215,9 +235,21 @@ fn answer_with(mut client: TcpStream, mut answer: Vec<u8>, action: &Action) -> s
     }
     match action {
         Action::CutBody => answer.truncate(middle),
+        Action::Shorten if middle < answer.len() => answer = shortened(&answer[..middle], body),
         Action::Corrupt if middle < answer.len() => answer[middle] ^= 0x55,
         _ => {}
     }
     client.write_all(&answer)?;
     client.shutdown(Shutdown::Write)
+}
+
+/// An answer whose head says that its body, which begins at `body`, is no longer than it is.
+fn shortened(answer: &[u8], body: usize) -> Vec<u8> {
+    let head = String::from_utf8_lossy(&answer[..body]);
+    let told = |line: &str| match line.to_lowercase().starts_with("content-length:") {
+        true => format!("Content-Length: {}\r\n", answer.len() - body),
+        false => format!("{line}\r\n"),
+    };
+    let head: String = head.trim_end().lines().map(told).collect();
+    [head.as_bytes(), b"\r\n", &answer[body..]].concat()
 }

@@ -1,6 +1,20 @@
 //! Real servers on this machine, started by a test and ended with it.
 #![expect(unreachable_pub, reason = "it is a module of each test program")]
-#![allow(dead_code, clippy::allow_attributes, reason = "each test program uses a part of it")]
+#![allow(dead_code, unused_imports, clippy::allow_attributes, reason = "each test program uses a part of it")]
+
+#[path = "clouds.rs"]
+mod clouds;
+#[path = "cluster.rs"]
+mod cluster;
+#[path = "fronts.rs"]
+mod fronts;
+#[path = "signed.rs"]
+mod signed;
+
+pub use clouds::{azurite, b2, ceph, gcs, s3s_fs};
+pub use cluster::{Garage, garage};
+pub use fronts::{Authority, forward_proxy, tls_front};
+pub use signed::signed_request;
 
 use lifeboat::store::{Location, StoreSettings};
 use std::collections::BTreeMap;
@@ -14,20 +28,27 @@ use std::process::{Child, Command, Stdio};
 pub const KEY_ID: &str = "AKIALIFEBOAT00000001";
 pub const SECRET: &str = "a-secret-of-the-tests-that-must-not-be-seen";
 
-/// A server that runs until this is dropped.
+/// A process that runs until this is dropped.
+pub struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        match self.0.stdin.take() {
+            // Whoever started others ends them when nobody can speak to it any more, however this process ended.
+            Some(stdin) => drop(stdin),
+            None => drop(self.0.kill()),
+        }
+        let _ = self.0.wait();
+    }
+}
+
+/// A server that runs until this is dropped, or a part of one that runs for longer.
 pub struct Server {
-    child: Child,
+    running: Option<Running>,
     pub dir: tempfile::TempDir,
     pub port: u16,
     url: String,
     variables: BTreeMap<String, String>,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Server {
@@ -65,16 +86,26 @@ impl Server {
 
 /// Starts a program, and waits until a line on its standard error has `ready` in it. `None`, with a line that says so,
 /// if it cannot be had here.
-fn start(mut command: Command, ready: &str) -> Option<Child> {
+fn start(mut command: Command, ready: &str) -> Option<Running> {
+    start_with(&mut command, ready).map(|(running, _)| running)
+}
+
+/// The same; returns the line as well.
+fn start_with(command: &mut Command, ready: &str) -> Option<(Running, String)> {
+    start_held(command.stdin(Stdio::null()), ready)
+}
+
+/// The same with the standard input that was chosen.
+fn start_held(command: &mut Command, ready: &str) -> Option<(Running, String)> {
     let name = format!("{:?}", command.get_program());
-    let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let spawned = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
     let mut child = match spawned {
         Ok(child) => child,
         Err(error) => return skipped(&format!("{name}: {error}")),
     };
     let mut lines = BufReader::new(child.stderr.take().unwrap());
     let (mut all, mut line) = (String::new(), Vec::new());
-    loop {
+    let found = loop {
         line.clear();
         if lines.read_until(b'\n', &mut line).unwrap() == 0 {
             let status = child.wait().unwrap();
@@ -84,12 +115,12 @@ fn start(mut command: Command, ready: &str) -> Option<Child> {
         let text = String::from_utf8_lossy(&line);
         all.push_str(&text);
         if text.contains(ready) {
-            break;
+            break text.into_owned();
         }
-    }
+    };
     // Whoever does not read what a server says stops it one day.
     std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-    Some(child)
+    Some((Running(child), found))
 }
 
 #[expect(clippy::print_stdout, reason = "a test says what it skips")]
@@ -142,11 +173,11 @@ fn moto_with(headers: &str) -> Option<Server> {
     let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
     let mut command = installed("moto_server");
     command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).env("PYTHONUNBUFFERED", "1");
-    let child = start(command, "Running on")?;
+    let running = start(command, "Running on")?;
     assert_eq!(plain_request_with(port, "PUT", "/bucket", headers), 200);
     let url = format!("s3://bucket/FOLDER?endpoint=http://127.0.0.1:{port}&region=us-east-1");
     let variables = variables(&[("AWS_ACCESS_KEY_ID", KEY_ID), ("AWS_SECRET_ACCESS_KEY", SECRET)]);
-    Some(Server { child, dir, port, url, variables })
+    Some(Server { running: Some(running), dir, port, url, variables })
 }
 
 /// An S3 server that checks signatures, ignores conditions, and sends parts under the status of a whole.
@@ -167,10 +198,10 @@ pub fn rclone_s3() -> Option<Server> {
         "off",
     ]);
     command.args(["--config", "/dev/null"]).arg(dir.path());
-    let child = start(command, "Starting s3 server on")?;
+    let running = start(command, "Starting s3 server on")?;
     let url = format!("s3://bucket/FOLDER?endpoint=http://127.0.0.1:{port}");
     let variables = variables(&[("AWS_ACCESS_KEY_ID", KEY_ID), ("AWS_SECRET_ACCESS_KEY", SECRET)]);
-    Some(Server { child, dir, port, url, variables })
+    Some(Server { running: Some(running), dir, port, url, variables })
 }
 
 /// A WebDAV server with a user and a password.
@@ -180,9 +211,9 @@ pub fn rclone_webdav() -> Option<Server> {
     let address = format!("127.0.0.1:{port}");
     command.args(["serve", "webdav", "--addr", &address, "--user", "me", "--pass", SECRET, "-v", "--vfs-cache-mode", "off"]);
     command.args(["--config", "/dev/null"]).arg(dir.path());
-    let child = start(command, "WebDav Server started on")?;
+    let running = start(command, "WebDav Server started on")?;
     let url = format!("webdav://me@127.0.0.1:{port}/FOLDER");
-    Some(Server { child, dir, port, url, variables: variables(&[("LIFEBOAT_WEBDAV_PASSWORD", SECRET)]) })
+    Some(Server { running: Some(running), dir, port, url, variables: variables(&[("LIFEBOAT_WEBDAV_PASSWORD", SECRET)]) })
 }
 
 /// Where `sshd` is; it must be called by its full path.
@@ -225,8 +256,8 @@ pub fn sshd_with(subsystem: &str) -> Option<Server> {
     fs::write(path("config"), configuration).unwrap();
     let mut command = Command::new(program);
     command.arg("-D").arg("-e").arg("-o").arg("LogLevel=INFO").arg("-f").arg(path("config"));
-    let child = start(command, "Server listening on")?;
+    let running = start(command, "Server listening on")?;
     let root = dir.path().display();
     let url = format!("sftp://{user}@127.0.0.1:{port}{root}/FOLDER?key={root}/id&known-hosts={root}/known");
-    Some(Server { child, dir, port, url, variables: BTreeMap::new() })
+    Some(Server { running: Some(running), dir, port, url, variables: BTreeMap::new() })
 }

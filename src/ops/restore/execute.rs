@@ -135,8 +135,9 @@ pub(super) struct Job {
 pub(super) struct Workers<'a> {
     /// Jobs of one pack, in the order in which its blocks lie.
     pub(super) jobs: Sender<Vec<Job>>,
-    /// Jobs that are worth being sent together.
+    /// Most jobs that are worth being sent together.
     pub(super) batch: usize,
+    pub(super) threads: usize,
     pub(super) done: Receiver<()>,
     pub(super) tally: &'a Tally<'a>,
 }
@@ -173,7 +174,7 @@ pub(super) fn with_workers<T>(
             .collect();
         drop(queue);
         let batch = if repository.width() > 1 { BATCH } else { 1 };
-        let result = plan(&Workers { jobs, batch, done, tally });
+        let result = plan(&Workers { jobs, batch, threads, done, tally });
         let fine = handles.into_iter().all(|handle| handle.join().is_ok());
         if fine { result } else { result.and(Err(Error::failed("restore: a worker thread failed"))) }
     })

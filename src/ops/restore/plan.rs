@@ -414,10 +414,12 @@ impl<'a> Planner<'a> {
             }
         }
         self.in_flight = jobs.len();
+        // A little is fetched by all of them at once, and much in large pieces.
+        let most = self.workers.batch.min(jobs.len().div_ceil(self.workers.threads.max(1)));
         let mut batches: Vec<Vec<Job>> = Vec::new();
         for job in jobs {
             match batches.last_mut() {
-                Some(batch) if batch.len() < self.workers.batch && batch[0].place.pack == job.place.pack => batch.push(job),
+                Some(batch) if batch.len() < most && batch[0].place.pack == job.place.pack => batch.push(job),
                 _ => batches.push(vec![job]),
             }
         }
