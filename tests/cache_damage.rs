@@ -8,6 +8,7 @@ use lifeboat::ops::check::{CheckOptions, check};
 use lifeboat::ops::forget::{Allow, Survey, forget};
 use lifeboat::ops::ls::{LsOptions, ls};
 use lifeboat::ops::prune::{PruneOptions, prune};
+use lifeboat::ops::restore::restore;
 use lifeboat::repo::Repository;
 use lifeboat::repo::SnapshotEntry;
 use rusqlite::Connection;
@@ -15,6 +16,7 @@ use rusqlite::functions::FunctionFlags;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use support::interposed::{Fate, Interposed};
 use support::{Bench, Recorder, contents, noise};
 
 const PAGE: usize = 4096;
@@ -26,6 +28,8 @@ struct Scene {
     bench: Bench,
     /// What each snapshot holds.
     trees: BTreeMap<String, Tree>,
+    /// The number of the call at which the cache is taken away.
+    taken_at: Option<u64>,
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -52,7 +56,7 @@ impl Scene {
         bench.write("gone", noise(1000, 20_000));
         bench.settled_backup();
         std::fs::remove_file(bench.source().join("gone")).unwrap();
-        let mut scene = Self { bench, trees: BTreeMap::new() };
+        let mut scene = Self { bench, trees: BTreeMap::new(), taken_at: None };
         for round in 0..3u64 {
             scene.bench.write(&format!("{round}/new"), noise(100 + round, 30_000));
             scene.bench.write("1/1", noise(200 + round, 3_000));
@@ -92,7 +96,15 @@ impl Scene {
     }
 
     fn open(&self) -> Repository {
-        self.bench.open()
+        let Some(at) = self.taken_at else { return self.bench.open() };
+        let cache = self.bench.path("cache");
+        let store = Interposed::new(self.bench.location().open().unwrap(), move |number, _, _| {
+            if number == at {
+                std::fs::remove_dir_all(&cache).unwrap();
+            }
+            Fate::Pass
+        });
+        Repository::open_store(store.store(), &self.bench.access(), &self.bench.options(), &Silent).unwrap()
     }
 
     fn forget_oldest(&self) {
@@ -118,7 +130,7 @@ impl Scene {
     fn restored(&self, entry: &SnapshotEntry) -> Tree {
         let out = self.bench.path("out");
         let _ = std::fs::remove_dir_all(&out);
-        let report = self.bench.restore(entry, &out);
+        let report = restore(&self.open(), entry, &self.bench.restore_options(&out), &Silent).unwrap();
         assert_eq!((report.failure_count, report.damaged), (0, false));
         contents(&out)
     }
@@ -328,6 +340,22 @@ fn a_row_that_survived_its_pack_lends_nothing() {
     let tree = scene.backup();
     assert!(scene.restored(&scene.bench.latest()) == tree);
     scene.verify();
+}
+
+#[test]
+fn whenever_the_cache_is_taken_away_every_verb_goes_on() {
+    let mut scene = Scene::new();
+    for verb in [Verb::Backup, Verb::Restore, Verb::Prune, Verb::Check, Verb::Ls, Verb::Forget] {
+        for call in (0..40).step_by(3) {
+            scene.reset();
+            scene.taken_at = Some(call);
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| scene.verb(verb)));
+            scene.taken_at = None;
+            assert!(done.is_ok(), "call {call}, {verb:?}");
+            let _ = std::fs::create_dir(scene.bench.path("cache"));
+            scene.verify();
+        }
+    }
 }
 
 #[test]

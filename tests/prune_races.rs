@@ -286,3 +286,66 @@ fn a_plan_is_judged_by_only_when_all_that_it_saw_was_read() {
     }
     healthy(&bench, &[&first, &second]);
 }
+
+/// The repository as a machine sees it on which another one prunes at the first call that `when` picks.
+fn pruned_at(bench: &Bench, when: impl Fn(Verb, &str) -> bool + Send + Sync + 'static) -> (Repository, Arc<AtomicBool>) {
+    let (armed, other) = (Arc::new(AtomicBool::new(false)), bench.open());
+    let (flag, done, folder) = (armed.clone(), AtomicBool::new(false), bench.repository_dir());
+    let store = Interposed::new(local(bench), move |_, verb, key| {
+        if flag.load(Ordering::SeqCst) && when(verb, key) && !done.swap(true, Ordering::SeqCst) {
+            let report = prune(&other, &options(), &Silent).unwrap();
+            assert!(report.pruned.deleted > 0 && report.pruned.written > 0);
+        }
+        // A directory still reads what it has open; other stores do not.
+        if key.starts_with("packs/") && !folder.join(key).exists() { Fate::Hide } else { Fate::Pass }
+    });
+    (bench.open_over(store.store(), "reader").unwrap(), armed)
+}
+
+#[test]
+fn what_a_prune_deletes_while_it_is_read_is_not_damage() {
+    type When = fn(Verb, &str) -> bool;
+    let whens: [When; 3] = [
+        |verb, key| verb == Verb::ReadAt && key.starts_with("packs/"),
+        |verb, key| verb == Verb::List && key == "packs",
+        |verb, key| verb == Verb::Size && key.starts_with("packs/"),
+    ];
+    for (number, when) in whens.into_iter().enumerate() {
+        for quick in [true, false] {
+            let bench = Bench::new();
+            two_versions(&bench);
+            let (repository, armed) = pruned_at(&bench, when);
+            armed.store(true, Ordering::SeqCst);
+            let options = CheckOptions { quick, ..CheckOptions::of_all_data(2) };
+            let report = check(&repository, &options, &Silent).unwrap();
+            assert!(!report.is_damaged() && report.damaged.is_empty(), "{number}: {:?}", report.findings);
+        }
+        let bench = Bench::new();
+        let kept = two_versions(&bench);
+        let (repository, armed) = pruned_at(&bench, when);
+        let entry = repository.snapshots().unwrap().pop().unwrap();
+        armed.store(true, Ordering::SeqCst);
+        let target = bench.path("out");
+        let report = lifeboat::ops::restore::restore(&repository, &entry, &bench.restore_options(&target), &Silent).unwrap();
+        assert_eq!((report.failure_count, report.damaged, report.rescued.reads), (0, false, 0), "{number}");
+        assert_eq!(contents(&target), kept);
+    }
+}
+
+#[test]
+fn a_snapshot_that_is_pruned_while_it_is_read_is_missing_and_not_damaged() {
+    let bench = Bench::new();
+    fill(&bench, 1);
+    bench.backup();
+    fill(&bench, 2);
+    bench.backup();
+    let (repository, armed) = pruned_at(&bench, |verb, key| verb == Verb::ReadAt && key.starts_with("packs/"));
+    let entry = repository.snapshots().unwrap().remove(0);
+    bench.open().forget(&[entry.record()]).unwrap();
+    armed.store(true, Ordering::SeqCst);
+    let target = bench.path("out");
+    let outcome = lifeboat::ops::restore::restore(&repository, &entry, &bench.restore_options(&target), &Silent);
+    let error = outcome.map(|report| (report.files, report.failure_count)).expect_err("it is not there any more");
+    assert_eq!(error.kind(), ErrorKind::Missing, "{error}");
+    assert!(error.to_string().contains("a prune took it meanwhile"), "{error}");
+}

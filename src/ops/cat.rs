@@ -19,8 +19,9 @@ pub fn cat(
     observer: &dyn Observer,
 ) -> Result<()> {
     let mut once = Once::new(out);
-    repository.with_sound_cache(
+    repository.reading(
         observer,
+        &[entry],
         |()| true,
         || {
             once.begin();

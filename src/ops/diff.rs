@@ -106,13 +106,13 @@ pub fn diff(
         if handed.count() > 0 && matches!(sides, (Side::Live(_), _) | (_, Side::Live(_))) {
             // What is there now may be something else already.
             return Err(
-                Error::failed("compare: the local cache was damaged, and is made anew").with_hint("run the same command again")
+                Error::failed("compare: what was being read is somewhere else now").with_hint("run the same command again")
             );
         }
         let mut each = |path: &[u8], change: &Change| if handed.is_new() { each(path, change) } else { Ok(()) };
         compare(repository, sides, observer, &mut each)
     };
-    repository.with_sound_cache(observer, |_| true, work)
+    repository.reading(observer, &[], |_| true, work)
 }
 
 fn compare(

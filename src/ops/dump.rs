@@ -32,8 +32,9 @@ pub fn dump(
 ) -> Result<DumpReport> {
     repository.permit(Act::Read)?;
     let mut once = Once::new(out);
-    repository.with_sound_cache(
+    repository.reading(
         observer,
+        &[entry],
         |_| true,
         || {
             once.begin();

@@ -105,7 +105,7 @@ pub fn find(
         }
         Ok(())
     };
-    repository.with_sound_cache(observer, |()| true, look)
+    repository.reading(observer, &snapshots.iter().collect::<Vec<_>>(), |()| true, look)
 }
 
 /// A state of one file, and the snapshots that hold it in that state.
@@ -127,7 +127,8 @@ pub fn history(
     path: &[u8],
     observer: &dyn Observer,
 ) -> Result<Vec<Version>> {
-    repository.with_sound_cache(observer, |_| true, || versions(repository, snapshots, path))
+    let all: Vec<&SnapshotEntry> = snapshots.iter().collect();
+    repository.reading(observer, &all, |_| true, || versions(repository, snapshots, path))
 }
 
 fn versions(repository: &Repository, snapshots: &[SnapshotEntry], path: &[u8]) -> Result<Vec<Version>> {

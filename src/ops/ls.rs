@@ -29,8 +29,9 @@ pub fn ls(
     each: &mut dyn FnMut(&[u8], &Node) -> Result<()>,
 ) -> Result<()> {
     let mut handed = HandedOut::default();
-    repository.with_sound_cache(
+    repository.reading(
         observer,
+        &[entry],
         |()| true,
         || {
             handed.begin();

@@ -10,7 +10,7 @@ use crate::repo::{Reader, Repository, cache};
 use std::collections::{HashMap, HashSet};
 
 /// What cannot be read, by the numbers of packs in the local index.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Unreadable {
     packs: HashSet<u32>,
     chunks: HashSet<(u32, ChunkPrefix)>,

@@ -310,8 +310,12 @@ impl Reader {
                 Err(other) if other.kind() == ErrorKind::Interrupted => return Err(other),
                 Err(_) => {}
                 Ok(bytes) => {
-                    let damaged = self.pack(&mut self.state.borrow_mut(), failed.pack)?.id;
-                    self.repository.note_rescue(&damaged);
+                    // One that a prune has deleted is not damaged.
+                    if let Ok(pack) = self.pack(&mut self.state.borrow_mut(), failed.pack)
+                        && !self.repository.is_gone(&pack.id)?
+                    {
+                        self.repository.note_rescue(&pack.id);
+                    }
                     return Ok(bytes);
                 }
             }

@@ -8,10 +8,13 @@ use crate::format::log::PackRef;
 use crate::format::tree::ChunkType;
 use crate::id::ChunkId;
 use crate::id::{PackId, SnapshotId};
-use crate::repo::Repository;
 use crate::repo::cache::sums::{Extent, verify};
 use crate::repo::cache::{self, failed, remake};
+use crate::repo::{Repository, SnapshotEntry};
 use rusqlite::params;
+
+/// How often work that reads is done, at most, because prunes moved what it was reading.
+const ATTEMPTS: usize = 5;
 
 /// Errors that a damaged cache may have caused.
 fn is_suspicious(error: &Error) -> bool {
@@ -45,6 +48,41 @@ impl Repository {
         work()
     }
 
+    /// The same for work that reads `snapshots`: also what a prune has deleted meanwhile is no damage. If there was one, what
+    /// it wrote and deleted is read, and `work` is done once more.
+    ///
+    /// # Errors
+    /// What `work` returns; `Missing` if the prune took one of `snapshots`.
+    pub fn reading<T>(
+        &self,
+        observer: &dyn Observer,
+        snapshots: &[&SnapshotEntry],
+        is_whole: impl Fn(&T) -> bool,
+        mut work: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
+        for _ in 1..ATTEMPTS {
+            let before = self.newest_plan()?;
+            let done = self.with_sound_cache(observer, &is_whole, &mut work);
+            let suspicious = match &done {
+                Ok(value) => !is_whole(value),
+                Err(error) => is_suspicious(error),
+            };
+            if !suspicious || self.refresh(observer).is_err() || self.newest_plan()? == before {
+                return done;
+            }
+            for entry in snapshots {
+                if !self.is_live(&entry.id)? {
+                    let message =
+                        format!("read the snapshot {}: it was forgotten, and a prune took it meanwhile", entry.id.short());
+                    return Err(Error::missing(message));
+                }
+            }
+            // Sees what is there now, whatever the last attempt had asked for.
+            self.load_index(observer)?;
+        }
+        work()
+    }
+
     /// Gives back `outcome`; if it is an error that a damaged cache may have caused, the cache is made anew where it is
     /// damaged, so that the same work can be asked for again.
     ///
@@ -67,6 +105,14 @@ impl Repository {
     /// What keeps it from being made anew.
     pub fn ensure_sound_cache(&self, observer: &dyn Observer) -> Result<()> {
         if self.is_cache_damaged(Extent::All) { self.remake_cache(observer) } else { Ok(()) }
+    }
+
+    /// True if a published plan of a prune lists the pack, as far as prunes were followed.
+    ///
+    /// # Errors
+    /// `Failed` if the cache cannot be read.
+    pub fn is_gone(&self, pack: &PackId) -> Result<bool> {
+        cache::prune::is_gone(&self.connection(), pack)
     }
 
     fn is_cache_damaged(&self, extent: Extent) -> bool {

@@ -128,7 +128,14 @@ fn look(
     let unreadable = packs::verify(repository, &chosen, (options, progress), observer, report)?;
     report.chunks = repository.chunk_count()?;
     if !options.quick {
-        trees::check(repository, unreadable, repository.workers(options.threads), report, observer)?;
+        let (findings, threads) = (report.findings.len(), repository.workers(options.threads));
+        let trees = || -> Result<usize> {
+            report.findings.truncate(findings);
+            report.damaged.clear();
+            trees::check(repository, unreadable.clone(), threads, report, observer)?;
+            Ok(report.damaged.len())
+        };
+        repository.reading(observer, &[], |damaged| *damaged == 0, trees)?;
         repository.note_damaged(report.damaged.iter().map(|damaged| (damaged.id, damaged.count)))?;
     }
     Ok(())

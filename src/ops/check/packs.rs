@@ -81,7 +81,14 @@ pub(super) fn verify(
         Ok(attested) => report.attested = attested,
         Err(error) => observer.observe(Event::Warning(&format!("what was checked cannot be vouched for: {error}"))),
     }
+    if taken.iter().any(|(_, found)| !found.problems.is_empty()) {
+        // What a prune has deleted since the packs were listed is not lost.
+        repository.refresh(observer)?;
+    }
     for (pack, (_, found)) in chosen.packs.iter().zip(taken) {
+        if !found.problems.is_empty() && repository.is_gone(&pack.id)? {
+            continue;
+        }
         report.findings.extend(found.problems.iter().map(|problem| Finding::of_pack(&pack.id, problem)));
     }
     report.packs = chosen.packs.len() as u64;

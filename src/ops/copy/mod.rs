@@ -95,7 +95,7 @@ pub fn copy(
     }
     let copy = || attempt(source, target, snapshots, options, observer);
     let whole = |report: &CopyReport| !report.incomplete();
-    source.with_sound_cache(observer, whole, || target.with_sound_cache(observer, |_| true, copy))
+    source.reading(observer, &[], whole, || target.with_sound_cache(observer, |_| true, copy))
 }
 
 fn attempt(

@@ -137,8 +137,9 @@ pub fn restore(
 ) -> Result<RestoreReport> {
     repository.permit(Act::Read)?;
     // What seems to be damaged may be what the cache says of it. What was restored by then is not restored again.
-    repository.with_sound_cache(
+    repository.reading(
         observer,
+        &[entry],
         |report: &RestoreReport| report.failure_count == 0,
         || attempt(repository, entry, options, observer),
     )

@@ -126,6 +126,14 @@ pub(super) fn is_corrupt(error: &Error) -> bool {
     }
 }
 
+/// Makes the folder, if it is not there. Names of files are in the cache, so nobody else may read it.
+pub(super) fn make_folder(folder: &Path) -> Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    let made = builder.recursive(true).create(folder);
+    made.map_err(|error| Error::io("make the cache folder", folder.display(), error).with_hint(ELSEWHERE))
+}
+
 /// What a cache is called, and its file.
 type Name = (Vec<u8>, remake::Identity);
 
@@ -148,11 +156,7 @@ pub(super) struct Opened {
 impl Cache {
     /// Opens the cache in `folder`, or makes it anew if it is missing, damaged, or of another version.
     pub(super) fn open(folder: &Path) -> Result<Opened> {
-        // Names of files are in the cache, so nobody else may read it.
-        let mut builder = std::fs::DirBuilder::new();
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        let made = builder.recursive(true).create(folder);
-        made.map_err(|error| Error::io("make the cache folder", folder.display(), error).with_hint(ELSEWHERE))?;
+        make_folder(folder)?;
         let cache = Self::beside(folder, "cache.sqlite");
         let seen = remake::identity(&cache.path);
         match cache.open_sound() {

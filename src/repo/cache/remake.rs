@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What there is to say.
-pub(in crate::repo) const NOTICE: &str = "the local cache was damaged: it is made anew from the store";
+pub(in crate::repo) const NOTICE: &str = "the local cache was damaged, or taken away in mid-run: it is made anew from the store";
 
 /// Files that belong to a database; the log comes first, so that it is never found beside another database.
 const SUFFIXES: [&str; 4] = ["-wal", "-shm", "-journal", ""];
@@ -46,6 +46,8 @@ impl Cache {
     /// process has done so meanwhile, its cache is opened.
     pub(super) fn remake(&self, seen: Identity) -> Result<Connection> {
         let folder = self.path.parent().unwrap_or(Path::new("."));
+        // Somebody may have taken all of it away.
+        super::make_folder(folder)?;
         let lock = std::fs::File::create(folder.join("cache.lock"));
         let _lock = lock.and_then(|file| file.lock().map(|()| file));
         let now = identity(&self.path);
