@@ -49,7 +49,9 @@ impl ErrorKind {
             Self::InUse => "wait for the other run to end, then run the command again",
             Self::WrongKey => "check --identity and --passphrase-file; other slots may open with other keys",
             Self::Damaged => "`lifeboat check` finds what else is damaged; all the rest can still be restored",
-            Self::Archived => "run the command again with --thaw bulk; --dry-run says first what that costs",
+            Self::Archived => {
+                "`lifeboat restore` with --thaw bulk asks for what it needs, and so do copy, mirror, check, and repair"
+            }
             Self::RolledBack => "find out who put an older state back before going on",
             Self::Unsupported => "use a newer version of lifeboat",
             Self::Full => "free some space there and run the command again",

@@ -189,3 +189,61 @@ fn a_mistyped_page_and_a_wrong_or_damaged_repository_are_told_apart() {
     }
     assert_eq!(code(&page), 13, "damage");
 }
+
+#[test]
+fn an_older_state_than_that_of_the_page_is_noticed_on_a_machine_that_has_nothing() {
+    let (home, other) = machines();
+    let copy = home.path("copy");
+    let copied = std::process::Command::new("cp").arg("-a").arg(home.repository_dir()).arg(&copy).status().unwrap();
+    assert!(copied.success());
+    home.ok(&["backup", "documents"]);
+    home.ok(&["kit", "--with-identity", "--output", "kit.txt"]);
+    let page = read(&home, "kit.txt");
+    let heads: Vec<&str> = page.lines().filter(|line| line.starts_with("head: ")).collect();
+    assert!(heads.len() == 1 && heads[0].len() <= 48, "{heads:?}");
+    std::fs::write(other.path("kit.txt"), &page).unwrap();
+    other.ok(&["kit", "test", "kit.txt"]);
+    other.ok(&["kit", "join", "kit.txt", "--output", "identity.txt"]);
+    let repository = home.repository_dir();
+    let repository = repository.to_str().unwrap().to_owned();
+    let restore = ["--repo", &repository, "--identity", "identity.txt", "restore", "latest", "--to"];
+    other.ok(&[&restore[..], &["first"]].concat());
+    // More was backed up since: that is no older state.
+    home.ok(&["backup", "documents"]);
+    other.ok(&["kit", "test", "kit.txt"]);
+    std::fs::remove_dir_all(home.repository_dir()).unwrap();
+    std::fs::rename(copy, home.repository_dir()).unwrap();
+    let fresh = Home::new();
+    for name in ["kit.txt", "identity.txt"] {
+        std::fs::copy(other.path(name), fresh.path(name)).unwrap();
+    }
+    for arguments in [&["kit", "test", "kit.txt"][..], &[&restore[..], &["second"]].concat()] {
+        let output = fresh.run(arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(14), "{said}");
+        assert!(said.contains("compare the repository with the kit") && said.contains("is gone"), "{said}");
+    }
+    assert!(!fresh.path("second").exists());
+    fresh.ok(&[&["--accept-rollback"][..], &restore[..], &["second"]].concat());
+    // A page without the line, as somebody too lazy to type it has.
+    let short: String = page.lines().filter(|line| !line.starts_with("head: ")).map(|line| format!("{line}\n")).collect();
+    assert!(typed(&fresh, &["kit", "test"], &short).status.success());
+    assert_eq!(typed(&fresh, &["kit", "test"], &page.replace("head: ", "head: x")).status.code(), Some(2));
+}
+
+#[test]
+fn the_fingerprint_of_the_page_goes_with_the_identity_that_it_gives() {
+    let (home, other) = machines();
+    home.ok(&["kit", "--with-identity", "--output", "kit.txt"]);
+    std::fs::copy(home.path("kit.txt"), other.path("kit.txt")).unwrap();
+    other.ok(&["kit", "join", "kit.txt", "--output", "identity.txt"]);
+    let recipient = read(&other, "identity.txt");
+    assert!(recipient.contains("# fingerprint: ") && recipient.contains("# head: "));
+    // Another repository that opens with the same identity: somebody exchanged it.
+    let identity = home.path(".config/lifeboat/identity.txt");
+    home.ok(&["--repo", "swapped", "--identity", identity.to_str().unwrap(), "init"]);
+    let swapped = home.path("swapped");
+    let output = other.run(&["--repo", swapped.to_str().unwrap(), "--identity", "identity.txt", "snapshots"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(12) && said.contains("fingerprint"), "{said}");
+}

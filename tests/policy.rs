@@ -16,6 +16,8 @@ struct Request<'a> {
     if_none_match: bool,
     /// False for the parts of an upload in parts.
     creates: bool,
+    /// For so many days it is to be locked.
+    days: u32,
 }
 
 fn values(value: &Value) -> Vec<&str> {
@@ -35,10 +37,12 @@ fn fits(pattern: &str, text: &str) -> bool {
 fn meets(condition: &Value, request: &Request<'_>) -> bool {
     condition.as_object().into_iter().flatten().all(|(operator, keys)| {
         keys.as_object().unwrap().iter().all(|(key, wanted)| {
-            let wanted = wanted.as_str().unwrap() == "true";
+            let text = wanted.as_str().unwrap();
+            let wanted = text == "true";
             match (operator.as_str(), key.as_str()) {
                 ("Null", "s3:if-none-match") => wanted != request.if_none_match,
                 ("Bool", "s3:ObjectCreationOperation") => wanted == request.creates,
+                ("NumericLessThanEquals", "s3:object-lock-remaining-retention-days") => request.days <= text.parse().unwrap(),
                 other => panic!("a condition that this test does not know: {other:?}"),
             }
         })
@@ -64,18 +68,19 @@ fn policy(role: &str) -> impl Fn(&str, &str, bool) -> bool {
         ["key", "policy", "--role", role, "--s3", "--bucket", "b", "--prefix", "p", "--principal", "arn:aws:iam::1:user/w"];
     let policy: Value = serde_json::from_str(&Home::new().ok(&arguments)).unwrap();
     move |action, key, if_none_match| {
-        allows(&policy, &Request { action: &format!("s3:{action}"), key, if_none_match, creates: true })
+        allows(&policy, &Request { action: &format!("s3:{action}"), key, if_none_match, creates: true, days: 0 })
     }
 }
 
-const OBJECTS: [&str; 7] = ["packs/00/ab", "index/ab", "log/ab/00", "parity/ab.0", "gc/01.plan", "keys/ab.age", "format/1"];
+const OBJECTS: [&str; 8] =
+    ["packs/00/ab", "contents/ab", "index/ab", "log/ab/00", "parity/ab.0", "gc/01.plan", "keys/ab.age", "format/1"];
 
 #[test]
 fn a_writer_creates_what_it_writes_and_deletes_and_replaces_nothing() {
     let may = policy("writer");
     assert!(may("ListBucket", "", false));
     for key in OBJECTS {
-        let is_its = ["packs", "index", "log"].contains(&key.split('/').next().unwrap());
+        let is_its = ["packs", "contents", "index", "log"].contains(&key.split('/').next().unwrap());
         assert!(may("GetObject", key, false));
         assert_eq!(may("PutObject", key, true), is_its, "{key}");
         assert!(!may("PutObject", key, false), "{key}: it would replace");
@@ -88,11 +93,31 @@ fn a_writer_creates_what_it_writes_and_deletes_and_replaces_nothing() {
 }
 
 #[test]
+fn locks_are_put_for_as_long_as_was_said_and_only_a_maintainer_lengthens_those_of_others() {
+    for (role, everything) in [("writer", false), ("maintainer", true)] {
+        let arguments = ["key", "policy", "--role", role, "--s3", "--bucket", "b", "--prefix", "p", "--lock-days", "30"];
+        let arguments = [&arguments[..], &["--principal", "arn:aws:iam::1:user/w"]].concat();
+        let policy: Value = serde_json::from_str(&Home::new().ok(&arguments)).unwrap();
+        let may = |action, key, days| allows(&policy, &Request { action, key, if_none_match: false, creates: true, days });
+        for key in OBJECTS {
+            let folder = key.split('/').next().unwrap();
+            let is_its = everything || ["packs", "contents", "index", "log"].contains(&folder);
+            assert_eq!(may("s3:PutObjectRetention", key, 30), is_its, "{role} {key}");
+            assert!(!may("s3:PutObjectRetention", key, 31), "{role} {key}: for longer than was said");
+            assert!(may("s3:GetObjectRetention", key, 0) && may("s3:GetObjectVersion", key, 0), "{role} {key}");
+            assert!(!may("s3:BypassGovernanceRetention", key, 0) && !may("s3:PutObject", key, 0), "{role} {key}");
+            let goes = everything && ["packs", "contents", "index", "parity"].contains(&folder);
+            assert_eq!(may("s3:DeleteObjectVersion", key, 0), goes, "{role} {key}");
+        }
+    }
+}
+
+#[test]
 fn uploads_in_parts_are_allowed_where_objects_are_and_nowhere_else() {
     let arguments =
         ["key", "policy", "--role", "writer", "--s3", "--bucket", "b", "--prefix", "/p/", "--principal", "arn:aws:iam::1:user/w"];
     let policy: Value = serde_json::from_str(&Home::new().ok(&arguments)).unwrap();
-    let part = |key| allows(&policy, &Request { action: "s3:PutObject", key, if_none_match: false, creates: false });
+    let part = |key| allows(&policy, &Request { action: "s3:PutObject", key, if_none_match: false, creates: false, days: 0 });
     assert!(part("packs/00/ab"));
     assert!(!part("keys/ab.age") && !part("gc/01.plan") && !part("format/1"));
 }
@@ -102,7 +127,7 @@ fn a_maintainer_deletes_packs_and_never_what_says_who_may_do_what() {
     let may = policy("maintainer");
     for key in OBJECTS {
         let folder = key.split('/').next().unwrap();
-        assert_eq!(may("DeleteObject", key, false), ["packs", "index", "parity"].contains(&folder), "{key}");
+        assert_eq!(may("DeleteObject", key, false), ["packs", "contents", "index", "parity"].contains(&folder), "{key}");
         assert!(!may("DeleteObjectVersion", key, false) && !may("PutObject", key, false), "{key}");
         assert_eq!(may("PutObject", key, true), !["keys", "format"].contains(&folder), "{key}");
     }

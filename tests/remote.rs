@@ -98,6 +98,20 @@ fn a_repository_lives_on_an_s3_server() {
 }
 
 #[test]
+fn a_fingerprint_in_the_url_is_held_against_the_repository() {
+    let Some(mut away) = Away::new(servers::sshd()) else { return };
+    let made = away.ok(&["init"]);
+    let fingerprint = made.lines().find_map(|line| line.strip_prefix("fingerprint")).unwrap().trim().to_owned();
+    let url = away.url.clone();
+    away.url = format!("{url}&fingerprint={fingerprint}");
+    away.ok(&["snapshots"]);
+    away.url = format!("{url}&fingerprint=00112233445566778899aabbccddeeff");
+    assert!(away.fails(&["snapshots"], 12).contains("not the one expected"));
+    away.url = format!("{url}&fingerprint=0011");
+    away.fails(&["snapshots"], 2);
+}
+
+#[test]
 fn a_repository_lives_on_ceph() {
     let Some(away) = Away::new(servers::ceph()) else { return };
     lives(&away);

@@ -5,6 +5,7 @@ use super::observer::Watcher;
 use super::{prompt, rollback};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Fingerprint;
+use crate::ops::kit::Pins;
 use crate::plan::prices::Prices;
 use crate::repo::{Access, OpenOptions, Repository, Rollback};
 use crate::store::{Location, StoreSettings};
@@ -120,7 +121,9 @@ impl Context {
             Some(path) => path.clone(),
             None => xdg("XDG_CACHE_HOME", ".cache")?,
         };
-        let fingerprint = self.globals.fingerprint.as_deref().map(Fingerprint::from_hex).transpose()?;
+        let said = self.globals.fingerprint.as_deref().map(Fingerprint::from_hex).transpose()?;
+        let (location, _) = self.location()?;
+        let fingerprint = said.or(location.fingerprint());
         Ok(OpenOptions { cache_dir, state_dir: xdg("XDG_STATE_HOME", ".local/state")?, fingerprint })
     }
 
@@ -220,12 +223,16 @@ impl Context {
                 error.with_hint("make one with `lifeboat backup PATH` or `lifeboat init`, or name one with --repo")
             }
         })?;
-        let (access, options) = (self.access()?, self.open_options()?);
+        let (access, mut options) = (self.access()?, self.open_options()?);
+        let pins = access.identity.as_ref().map(|text| Pins::of(text)).transpose()?.unwrap_or_default();
+        options.fingerprint = options.fingerprint.or(pins.fingerprint);
         let repository = if self.globals.accept_rollback {
             let mut tell = |rollback: &Rollback| rollback::tell(self.globals.json, rollback);
             Repository::open_rolled_back(&location, &access, &options, &self.watcher, &mut tell)?
         } else {
-            Repository::open(&location, &access, &options, &self.watcher)?
+            let repository = Repository::open(&location, &access, &options, &self.watcher)?;
+            repository.check_pinned(&pins.heads)?;
+            repository
         };
         Ok((repository, access))
     }
@@ -248,7 +255,7 @@ impl Context {
             access.passphrase = Some(first_line(&read_limited(path)?)?);
         }
         // The expected fingerprint is that of the other one.
-        let options = OpenOptions { fingerprint: None, ..self.open_options()? };
+        let options = OpenOptions { fingerprint: location.fingerprint(), ..self.open_options()? };
         Repository::open(&location, &access, &options, &self.watcher)
     }
 

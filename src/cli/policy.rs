@@ -40,8 +40,11 @@ fn s3(arguments: &PolicyArguments) -> Value {
     let read = statement("Read", "Allow", &["s3:GetObject"], everything.clone());
     let mut statements = vec![list, read];
     let (written, deleted): (&[&str], &[&str]) = match arguments.role {
-        RoleName::Writer => (&["packs/*", "index/*", "log/*"], &[]),
-        RoleName::Maintainer => (&["packs/*", "index/*", "log/*", "gc/*", "parity/*"], &["packs/*", "index/*", "parity/*"]),
+        RoleName::Writer => (&["packs/*", "contents/*", "index/*", "log/*"], &[]),
+        RoleName::Maintainer => (
+            &["packs/*", "contents/*", "index/*", "log/*", "gc/*", "parity/*"],
+            &["packs/*", "contents/*", "index/*", "parity/*"],
+        ),
         RoleName::Reader => (&["log/*"], &[]),
     };
     // An upload in parts carries the condition only with the request that completes it.
@@ -55,10 +58,21 @@ fn s3(arguments: &PolicyArguments) -> Value {
     let deletions = ["s3:DeleteObject", "s3:DeleteObjectVersion"];
     if deleted.is_empty() {
         let mut refused = deletions.to_vec();
-        refused.extend(["s3:PutObjectRetention", "s3:PutObjectLegalHold", "s3:BypassGovernanceRetention"]);
-        statements.push(statement("NeverDelete", "Deny", &refused, everything));
+        refused.extend(["s3:PutObjectLegalHold", "s3:BypassGovernanceRetention"]);
+        refused.extend(arguments.lock_days.is_none().then_some("s3:PutObjectRetention"));
+        statements.push(statement("NeverDelete", "Deny", &refused, everything.clone()));
     } else {
-        statements.push(statement("Delete", "Allow", &deletions[..1], objects(deleted)));
+        let versions = if arguments.lock_days.is_some() { 2 } else { 1 };
+        statements.push(statement("Delete", "Allow", &deletions[..versions], objects(deleted)));
+    }
+    if let Some(days) = arguments.lock_days {
+        // Only a maintainer lengthens the locks of what others put; nobody locks for longer than that.
+        let locked = if deleted.is_empty() { objects(written) } else { everything.clone() };
+        let mut lock = statement("Lock", "Allow", &["s3:PutObjectRetention"], locked);
+        lock["Condition"] = json!({"NumericLessThanEquals": {"s3:object-lock-remaining-retention-days": days.to_string()}});
+        let versions = ["s3:GetObjectRetention", "s3:GetObjectVersion"];
+        statements.extend([lock, statement("SeeLocks", "Allow", &versions, everything)]);
+        statements.push(statement("ListVersions", "Allow", &["s3:ListBucketVersions"], json!(bucket)));
     }
     json!({"Version": "2012-10-17", "Statement": statements})
 }

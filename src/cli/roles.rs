@@ -118,6 +118,9 @@ pub(super) struct PolicyArguments {
     /// What the names of all objects begin with
     #[arg(long, value_name = "PREFIX", default_value = "")]
     pub(super) prefix: String,
+    /// Let it lock what it puts for so many days, as lock-days in the URL asks for
+    #[arg(long, value_name = "N", conflicts_with = "ssh", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(super) lock_days: Option<u32>,
     /// Who it is for, as the service names them
     #[arg(long, value_name = "ARN", default_value = "arn:aws:iam::ACCOUNT:user/USER")]
     pub(super) principal: String,

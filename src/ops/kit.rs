@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Observer;
 use crate::format::tree::{Node, NodeKind};
 use crate::id::{Fingerprint, SnapshotId};
-use crate::repo::{Reader, Repository, join_shares, parse_identity};
+use crate::repo::{PinnedHead, Reader, Repository, join_shares, parse_identity};
 use crate::source::files::RuleOptions;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -31,6 +31,8 @@ pub struct Kit {
     pub repository: String,
     /// Its fingerprint.
     pub fingerprint: Fingerprint,
+    /// How far its logs went: an older state is noticed by them.
+    pub heads: Vec<PinnedHead>,
     /// What opens it.
     pub secret: KitSecret,
 }
@@ -43,6 +45,7 @@ impl Kit {
             ("repository", Zeroizing::new(self.repository.clone())),
             ("fingerprint", Zeroizing::new(self.fingerprint.to_string())),
         ];
+        lines.extend(self.heads.iter().map(|head| ("head", Zeroizing::new(head.to_string()))));
         match &self.secret {
             KitSecret::Elsewhere => {}
             KitSecret::Identity(text) => lines.push(("identity", text.clone())),
@@ -68,6 +71,8 @@ pub struct Scanned {
     pub repository: Option<String>,
     /// Its fingerprint, if a page says it.
     pub fingerprint: Option<Fingerprint>,
+    /// Heads of its logs, as far as the pages say them.
+    pub heads: Vec<PinnedHead>,
     /// The identity, if the pages hold one, or enough shares of one.
     pub identity: Option<Zeroizing<String>>,
 }
@@ -78,6 +83,7 @@ pub struct Scanned {
 /// `Usage` if a line is mistyped, if shares are missing, or if the pages are of different repositories.
 pub fn scan(texts: &[Zeroizing<String>]) -> Result<Scanned> {
     let (mut repository, mut fingerprint, mut identity, mut shares) = (None, None, None, Vec::new());
+    let mut heads: Vec<PinnedHead> = Vec::new();
     let different = || Error::usage("read the pages: they are of different repositories").with_hint("take those of one kit");
     for line in texts.iter().flat_map(|text| text.lines()) {
         let Some((name, value)) = line.split_once(':') else { continue };
@@ -94,6 +100,12 @@ pub fn scan(texts: &[Zeroizing<String>]) -> Result<Scanned> {
                     return Err(different());
                 }
             }
+            "head" => {
+                let head = value.parse()?;
+                if !heads.contains(&head) {
+                    heads.push(head);
+                }
+            }
             "identity" => identity = Some(parse_identity(value)?),
             "share" => shares.push(Zeroizing::new(value.to_owned())),
             _ => {}
@@ -106,7 +118,55 @@ pub fn scan(texts: &[Zeroizing<String>]) -> Result<Scanned> {
         return Err(Error::usage("read the page: it has none of the lines of a kit")
             .with_hint("those that begin with repository, fingerprint, and identity or share are needed"));
     }
-    Ok(Scanned { repository, fingerprint, identity })
+    Ok(Scanned { repository, fingerprint, heads, identity })
+}
+
+/// What the beginning of a comment in an identity file says of the repository that it is for.
+const PINS: [&str; 2] = ["# fingerprint: ", "# head: "];
+
+impl Scanned {
+    /// The identity as a file, with what the page says of the repository: whoever opens one with it is held to that.
+    ///
+    /// # Errors
+    /// `Usage` if the pages hold no identity.
+    pub fn identity_file(&self) -> Result<Zeroizing<String>> {
+        let identity = self.identity.as_ref().ok_or_else(|| {
+            Error::usage("write the identity: there is none on the page").with_hint("the page says where it is kept")
+        })?;
+        let mut text = Zeroizing::new(String::with_capacity(1024));
+        self.fingerprint.iter().for_each(|fingerprint| text.push_str(&format!("{}{fingerprint}\n", PINS[0])));
+        self.heads.iter().for_each(|head| text.push_str(&format!("{}{head}\n", PINS[1])));
+        text.push_str(identity);
+        text.push('\n');
+        Ok(text)
+    }
+}
+
+/// What an identity file of a kit says of its repository; nothing, if it is of no kit.
+#[derive(Debug, Default)]
+pub struct Pins {
+    /// The fingerprint that it must have.
+    pub fingerprint: Option<Fingerprint>,
+    /// Heads that its logs must have, or go beyond.
+    pub heads: Vec<PinnedHead>,
+}
+
+impl Pins {
+    /// Reads them from the text of an identity file.
+    ///
+    /// # Errors
+    /// `Usage` if such a line is broken.
+    pub fn of(identity: &[u8]) -> Result<Self> {
+        let mut pins = Self::default();
+        for line in std::str::from_utf8(identity).unwrap_or_default().lines() {
+            if let Some(text) = line.strip_prefix(PINS[0]) {
+                pins.fingerprint = Some(Fingerprint::from_hex(text.trim())?);
+            } else if let Some(text) = line.strip_prefix(PINS[1]) {
+                pins.heads.push(text.parse()?);
+            }
+        }
+        Ok(pins)
+    }
 }
 
 /// What a rehearsal showed.

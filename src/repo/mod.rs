@@ -21,6 +21,7 @@ mod mirror;
 mod nodes;
 mod packer;
 mod parity;
+mod pinned;
 mod reader;
 mod repair;
 mod rescue;
@@ -52,6 +53,7 @@ pub use log::{
 };
 pub use mirror::{MirrorOptions, MirrorReport, mirror, mirror_stores};
 pub use nodes::Nodes;
+pub use pinned::PinnedHead;
 pub use reader::{BlockPlace, Reader};
 pub use repair::{Covered, FoundSnapshot, Mend, Repairer, uncover, uncover_in};
 pub use rescue::Rescued;

@@ -1,6 +1,7 @@
 //! URLs of remote stores: which parts they have, and that no secret is among them.
 
 use crate::error::{Error, Result};
+use crate::id::Fingerprint;
 use std::collections::BTreeMap;
 use std::fmt;
 use url::Url;
@@ -32,7 +33,7 @@ pub(super) struct Address {
 }
 
 /// Options of all remote stores, and those of each.
-const COMMON: &[&str] = &["connections", "retries", "timeout"];
+const COMMON: &[&str] = &["connections", "retries", "timeout", "fingerprint"];
 const HTTP: &[&str] = &["ca", "proxy"];
 const S3: &[&str] =
     &["endpoint", "region", "style", "profile", "class", "checksum", "sse", "sse-key", "tags", "lock-days", "lock-mode"];
@@ -120,7 +121,10 @@ fn options(scheme: Scheme, url: &Url, wrong: &dyn Fn(&str) -> Error) -> Result<B
             let hint = format!("options here are {}; secrets come from the environment or from files", known.join(", "));
             return Err(wrong(&format!("there is no option {name:?}")).with_hint(hint));
         }
-        let numeric = COMMON.contains(&name.as_ref()) || name == "lock-days";
+        if name == "fingerprint" {
+            Fingerprint::from_hex(&value)?;
+        }
+        let numeric = matches!(name.as_ref(), "connections" | "retries" | "timeout" | "lock-days");
         let fits = !numeric || value.parse::<u32>().is_ok_and(|number| name == "retries" || (1..=100_000).contains(&number));
         let choices: &[&str] = match name.as_ref() {
             "style" => &["path", "virtual"],

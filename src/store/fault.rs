@@ -59,6 +59,12 @@ impl Fault {
         self
     }
 
+    /// The hint, if nothing better than a page to read is known.
+    pub(super) fn or_hint(self, hint: &str) -> Self {
+        let vague = self.hint.as_deref().is_none_or(|known| known == PAGE);
+        if vague { self.hint(hint) } else { self }
+    }
+
     pub(super) fn is_passing(&self) -> bool {
         self.kind == FaultKind::Passing
     }

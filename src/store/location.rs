@@ -10,6 +10,7 @@ use super::throttle::Throttled;
 use super::webdav::WebDav;
 use super::{AnyStore, Key, Local, Promises, Store, clouds};
 use crate::error::{Error, ErrorKind, Result};
+use crate::id::Fingerprint;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -78,6 +79,13 @@ impl Location {
     #[must_use]
     pub fn is_remote(&self) -> bool {
         matches!(self.place, Place::Remote(_))
+    }
+
+    /// The fingerprint that the repository must have, if the URL says it.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        let Place::Remote(address) = &self.place else { return None };
+        Fingerprint::from_hex(address.option("fingerprint")?).ok()
     }
 
     /// True if what it is asked for is billed: requests, bytes, and what is thawed.

@@ -177,11 +177,16 @@ impl Remote for Bucket {
         let (path, attributes) = (self.path(name)?, self.attributes(name, kind));
         let needs_whole = self.bare_parts && attributes.get(&Attribute::StorageClass).is_some();
         let made = if body.len() > SINGLE && !needs_whole {
-            self.create_in_parts(&path, body, attributes).await?
+            self.create_in_parts(&path, body, attributes).await
         } else {
             let whole = body.read(0, usize::try_from(body.len()).unwrap_or(usize::MAX))?;
-            self.create_whole(&path, whole, attributes).await?
+            self.create_whole(&path, whole, attributes).await
         };
+        let locks = self.s3.as_ref().is_some_and(|s3| s3.retention.is_some()) && super::s3_extras::is_kept(name);
+        let made = made.map_err(|fault| match fault.kind {
+            FaultKind::Lasting if locks => fault.or_hint("lock-days needs a bucket that was made with object lock"),
+            _ => fault,
+        })?;
         if made {
             self.see_lock(name).await?;
         }

@@ -85,10 +85,7 @@ pub(in crate::cli) fn run(context: &Context, arguments: &KitArguments) -> Result
         None => make(context, &arguments.page),
         Some(KitVerb::Test { files, path, at }) => test(context, files, path.as_deref(), at.as_deref()),
         Some(KitVerb::Join { files, output }) => {
-            let identity = scanned(context, files)?.identity.ok_or_else(|| {
-                Error::usage("write the identity: there is none on the page").with_hint("the page says where it is kept")
-            })?;
-            write_private(output, Zeroizing::new(format!("{}\n", *identity)).as_bytes())?;
+            write_private(output, scanned(context, files)?.identity_file()?.as_bytes())?;
             context.say(&format!("wrote the identity to {}; use it with --identity", output.display()));
             Ok(0)
         }
@@ -138,7 +135,8 @@ fn make(context: &Context, arguments: &PageArguments) -> Result<u8> {
     let several = secrets.len() > 1;
     let mut written = Vec::new();
     for (number, secret) in (1..).zip(secrets) {
-        let kit = Kit { repository: context.lasting_place()?, fingerprint: repository.fingerprint(), secret };
+        let (place, fingerprint) = (context.lasting_place()?, repository.fingerprint());
+        let kit = Kit { repository: place, fingerprint, heads: repository.pinned_heads()?, secret };
         let page = Page { kit, share: arguments.shares.map(|(needed, parts)| (number, needed, parts)), newest: newest.as_ref() };
         let bytes = page.write(format)?;
         match &arguments.output {
@@ -230,6 +228,9 @@ fn test(context: &Context, files: &[PathBuf], path: Option<&Path>, at: Option<&s
         fingerprint: scanned.fingerprint,
     };
     let repository = Repository::open(&location, &access, &options, &context.watcher)?;
+    if !context.globals.accept_rollback {
+        repository.check_pinned(&scanned.heads)?;
+    }
     let path = path.map(|path| path.as_os_str().as_encoded_bytes());
     let report = rehearse(&repository, path, &scratch.path().join("restored"), &context.watcher)?;
     if context.globals.json {
