@@ -10,7 +10,7 @@ use lifeboat::ops::check::{CheckOptions, check};
 use lifeboat::ops::prune::{PruneOptions, prune};
 use lifeboat::ops::repair::{RepairOptions, repair};
 use lifeboat::ops::restore::restore;
-use lifeboat::repo::{OpenOptions, Repository};
+use lifeboat::repo::{CompactOptions, OpenOptions, Repository};
 use lifeboat::store::Location;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -105,6 +105,9 @@ impl Template {
                 prune_now(&repository).unwrap();
             }
         }
+        // Index objects of a few entries each.
+        let compact = CompactOptions { entries: 20, everything: true, ..CompactOptions::default() };
+        assert!(bench.open().compact_index(&compact, &Silent).unwrap().shards > 1);
         bench.open();
         Self { bench, trees }
     }
@@ -281,7 +284,7 @@ fn extra(path: &Path) -> PathBuf {
 /// Damage that a check on the machine that made the repository must find, unless it cannot open it at all.
 fn must_be_found(action: Action, object: Object) -> bool {
     match (action, object) {
-        (Action::Extra, _) | (_, Object::Cache | Object::Index) => false,
+        (Action::Extra, _) | (_, Object::Cache) => false,
         // Not every pack has parity.
         (Action::Delete, Object::Parity) => false,
         // Which slots there are is known; that one was exchanged for another whole one is for whoever holds its key to see.

@@ -4,16 +4,20 @@ mod support;
 
 use lifeboat::error::ErrorKind;
 use lifeboat::event::Silent;
+use lifeboat::format::index::IndexEntry;
+use lifeboat::format::log::RecordBody;
 use lifeboat::format::tree::NodeKind;
 use lifeboat::id::{ChunkId, PackId};
-use lifeboat::ops::check::{CheckOptions, check};
+use lifeboat::ops::check::{CheckOptions, Severity, check};
 use lifeboat::ops::prune::{CompactOptions, PruneOptions, prune};
+use lifeboat::ops::repair::{RepairOptions, repair};
 use lifeboat::repo::{PruneReport, Reader, Repository};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use support::interposed::{Fate, Interposed, Verb};
+use support::synthetic::Owner;
 use support::{Bench, contents, noise, tamper};
 
 type Tree = Vec<(PathBuf, Option<Vec<u8>>)>;
@@ -82,6 +86,10 @@ fn lookups_are_right(bench: &Bench, machine: &str) {
 fn whole(bench: &Bench, expected: &[&Tree]) {
     let report = check(&bench.open(), &CheckOptions::of_all_data(2), &Silent).unwrap();
     assert!(!report.is_damaged(), "{:?}", report.findings);
+    restores(bench, expected);
+}
+
+fn restores(bench: &Bench, expected: &[&Tree]) {
     let snapshots = bench.open().snapshots().unwrap();
     assert_eq!(snapshots.len(), expected.len());
     for (entry, expected) in snapshots.iter().zip(expected) {
@@ -151,12 +159,96 @@ fn a_damaged_shard_hides_nothing_and_is_made_anew() {
     for shard in bench.objects("index") {
         tamper(&shard, |bytes| bytes[200] ^= 1);
     }
-    whole(&bench, &[&first]);
+    assert!(!index_findings(&bench)[0].is_empty());
+    restores(&bench, &[&first]);
     let second = fill(&bench, 2);
     bench.backup();
     compacting(&bench, "two");
     lookups_are_right(&bench, "three");
     whole(&bench, &[&first, &second]);
+}
+
+/// What a check says of index objects: those that must be mended, and those that nobody needs.
+fn index_findings(bench: &Bench) -> [Vec<String>; 2] {
+    let report = check(&bench.open(), &CheckOptions::default(), &Silent).unwrap();
+    let of_index = report.findings.into_iter().filter(|finding| finding.object.starts_with("object index/"));
+    let (damage, notices): (Vec<_>, Vec<_>) = of_index.partition(|finding| finding.severity == Severity::Damage);
+    [damage, notices].map(|findings| findings.into_iter().map(|finding| finding.object + ": " + &finding.problem).collect())
+}
+
+fn mend_index(bench: &Bench) {
+    let options = RepairOptions { apply: true, threads: 2, ..RepairOptions::default() };
+    let report = repair(&bench.open(), &options, &Silent).unwrap();
+    let steps: Vec<String> = report.steps.iter().map(|step| format!("{} {:?}", step.mend, step.outcome)).collect();
+    assert_eq!(steps, ["write the damaged index objects anew Done"]);
+}
+
+/// After a repair nothing is wrong, and the next prune takes what was.
+fn is_mended(bench: &Bench) {
+    mend_index(bench);
+    let [damage, notices] = index_findings(bench);
+    assert!(damage.is_empty() && !notices.is_empty(), "{damage:?} {notices:?}");
+    prune(&bench.open(), &PruneOptions { grace: Duration::ZERO, ..PruneOptions::default() }, &Silent).unwrap();
+    assert_eq!(index_findings(bench), [Vec::<String>::new(), Vec::new()]);
+    lookups_are_right(bench, "mended");
+}
+
+/// What is done to index objects, and what is said of it.
+type Damage = (&'static str, fn(&[PathBuf]));
+
+#[test]
+fn a_check_finds_index_objects_that_are_damaged_or_gone_and_repair_writes_them_anew() {
+    let damages: [Damage; 5] = [
+        ("it is gone", |shards| std::fs::remove_file(&shards[0]).unwrap()),
+        ("its bytes are not", |shards| tamper(&shards[1], |bytes| *bytes.last_mut().unwrap() ^= 1)),
+        ("its bytes are not", |shards| tamper(&shards[0], |bytes| bytes.truncate(100))),
+        ("its bytes are not", |shards| {
+            let other = std::fs::read(&shards[1]).unwrap();
+            tamper(&shards[0], |bytes| *bytes = other);
+        }),
+        ("more than it can have", |shards| {
+            std::fs::remove_file(&shards[0]).unwrap();
+            std::fs::File::create(&shards[0]).unwrap().set_len(10 << 30).unwrap();
+        }),
+    ];
+    for (expected, hurt) in damages {
+        let bench = Bench::in_memory();
+        fill(&bench, 1);
+        bench.backup();
+        compacting(&bench, "one");
+        assert_eq!(index_findings(&bench), [Vec::<String>::new(), Vec::new()]);
+        hurt(&bench.objects("index"));
+        let [damage, _] = index_findings(&bench);
+        assert!(damage.len() == 1 && damage[0].contains(expected), "{expected}: {damage:?}");
+        is_mended(&bench);
+    }
+}
+
+#[test]
+fn a_check_compares_index_objects_with_what_packs_hold() {
+    let bench = Bench::in_memory();
+    fill(&bench, 1);
+    bench.backup();
+    let mut packs: Vec<PackId> = bench.open().packs().unwrap().iter().map(|pack| pack.id).collect();
+    packs.sort_unstable();
+    // Whole objects of the owner's, which lack all that there is and name what there is not.
+    let owner = Owner::of(&bench);
+    let mut rows = Vec::new();
+    IndexEntry { prefix: [7; 16], pack: 0, block: 0, chunk: 0 }.encode(&mut rows);
+    let shard = owner.shard(&packs, ([0; 16], [0xff; 16]), &rows);
+    owner.append(RecordBody::Index { indexes: vec![shard], packs: packs.clone() }, 0);
+    let [damage, _] = index_findings(&bench);
+    assert!(damage.len() == 1 && damage[0].contains("it lacks") && damage[0].contains("names 1 that"), "{damage:?}");
+    is_mended(&bench);
+    // Objects that do not cover all prefixes.
+    let base = bench.objects("gc").iter().filter(|path| path.extension().is_some_and(|end| end == "plan")).count() as u64;
+    let half = owner.shard(&packs, ([0; 16], [0x7f; 16]), &[]);
+    owner.append(RecordBody::Index { indexes: vec![half], packs }, base);
+    assert_eq!(index_findings(&bench)[0].len() + index_findings(&bench)[1].len(), 1);
+    // One that no record names.
+    owner.shard(&[], ([0; 16], [0xff; 16]), &[]);
+    let [damage, notices] = index_findings(&bench);
+    assert!(damage.is_empty() && notices.len() == 2, "{damage:?} {notices:?}");
 }
 
 #[test]

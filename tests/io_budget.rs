@@ -125,7 +125,7 @@ fn a_list_of_snapshots_asks_nothing_beyond_opening() {
     expect(
         "opening on a new machine",
         &opening,
-        &[(Get, Format, 1), (Get, Slot, 1), (Get, Log, 4), (Get, Prune, 2), (List, Slot, 1), (Read, Pack, 4)],
+        &[(Get, Format, 1), (Get, Slot, 1), (Get, Log, 4), (Get, Prune, 2), (List, Slot, 1), (List, Other, 1), (Read, Pack, 4)],
     );
     assert!(opening.of(Read, Pack).bytes < 20_000, "{} bytes", opening.of(Read, Pack).bytes);
 }
@@ -177,7 +177,7 @@ fn a_check_reads_tables_and_trees_and_with_data_everything_once() {
     let (_, counts) = checked(&bench, false);
     let reads = counts.of(Read, Pack);
     assert!(reads.bytes < 40_000, "{} bytes of packs", reads.bytes);
-    let small = [(Get, Slot, 1), (Get, Log, 3), (List, Slot, 1), (List, Pack, 1)];
+    let small = [(Get, Format, 1), (Get, Slot, 1), (Get, Log, 3), (List, Slot, 1), (List, Pack, 1), (List, Index, 1)];
     expect("check", &counts, &[&small[..], &[(Read, Pack, reads.calls)]].concat());
     let stored: u64 = bench.objects("packs").iter().map(|path| path.metadata().unwrap().len()).sum();
     let (report, counts) = checked(&bench, true);

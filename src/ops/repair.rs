@@ -1,7 +1,7 @@
 //! `repair`: finds out what can be mended, and mends it if it is told to.
 
 use crate::error::{ErrorKind, Result};
-use crate::event::{Event, Observer, Progress, Stage, stop_if_asked};
+use crate::event::{Event, Observer, Progress, Silent, Stage, stop_if_asked};
 use crate::ops::check::{self, Finding};
 use crate::ops::thaw::ThawOptions;
 use crate::repo::{Act, Mend, Repository};
@@ -129,6 +129,11 @@ fn plan(
     })?;
     let mut mends = objects;
     mends.extend(packs);
+    // What cannot be read of tables of contents is a finding of its pack already.
+    repository.load_index(&Silent)?;
+    let shards = repository.verify_index(index, observer)?;
+    report.findings.extend(shards.iter().filter(|problem| !problem.needless).map(Finding::of_index));
+    mends.extend(repairer.plan_index(&shards));
     mends.extend(repairer.plan_snapshots(&records.snapshots, observer)?);
     if let Some(share) = options.parity {
         let planned: Vec<Mend> = repairer.plan_parity(share)?;

@@ -10,6 +10,7 @@ mod chunker;
 mod clients;
 mod commit;
 mod copied;
+mod duplicates;
 mod filter;
 mod gc;
 mod keys;
@@ -60,7 +61,7 @@ pub use rescue::Rescued;
 pub use roles::Act;
 pub use rotate::{RotateOptions, RotateReport, RotatedSlot, SlotFate};
 pub use session::{ChunkWriter, Session, SessionCounts};
-pub use shards::{CompactOptions, CompactReport, Shards};
+pub use shards::{CompactOptions, CompactReport, IndexProblem, Shards};
 pub use slots::{Access, NewSlot, OpenOptions, SlotInfo, default_sizes, generate_identity, recipients_of};
 pub use stat::StatCache;
 pub use thaw::{THAW_DAYS, ThawOptions, ThawPlan, ThawReport, thaw_time};
@@ -70,7 +71,7 @@ pub use view::Contents;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Observer;
 use crate::format::key::{Bundle, Role};
-use crate::format::repository::{MAX_FORMAT, RepositoryFormat};
+use crate::format::repository::RepositoryFormat;
 use crate::id::{ClientId, Fingerprint, InstanceId};
 use crate::store::{AnyStore, Key, Location};
 use cache::{Cache, Opened};
@@ -101,6 +102,7 @@ struct Inner {
     met: OnceLock<Error>,
     /// What was found when the repository was opened, before anybody listened.
     notices: Mutex<Vec<String>>,
+    duplicates: duplicates::Duplicates,
 }
 
 impl Repository {
@@ -149,29 +151,53 @@ impl Repository {
 
     /// Finds a slot and opens the cache, which may be behind the log.
     fn assemble(store: AnyStore, access: &Access, options: &OpenOptions) -> Result<Self> {
-        let encoded = store.get(&Key::format(), MAX_FORMAT).map_err(|error| match error.kind() {
+        let duplicates = duplicates::Duplicates::default();
+        let (format, encoded) = duplicates::read_format(&store, &duplicates).map_err(|error| match error.kind() {
             ErrorKind::Missing => {
                 Error::new(ErrorKind::NoRepository, format!("open the repository {}: there is none", store.describe()))
                     .with_hint("make one with `lifeboat init`, or check --repo")
             }
-            _ => error.while_doing("open the repository"),
+            _ => error,
         })?;
-        let format = RepositoryFormat::decode(&encoded)?;
-        let fingerprint = format.fingerprint(&encoded);
+        let open = |format: &RepositoryFormat, encoded: &[u8]| {
+            Self::open_bundle((&store, &duplicates), (format, encoded), access, options)
+        };
+        let (format, (fingerprint, bundle)) = match open(&format, &encoded) {
+            Ok(opened) => (format, opened),
+            Err(error) => {
+                // One that was changed and can be read all the same fits no slot.
+                let second = duplicates::second_format(&store, &encoded).and_then(|(format, encoded)| {
+                    let opened = open(&format, &encoded).ok()?;
+                    Some((format, opened))
+                });
+                let second = second.ok_or(error)?;
+                duplicates.note(Key::format());
+                second
+            }
+        };
+        Self::with_bundle((store, duplicates), (format, fingerprint), &bundle, options)
+    }
+
+    /// The best bundle of a repository of this format, and its fingerprint.
+    fn open_bundle(
+        stored: (&AnyStore, &duplicates::Duplicates),
+        (format, encoded): (&RepositoryFormat, &[u8]),
+        access: &Access,
+        options: &OpenOptions,
+    ) -> Result<(Fingerprint, Bundle)> {
+        let fingerprint = format.fingerprint(encoded);
         if options.fingerprint.is_some_and(|expected| expected != fingerprint) {
-            let place = store.describe();
+            let place = stored.0.describe();
             let message = format!("open the repository {place}: its fingerprint is {fingerprint}, not the one expected");
             return Err(Error::new(ErrorKind::WrongKey, message).with_hint("this is another repository, or somebody replaced it"));
         }
         let memory = options.state_dir.join(format!("{}.slots", format.id));
-        let bundle = slots::open_bundle(&store, access, fingerprint, &memory)?;
-        Self::with_bundle(store, format, fingerprint, &bundle, options)
+        Ok((fingerprint, slots::open_bundle(stored, access, fingerprint, &memory)?))
     }
 
     fn with_bundle(
-        store: AnyStore,
-        format: RepositoryFormat,
-        fingerprint: Fingerprint,
+        (store, duplicates): (AnyStore, duplicates::Duplicates),
+        (format, fingerprint): (RepositoryFormat, Fingerprint),
         bundle: &Bundle,
         options: &OpenOptions,
     ) -> Result<Self> {
@@ -195,6 +221,7 @@ impl Repository {
             parity: Mutex::default(),
             met: OnceLock::new(),
             notices: Mutex::new(notice.into_iter().collect()),
+            duplicates,
         };
         Ok(Self { inner: Arc::new(inner) })
     }

@@ -10,6 +10,7 @@ use crate::format::key::{Bundle, Generation, Role};
 use crate::format::log::RecordBody;
 use crate::format::repository::{ChunkSizes, RepositoryFormat};
 use crate::id::{Fingerprint, ObjectHash, RepositoryId, SlotId};
+use crate::repo::duplicates::Duplicates;
 use crate::repo::roles::Act;
 use crate::repo::{Repository, cache, slot_memory};
 use crate::store::{AnyStore, Key, Location};
@@ -116,7 +117,12 @@ const SLOT_DAMAGED: &str =
 
 /// Opens the best slot. The file `memory` remembers which one it was and which others there were, so that a machine among
 /// thousands need not try the slots of all of them each time.
-pub(super) fn open_bundle(store: &AnyStore, access: &Access, fingerprint: Fingerprint, memory: &Path) -> Result<Bundle> {
+pub(super) fn open_bundle(
+    (store, duplicates): (&AnyStore, &Duplicates),
+    access: &Access,
+    fingerprint: Fingerprint,
+    memory: &Path,
+) -> Result<Bundle> {
     let slots = list_slots(store)?;
     let remembered = slot_memory::load(memory);
     // With two credentials a slot may have been passed over only because the other one was not given then.
@@ -132,7 +138,8 @@ pub(super) fn open_bundle(store: &AnyStore, access: &Access, fingerprint: Finger
         slot_memory::save(memory, &best.0, &slots, &remembered);
         return Ok(best.1);
     }
-    let (best, bundle) = choose(store, access, fingerprint, &slots)?;
+    let (best, bundle) = choose(store, access, fingerprint, &slots)
+        .or_else(|error| choose_duplicate((store, duplicates), access, fingerprint).ok_or(error))?;
     slot_memory::save(memory, &best, &slots, &remembered);
     Ok(bundle)
 }
@@ -186,6 +193,30 @@ fn choose(store: &AnyStore, access: &Access, fingerprint: Fingerprint, slots: &[
     let wrong = Error::new(ErrorKind::WrongKey, message)
         .with_hint("check --identity or the passphrase; another identity or the paper kit may open it");
     Err(damaged.unwrap_or(wrong))
+}
+
+/// The best of the duplicates of slots that open, where no slot does.
+fn choose_duplicate(
+    (store, duplicates): (&AnyStore, &Duplicates),
+    access: &Access,
+    fingerprint: Fingerprint,
+) -> Option<(SlotId, Bundle)> {
+    let credentials = credentials(access).ok()?;
+    let mut best: Option<(SlotId, Bundle)> = None;
+    let listed = store.list("copies/keys", &mut |entry| {
+        let Some(slot) = entry.key.original().and_then(|key| key.slot_id()) else { return Ok(()) };
+        let opened = store.get(&entry.key, MAX_SLOT).and_then(|wrapped| open_slot(&wrapped, &credentials));
+        if let Ok(bundle) = opened
+            && bundle.fingerprint == fingerprint
+            && best.as_ref().is_none_or(|(_, best)| rank(best) < rank(&bundle))
+        {
+            best = Some((slot, bundle));
+        }
+        Ok(())
+    });
+    let (slot, bundle) = best.filter(|_| listed.is_ok())?;
+    duplicates.note(Key::slot(&slot));
+    Some((slot, bundle))
 }
 
 /// The names of all slots, ascending.
@@ -355,7 +386,7 @@ impl Repository {
         body.extend_from_slice(&map);
         let object = super::sealed::seal_object(&keys, crate::format::envelope::ObjectKind::Log, &body)?;
         store.create(&Key::log(&record.client, 0), &object)?;
-        let repository = Self::with_bundle(store, format, fingerprint, bundle, options)?;
+        let repository = Self::with_bundle((store, Duplicates::default()), (format, fingerprint), bundle, options)?;
         repository.refresh(&Silent)?;
         Ok(repository)
     }

@@ -38,7 +38,9 @@ impl Local {
     /// `NoRepository` if there is no directory or no repository in it.
     pub fn open(root: &Path) -> Result<Self> {
         let store = Self { root: root.to_owned(), open: Mutex::default(), cleaned: Once::new() };
-        match fs::symlink_metadata(root.join("format/1")) {
+        // Its duplicate is enough to say that there is one.
+        let found = fs::symlink_metadata(root.join("format/1"));
+        match found.or_else(|error| fs::symlink_metadata(root.join("copies/format/1")).map_err(|_| error)) {
             Ok(_) => Ok(store),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 let message = format!("open the repository {}: there is none", root.display());

@@ -76,7 +76,8 @@ impl Owner {
         self.store.create(&Key::log(&client, seq), &self.seal(ObjectKind::Log, &signed)).unwrap();
     }
 
-    fn shard(&self, packs: &[PackId], range: (ChunkPrefix, ChunkPrefix), rows: &[u8]) -> IndexId {
+    /// Puts an index object with these entries into the store.
+    pub fn shard(&self, packs: &[PackId], range: (ChunkPrefix, ChunkPrefix), rows: &[u8]) -> IndexId {
         let mut body = IndexObject::encode_head(1, packs, &range, rows.len());
         body.extend_from_slice(rows);
         let bytes = self.seal(ObjectKind::Index, &body);

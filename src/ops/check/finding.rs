@@ -2,7 +2,7 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::id::{PackId, SnapshotId};
-use crate::repo::{Member, PackProblem, RecordProblem, Trouble};
+use crate::repo::{IndexProblem, Member, PackProblem, RecordProblem, Trouble};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,6 +70,17 @@ impl Finding {
         };
         let severity = if problem.trouble == Trouble::Index { Severity::Notice } else { Severity::Damage };
         Self { severity, object: format!("pack {pack}"), problem: problem.error.to_string(), hint: hint.into() }
+    }
+
+    pub(in crate::ops) fn of_index(problem: &IndexProblem) -> Self {
+        let (severity, hint) = match problem.needless {
+            true => (Severity::Notice, "nothing needs it; `lifeboat prune` removes it"),
+            false => {
+                (Severity::Damage, "nothing is lost: the packs have it all; `lifeboat repair --apply` writes the index anew")
+            }
+        };
+        let object = format!("object index/{}", problem.id);
+        Self { severity, object, problem: problem.error.to_string(), hint: hint.into() }
     }
 
     pub(super) fn of_store(lack: &str) -> Self {

@@ -65,6 +65,8 @@ pub struct CheckReport {
     pub oldest_read: Option<i64>,
     /// How long it took.
     pub elapsed: Duration,
+    /// This machine's index is not what the packs say.
+    own_index_differs: bool,
 }
 
 impl CheckReport {
@@ -107,6 +109,13 @@ fn ask_store(repository: &Repository, report: &mut CheckReport) {
     report.findings.extend(lacks.into_iter().map(Finding::of_store));
 }
 
+/// Compares index objects with the tables of contents, as far as this machine's index has them right.
+fn verify_index(repository: &Repository, quick: bool, observer: &dyn Observer, report: &mut CheckReport) -> Result<()> {
+    let found = repository.verify_index(quick || report.own_index_differs, observer)?;
+    report.findings.extend(found.iter().map(Finding::of_index));
+    Ok(())
+}
+
 fn look(
     repository: &Repository,
     options: &CheckOptions,
@@ -126,6 +135,7 @@ fn look(
         repository.make_readable(&chosen.packs_to_read(), ("check", &options.thaw), observer)?;
     }
     let unreadable = packs::verify(repository, &chosen, (options, progress), observer, report)?;
+    verify_index(repository, options.quick, observer, report)?;
     report.chunks = repository.chunk_count()?;
     if !options.quick {
         let (findings, threads) = (report.findings.len(), repository.workers(options.threads));

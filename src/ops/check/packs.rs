@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Observer, Progress, stop_if_asked};
 use crate::format::log::PackRef;
 use crate::id::PackId;
-use crate::repo::{Depth, Lost, PackProblem, PackReport, Repository, Unreadable};
+use crate::repo::{Depth, Lost, PackProblem, PackReport, Repository, Trouble, Unreadable};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -89,6 +89,7 @@ pub(super) fn verify(
         if !found.problems.is_empty() && repository.is_gone(&pack.id)? {
             continue;
         }
+        report.own_index_differs |= found.problems.iter().any(|problem| problem.trouble == Trouble::Index);
         report.findings.extend(found.problems.iter().map(|problem| Finding::of_pack(&pack.id, problem)));
     }
     report.packs = chosen.packs.len() as u64;

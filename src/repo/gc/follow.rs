@@ -10,6 +10,7 @@ use crate::repo::cache;
 use crate::repo::log::object_hash;
 use crate::repo::sealed::open_object;
 use crate::store::Key;
+use std::borrow::Cow;
 
 /// Longest condemn object or plan.
 const MAX_PRUNE: u64 = 64 << 20;
@@ -32,35 +33,63 @@ impl Repository {
             let newest = cache::prune::newest(&self.connection())?;
             match newest {
                 Some(row) if row.plan.is_none() && row.condemn.is_some() => {
-                    let Some(bytes) = self.prune_object(&Key::plan(row.generation))? else { return Ok(()) };
+                    let Some(bytes) = self.prune_object(&Key::plan(row.generation), ObjectKind::Plan, row.generation)? else {
+                        return Ok(());
+                    };
                     self.take_in_plan(row.generation, row.condemn, &bytes)?;
                 }
                 row => {
                     let generation = row.map_or(0, |row| row.generation) + 1;
-                    let Some(bytes) = self.prune_object(&Key::condemn(generation))? else { return Ok(()) };
+                    let Some(bytes) = self.prune_object(&Key::condemn(generation), ObjectKind::Condemn, generation)? else {
+                        return Ok(());
+                    };
                     self.take_in_condemn(generation, &bytes)?;
                 }
             }
         }
     }
 
-    fn prune_object(&self, key: &Key) -> Result<Option<Vec<u8>>> {
-        self.front_of(key, MAX_PRUNE)
+    /// A machine that reads the repository for the first time asks for duplicates.
+    fn prune_object(&self, key: &Key, kind: ObjectKind, generation: u64) -> Result<Option<Vec<u8>>> {
+        let found = self.front_of(key, MAX_PRUNE)?;
+        if found.is_some() || cache::log::head(&self.connection(), &self.owner())?.is_some() {
+            return Ok(found);
+        }
+        Ok(self.duplicate_of_missing(key, &|bytes| self.open_settled(kind, generation, bytes).is_ok_and(|open| open.is_some())))
     }
 
     fn take_in_condemn(&self, generation: u64, bytes: &[u8]) -> Result<()> {
         // A void one condemns nothing, but its generation has been.
-        let object = self.open_settled(ObjectKind::Condemn, generation, bytes)?;
-        let condemned = object.as_ref().map(|object| (object_hash(bytes), object));
+        let (object, bytes) = self.settled_object(&Key::condemn(generation), ObjectKind::Condemn, generation, bytes)?;
+        let condemned = object.as_ref().map(|object| (object_hash(&bytes), object));
         self.in_transaction(|transaction| cache::prune::condemn(transaction, generation, condemned))
     }
 
     fn take_in_plan(&self, generation: u64, condemn: Option<ObjectHash>, bytes: &[u8]) -> Result<()> {
-        let object = self.open_settled(ObjectKind::Plan, generation, bytes)?;
+        let (object, bytes) = self.settled_object(&Key::plan(generation), ObjectKind::Plan, generation, bytes)?;
         // A void plan deletes nothing; so does one that belongs to another condemn object.
         let object = object.filter(|object| object.previous == condemn);
-        let hash = object_hash(bytes);
+        let hash = object_hash(&bytes);
         self.in_transaction(|transaction| cache::prune::plan(transaction, generation, &hash, object.as_ref()))
+    }
+
+    /// The object with its bytes, from its duplicate if it is void and that is not.
+    fn settled_object<'a>(
+        &self,
+        key: &Key,
+        kind: ObjectKind,
+        generation: u64,
+        bytes: &'a [u8],
+    ) -> Result<(Option<PruneObject>, Cow<'a, [u8]>)> {
+        let object = self.open_settled(kind, generation, bytes)?;
+        if object.is_some() {
+            return Ok((object, Cow::Borrowed(bytes)));
+        }
+        let is_right = |bytes: &[u8]| self.open_prune(kind, generation, bytes).is_ok();
+        match self.duplicate_of(key, &is_right) {
+            None => Ok((None, Cow::Borrowed(bytes))),
+            Some(bytes) => Ok((Some(self.open_prune(kind, generation, &bytes)?), Cow::Owned(bytes))),
+        }
     }
 
     /// The object, or `None` if it is void. Somebody who may prune was enrolled before, so a log that is read after the

@@ -122,6 +122,7 @@ impl Repository {
     /// Creates an object; true if it is there with these bytes. When the answer was lost on the way, the store is asked
     /// what became of it.
     pub(in crate::repo) fn created(&self, key: &Key, object: &[u8]) -> Result<bool> {
+        self.fill_gaps()?;
         match self.store().create(key, object) {
             Ok(Created::New) => Ok(true),
             // An answer that is lost here must not pass for another's record: this one would be appended twice.

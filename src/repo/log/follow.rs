@@ -76,6 +76,7 @@ impl Repository {
         self.index_uncovered(observer)?;
         self.take_in_kept()?;
         self.tell_of_clones(observer)?;
+        self.tell_of_duplicates(observer);
         self.remember_heads()
     }
 
@@ -115,12 +116,18 @@ impl Repository {
     fn follow(&self, member: &Member, told: &mut Vec<Told>, observer: &dyn Observer) -> Result<()> {
         let mut head = cache::log::head(&self.connection(), &member.id)?.map(|(head, _)| head);
         // Records are read ahead where an answer takes long, twice as many each time: most often there is none that is new.
-        let mut ahead = 1;
+        let (mut ahead, new) = (1, head.is_none());
         'log: loop {
             let first = head.map_or(0, |head| head.seq + 1);
             let seqs: Vec<u64> = (first..).take(ahead).collect();
-            for bytes in self.side_by_side(&seqs, |seq| self.front_of(&Key::log(&member.id, *seq), MAX_RECORD)) {
-                let Some(bytes) = bytes? else { break 'log };
+            let found = self.side_by_side(&seqs, |seq| self.front_of(&Key::log(&member.id, *seq), MAX_RECORD));
+            for (seq, bytes) in seqs.iter().zip(found) {
+                let bytes = match bytes? {
+                    // Who has read this log before knows how far it went; others ask for duplicates.
+                    None if new => self.missing_record(member, head, *seq),
+                    bytes => bytes,
+                };
+                let Some(bytes) = bytes else { break 'log };
                 head = Some(self.take_in(member, head, &bytes, told, observer)?);
             }
             ahead = (ahead * 2).min(self.width());
@@ -140,9 +147,13 @@ impl Repository {
     }
 
     fn verify_remembered(&self, head: &Head) -> Result<()> {
-        let found = self.front_of(&Key::log(&head.client, head.seq), MAX_RECORD)?;
+        let key = Key::log(&head.client, head.seq);
+        let is_it = |bytes: &[u8]| object_hash(bytes) == head.hash;
+        let found = self.front_of(&key, MAX_RECORD)?;
         match found.map(|bytes| object_hash(&bytes)) {
             Some(hash) if hash == head.hash => Ok(()),
+            Some(_) if self.duplicate_of(&key, &is_it).is_some() => Ok(()),
+            None if self.duplicate_of_missing(&key, &is_it).is_some() => Ok(()),
             Some(_) => Err(self.rolled_back(head, "seen before, is another one")),
             None => Err(self.rolled_back(head, "seen before, is gone")),
         }
@@ -215,6 +226,12 @@ impl Repository {
                 self.apply(member, &record, &next)?;
             }
             Err(error) => {
+                let fits = |bytes: &[u8]| self.fits(member, head, bytes);
+                if error.kind() == ErrorKind::Damaged
+                    && let Some(duplicate) = self.duplicate_of(&Key::log(&member.id, seq), &fits)
+                {
+                    return self.take_in(member, head, &duplicate, told, observer);
+                }
                 self.list_revoked(member, head, bytes)?;
                 let blame = self.blame(member, seq, bytes, &error)?;
                 if blame == Blame::Stop {
@@ -229,6 +246,17 @@ impl Repository {
             }
         }
         Ok(next)
+    }
+
+    /// True if this is a valid record for the place behind `head`.
+    fn fits(&self, member: &Member, head: Option<Head>, bytes: &[u8]) -> bool {
+        let seq = head.map_or(0, |head| head.seq + 1);
+        member.counts(seq) && self.open_record(bytes).and_then(|record| self.judge_record(member, head, record)).is_ok()
+    }
+
+    /// The duplicate of a record that is gone.
+    fn missing_record(&self, member: &Member, head: Option<Head>, seq: u64) -> Option<Vec<u8>> {
+        self.duplicate_of_missing(&Key::log(&member.id, seq), &|bytes| self.fits(member, head, bytes))
     }
 
     /// Opens a record and verifies its signature.

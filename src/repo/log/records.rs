@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Observer, stop_if_asked};
 use crate::format::envelope::ObjectKind;
 use crate::format::log::{Head, MAX_RECORD, Record, RecordBody};
+use crate::format::repository::MAX_FORMAT;
 use crate::id::{ClientId, ObjectHash, SlotId, SnapshotId};
 use crate::repo::cache::prune::PruneRow;
 use crate::repo::sealed::open_object;
@@ -144,8 +145,13 @@ impl Repository {
                 Err(error) => doubtful.push((key, hash, error)),
             }
         }
-        // Whoever saw these as something else says so.
-        doubtful.into_iter().for_each(|(key, _, error)| report.add_void(&key, error));
+        // Whoever saw these as something else says so, and so does a duplicate that is right.
+        for (key, _, error) in doubtful {
+            let is_record =
+                |bytes: &[u8]| self.open_record(bytes).is_ok_and(|record| Some((record.client, record.seq)) == key.log_seq());
+            let was_right = self.second_copy(&key, &is_record).is_some();
+            if was_right { report.add(&key, error) } else { report.add_void(&key, error) }
+        }
         Ok(())
     }
 
@@ -184,12 +190,24 @@ impl Repository {
         Ok(())
     }
 
-    /// Looks at the key slots: those that the log names are there, and what is there can be read as one.
+    /// It may have been read from its duplicate.
+    fn verify_format(&self) -> Result<Option<RecordProblem>> {
+        let error = match self.store().get(&Key::format(), MAX_FORMAT) {
+            Ok(bytes) if bytes == self.format().encode() => return Ok(None),
+            Ok(_) => Error::damaged("read format/1: it is not what this repository was made with"),
+            Err(error) if matches!(error.kind(), ErrorKind::Missing | ErrorKind::Damaged) => error.as_kind(ErrorKind::Damaged),
+            Err(error) => return Err(error),
+        };
+        Ok(Some(RecordProblem { object: format!("object {}", Key::format()), error, harmless: false }))
+    }
+
+    /// Looks at `format/1` and the key slots: those that the log names are there, and what is there can be read as one.
     ///
     /// # Errors
     /// Only what kept them from being looked at.
     pub fn verify_slots(&self) -> Result<Vec<RecordProblem>> {
         let mut problems = Vec::new();
+        problems.extend(self.verify_format()?);
         let mut there = Vec::new();
         self.store().list("keys", &mut |entry| {
             there.extend(entry.key.slot_id());
@@ -205,6 +223,13 @@ impl Repository {
         for id in there {
             if let Err(error) = self.verify_slot(&id) {
                 problems.push(RecordProblem { object: format!("object {}", Key::slot(&id)), error, harmless: false });
+            }
+        }
+        for key in self.read_from_duplicates().into_iter().filter(|key| key.slot_id().is_some()) {
+            let object = format!("object {key}");
+            if problems.iter().all(|problem| problem.object != object) {
+                let error = Error::damaged(format!("open {key}: it is gone or damaged, and its duplicate is not"));
+                problems.push(RecordProblem { object, error, harmless: false });
             }
         }
         Ok(problems)

@@ -14,6 +14,7 @@ pub use versions::{Covered, uncover, uncover_in};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::log::{PackRef, RecordBody};
 use crate::id::{ChunkPrefix, PackId};
+use crate::repo::shards::IndexProblem;
 use crate::repo::verify::{Lost, PackReport, Trouble};
 use crate::repo::{Repository, cache};
 use crate::store::{AnyStore, Key, Location, Version};
@@ -38,6 +39,8 @@ pub enum Mend {
     Duplicate(Key),
     /// Commits a snapshot again whose record is gone.
     Snapshot(FoundSnapshot),
+    /// Writes the index objects anew that are damaged, from the tables of contents.
+    Shards,
     /// Reads this machine's index anew.
     Index,
 }
@@ -54,6 +57,7 @@ impl std::fmt::Display for Mend {
             Self::Parity(pack, _) => write!(out, "make the parity of pack {}", pack.id),
             Self::Duplicate(key) => write!(out, "make a duplicate of {key}"),
             Self::Snapshot(found) => write!(out, "commit snapshot {} again", found.id),
+            Self::Shards => write!(out, "write the damaged index objects anew"),
             Self::Index => write!(out, "read this machine's index anew"),
         }
     }
@@ -167,6 +171,13 @@ impl Repairer {
         Ok(None)
     }
 
+    /// What can be done about damaged index objects.
+    #[must_use]
+    pub fn plan_index(&self, found: &[IndexProblem]) -> Option<Mend> {
+        let damaged = found.iter().any(|problem| !problem.needless);
+        (damaged && self.repository.may_write_index()).then_some(Mend::Shards)
+    }
+
     /// Carries a step out; false if it turned out that there was nothing to do.
     ///
     /// # Errors
@@ -184,6 +195,7 @@ impl Repairer {
             Mend::Parity(pack, share) => repository.add_parity_to(&pack.id, pack.size, *share),
             Mend::Duplicate(key) => self.duplicate(key),
             Mend::Snapshot(found) => self.commit_again(found),
+            Mend::Shards => repository.rewrite_index(&crate::event::Silent),
             Mend::Index => repository.clear_cache().map(|()| true),
         };
         repository.inner.mender.forget();

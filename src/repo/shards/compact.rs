@@ -4,7 +4,6 @@ use super::merge::{Merge, SetStream, Stream, cached};
 use super::write::ShardWriter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer, Progress, Stage, stop_if_asked};
-use crate::format::key::Role;
 use crate::format::log::RecordBody;
 use crate::id::{IndexId, PackId};
 use crate::repo::cache::shards::{self, ShardSet};
@@ -50,10 +49,10 @@ pub struct CompactReport {
 }
 
 /// What goes into one set.
-struct Merging {
+pub(super) struct Merging {
     /// Sets that it replaces.
-    sets: Vec<ShardSet>,
-    packs: Vec<PackId>,
+    pub(super) sets: Vec<ShardSet>,
+    pub(super) packs: Vec<PackId>,
 }
 
 /// What became of a set.
@@ -72,7 +71,7 @@ impl Repository {
     /// # Errors
     /// `Refused` if the keys at hand may not, `Full`, `Failed`.
     pub fn compact_index(&self, options: &CompactOptions, observer: &dyn Observer) -> Result<CompactReport> {
-        if !matches!(self.role(), Role::Owner | Role::Maintainer) {
+        if !self.may_write_index() {
             return Err(not_allowed("compact the index", self.role().name()));
         }
         let mut report = CompactReport::default();
@@ -98,6 +97,11 @@ impl Repository {
             }
         }
         Ok(report)
+    }
+
+    /// Writes one set; false if it was not written.
+    pub(super) fn compact(&self, merging: &Merging, options: &CompactOptions, observer: &dyn Observer) -> Result<bool> {
+        Ok(matches!(self.write_set(merging, options, observer)?, Outcome::Written(_)))
     }
 
     /// Which packs and sets are merged next, if there is enough to do. Sets grow in steps of three or more, so that each
@@ -202,8 +206,10 @@ impl Repository {
         let is_gone = |id: &&IndexId| gone.contains(&PackId(id.0));
         let mut kept: Vec<&ShardSet> = sets.iter().filter(|set| set.is_good()).collect();
         let mut useless: Vec<IndexId> = Vec::new();
-        // The smallest is given up first.
-        for set in sets.iter().rev() {
+        // The smallest is given up first, and of two that cover the same, the older: a repair may have written the newer.
+        let mut order: Vec<&ShardSet> = sets.iter().collect();
+        order.sort_by_key(|set| (set.live, set.number));
+        for set in order {
             let others: Vec<&ShardSet> = kept.iter().copied().filter(|other| other.number != set.number).collect();
             if !set.whole || set.is_good() && shards::is_covered(&connection, set, &others, &HashSet::new())? {
                 kept = others;

@@ -8,10 +8,12 @@ mod compact;
 mod lookup;
 mod merge;
 mod read;
+mod verify;
 mod write;
 
 pub use compact::{CompactOptions, CompactReport};
 pub use lookup::Shards;
+pub use verify::IndexProblem;
 
 /// Most bytes of an index object.
 const MAX_OBJECT: u64 = 64 << 20;
