@@ -131,7 +131,7 @@ fn plan(
     mends.extend(packs);
     // What cannot be read of tables of contents is a finding of its pack already.
     repository.load_index(&Silent)?;
-    let shards = repository.verify_index(index, observer)?;
+    let shards = repository.verify_index_objects(index, observer)?;
     report.findings.extend(shards.iter().filter(|problem| !problem.needless).map(Finding::of_index));
     mends.extend(repairer.plan_index(&shards));
     mends.extend(repairer.plan_snapshots(&records.snapshots, observer)?);

@@ -83,6 +83,13 @@ impl Finding {
         Self { severity, object, problem: problem.error.to_string(), hint: hint.into() }
     }
 
+    /// What a tree needs could not be read, and then it could.
+    pub(super) fn of_second_try() -> Self {
+        let problem = "a part of a tree could not be read, and could be when it was read again".to_owned();
+        let hint = "look at the disk or the network, and check again".into();
+        Self { severity: Severity::Damage, object: "store".into(), problem, hint }
+    }
+
     pub(super) fn of_store(lack: &str) -> Self {
         let hint = "use it from one machine at a time, and never prune while something else runs (docs/reference/stores.md)";
         Self { severity: Severity::Notice, object: "store".into(), problem: lack.into(), hint: hint.into() }

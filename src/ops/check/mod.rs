@@ -111,7 +111,7 @@ fn ask_store(repository: &Repository, report: &mut CheckReport) {
 
 /// Compares index objects with the tables of contents, as far as this machine's index has them right.
 fn verify_index(repository: &Repository, quick: bool, observer: &dyn Observer, report: &mut CheckReport) -> Result<()> {
-    let found = repository.verify_index(quick || report.own_index_differs, observer)?;
+    let found = repository.verify_index_objects(quick || report.own_index_differs, observer)?;
     report.findings.extend(found.iter().map(Finding::of_index));
     Ok(())
 }

@@ -41,7 +41,7 @@ impl Repository {
     ///
     /// # Errors
     /// Only what kept them from being looked at.
-    pub fn verify_index(&self, quick: bool, observer: &dyn Observer) -> Result<Vec<IndexProblem>> {
+    pub fn verify_index_objects(&self, quick: bool, observer: &dyn Observer) -> Result<Vec<IndexProblem>> {
         let (bad, good) = self.judge_sets(quick, observer)?;
         let mut found = Vec::new();
         let good: Vec<&ShardSet> = good.iter().collect();
