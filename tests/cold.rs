@@ -160,6 +160,7 @@ fn archived_packs_are_refused_priced_asked_for_and_then_restored() {
     assert_eq!((dry["thaw"]["archived"].as_u64(), dry["thaw"]["cost"]["thaw_requests"].as_u64()), (Some(1), Some(1)));
     assert!(dry["thaw"]["cost"]["total_cost"].as_f64().unwrap() > 0.0, "{dry}");
     assert!(away.proxy.take_requests().iter().all(|request| !request.path.contains("restore=")));
+    assert!(away.fails(&["restore", "latest", "--to", "out", "--thaw", "expedited"], 2).contains("DEEP_ARCHIVE"));
     // This server thaws at once.
     let report = away.json(&["restore", "latest", "--to", "out", "--thaw", "--thaw-days", "3"]);
     assert_eq!((report["files"].as_u64(), report["thaw"]["requests"].as_u64()), (Some(2), Some(1)), "{report}");

@@ -257,8 +257,10 @@ impl Reader {
             let mut fetch = || store.read_at(&key, block.offset, stored).and_then(|()| unpack(stored)).is_ok();
             let again = store.width() > 1 && (fetch() || fetch());
             if !again {
-                let mended = self.repository.read_mended(&pack.id, pack.size, block.offset, stored);
-                if mended.and_then(|()| unpack(stored)).is_err() {
+                let known = (&pack.id, pack.size);
+                let mended = self.repository.read_mended(known.0, known.1, block.offset, stored).and_then(|()| unpack(stored));
+                let mut opens = |stored: &mut Vec<u8>| unpack(stored).is_ok();
+                if mended.is_err() && !self.repository.read_older(known, block.offset, stored, &mut opens) {
                     return Err(error);
                 }
                 self.repository.note_rescue(&pack.id);

@@ -206,6 +206,10 @@ pub(super) fn make_readable(
         return Ok(Some(report));
     }
     let Some(tier) = options.tier else { return Err(not_yet(doing, &report.plan)) };
+    if tier == Tier::Expedited && report.plan.by_class().contains_key("DEEP_ARCHIVE") {
+        return Err(Error::usage(format!("{doing}: nothing is thawed within minutes from DEEP_ARCHIVE"))
+            .with_hint("take --thaw standard (within 12 hours), or bulk (within 48 hours)"));
+    }
     report.asked = ask(store, &report.plan, (tier, options.days), observer)?;
     let (left, bytes) = report.plan.waiting();
     let remark = format!("asked for {} archived packs ({bytes} bytes), {left} are not readable yet", report.asked);

@@ -58,6 +58,8 @@ pub struct ObjectState {
     pub availability: Availability,
     /// Until when nobody may delete it, nanoseconds since 1970.
     pub locked_until: Option<i64>,
+    /// True if that lock is one that nobody may lift.
+    pub is_strict: bool,
 }
 
 /// One version of an object in a bucket that keeps them.
@@ -108,11 +110,12 @@ pub trait Extras: Send + Sync {
     /// `Failed`, `Refused`; `Unsupported` if that tier is not to be had.
     fn thaw(&self, key: &Key, tier: Tier, days: u32) -> Result<Asked>;
 
-    /// Keeps an object from being deleted until then, nanoseconds since 1970; never shortens.
+    /// Keeps an object from being deleted until then, nanoseconds since 1970; to lock it for less than before is for no
+    /// caller to do. `is_strict` if it is locked so that nobody may lift it: that cannot become less.
     ///
     /// # Errors
     /// `Failed`, `Refused`.
-    fn lock_until(&self, key: &Key, until: i64) -> Result<()>;
+    fn lock_until(&self, key: &Key, until: i64, is_strict: bool) -> Result<()>;
 
     /// Calls `each` for every version of the objects whose names begin with `prefix`, the newest of each object first.
     ///

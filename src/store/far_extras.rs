@@ -60,12 +60,12 @@ impl Extras for Far {
         self.inner.with_s3("thaw the object", key.as_str(), || s3.thaw(&name, tier, Some(days)))
     }
 
-    fn lock_until(&self, key: &Key, until: i64) -> Result<()> {
+    fn lock_until(&self, key: &Key, until: i64, is_strict: bool) -> Result<()> {
         let (s3, bucket) = self.s3();
         let name = bucket.full(key.as_str());
         // Upwards: less than what was asked for would be shorter.
         let until = until.saturating_add(SECOND - 1).div_euclid(SECOND);
-        self.inner.with_s3("lengthen the lock of", key.as_str(), || s3.lock_until(&name, until))
+        self.inner.with_s3("lengthen the lock of", key.as_str(), || s3.lock_until(&name, until, is_strict))
     }
 
     fn versions(&self, prefix: &str, each: &mut dyn FnMut(Version) -> Result<()>) -> Result<()> {

@@ -154,6 +154,9 @@ fn meaning(status: StatusCode, code: &str) -> (FaultKind, Option<&'static str>) 
             return (Lasting, Some("renew the credentials and run the command again; what was uploaded is used then"));
         }
         "RequestTimeTooSkewed" => return (Lasting, Some("set the clock of this machine")),
+        "GlacierExpeditedRetrievalNotAvailable" => {
+            return (Lasting, Some("nothing can be thawed that fast just now: take `--thaw standard`, or bulk"));
+        }
         "InvalidObjectState" => return (Archived, None),
         "BlobArchived" | "BlobBeingRehydrated" => {
             return (Archived, Some("rehydrate it with the provider's own tools, then run the same command again"));

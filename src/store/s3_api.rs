@@ -130,8 +130,9 @@ impl S3Api {
     }
 
     /// Locks an object until then, seconds since 1970.
-    pub(super) async fn lock_until(&self, name: &str, until: i64) -> Result<(), Fault> {
-        let mode = self.retention.as_ref().map_or("GOVERNANCE", |retention| retention.mode);
+    pub(super) async fn lock_until(&self, name: &str, until: i64, is_strict: bool) -> Result<(), Fault> {
+        let wanted = self.retention.as_ref().map_or("GOVERNANCE", |retention| retention.mode);
+        let mode = if is_strict { "COMPLIANCE" } else { wanted };
         let date = Timestamp::from_second(until).map_err(|_| Fault::lasting("that date cannot be"))?;
         let date = date.strftime("%Y-%m-%dT%H:%M:%SZ");
         let body =
@@ -217,7 +218,8 @@ fn state(headers: &HeaderMap) -> ObjectState {
     let locked = is_version.and(header("x-amz-object-lock-mode")).and(header("x-amz-object-lock-retain-until-date"));
     let locked_until = locked.and_then(|date| date.parse().ok()).map(nanoseconds);
     let size = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
-    ObjectState { size, class, availability, locked_until }
+    let is_strict = header("x-amz-object-lock-mode") == Some("COMPLIANCE");
+    ObjectState { size, class, availability, locked_until, is_strict }
 }
 
 /// The versions in an answer, and where the next part begins.
@@ -289,7 +291,7 @@ mod tests {
         let mode = ("x-amz-object-lock-mode", "COMPLIANCE");
         assert_eq!(state_of(&[until, mode]).locked_until, None);
         let locked = state_of(&[until, mode, ("x-amz-version-id", "a1")]);
-        assert_eq!(locked.locked_until, Some(1_798_761_600_000_000_000));
+        assert_eq!((locked.locked_until, locked.is_strict), (Some(1_798_761_600_000_000_000), true));
     }
 
     #[test]

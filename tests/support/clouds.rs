@@ -29,12 +29,21 @@ fn gateway() -> Option<u16> {
     }
 }
 
+/// The same with a bucket that keeps versions and locks them.
+pub fn ceph_with_locks() -> Option<Server> {
+    ceph_with(&[("x-amz-bucket-object-lock-enabled", "true")])
+}
+
 /// A bucket of a Ceph server, which checks signatures, creates atomically, and knows versions, locks, and policies.
 pub fn ceph() -> Option<Server> {
+    ceph_with(&[])
+}
+
+fn ceph_with(headers: &[(&str, &str)]) -> Option<Server> {
     static BUCKETS: AtomicUsize = AtomicUsize::new(0);
     let port = gateway()?;
     let bucket = format!("b{}-{}", std::process::id(), BUCKETS.fetch_add(1, Ordering::Relaxed));
-    let (status, body) = signed_request(port, KEY_ID, ("PUT", &format!("/{bucket}")), &[], "");
+    let (status, body) = signed_request(port, KEY_ID, ("PUT", &format!("/{bucket}")), headers, "");
     assert_eq!(status, 200, "{body}");
     let url = format!("s3://{bucket}/FOLDER?endpoint=http://127.0.0.1:{port}&region=us-east-1");
     let variables = variables(&[("AWS_ACCESS_KEY_ID", KEY_ID), ("AWS_SECRET_ACCESS_KEY", SECRET)]);

@@ -11,7 +11,7 @@ mod fronts;
 #[path = "signed.rs"]
 mod signed;
 
-pub use clouds::{azurite, b2, ceph, gcs, s3s_fs};
+pub use clouds::{azurite, b2, ceph, ceph_with_locks, gcs, s3s_fs};
 pub use cluster::{Garage, garage};
 pub use fronts::{Authority, forward_proxy, tls_front};
 pub use signed::signed_request;

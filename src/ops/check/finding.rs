@@ -2,7 +2,7 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::id::{PackId, SnapshotId};
-use crate::repo::{IndexProblem, Member, PackProblem, RecordProblem, Trouble};
+use crate::repo::{IndexProblem, LockReport, Member, PackProblem, RecordProblem, Trouble};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,6 +93,14 @@ impl Finding {
     pub(super) fn of_store(lack: &str) -> Self {
         let hint = "use it from one machine at a time, and never prune while something else runs (docs/reference/stores.md)";
         Self { severity: Severity::Notice, object: "store".into(), problem: lack.into(), hint: hint.into() }
+    }
+
+    /// Of locks that are not there, or run out soon.
+    pub(super) fn of_locks(locks: &LockReport) -> Self {
+        let (some, all) = (locks.extended, locks.looked_at);
+        let problem = format!("{some} of {all} objects are not locked, or for less than half of the days that the URL asks for");
+        let hint = "`lifeboat prune` locks what snapshots need; until then it can be deleted".into();
+        Self { severity: Severity::Notice, object: "store".into(), problem, hint }
     }
 
     /// Of a client whose identity several machines use at once.

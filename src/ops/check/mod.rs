@@ -128,6 +128,10 @@ fn look(
     report.findings.extend(records.problems.into_iter().map(Finding::of_record));
     report.findings.extend(repository.verify_slots()?.into_iter().map(Finding::of_record));
     ask_store(repository, report);
+    if !options.quick {
+        let locks = repository.look_at_locks(observer)?;
+        report.findings.extend(locks.filter(|locks| locks.extended > 0).map(|locks| Finding::of_locks(&locks)));
+    }
     report.findings.extend(repository.cloned()?.iter().map(|(member, machines)| Finding::of_clones(member, *machines)));
     let depth = if options.quick { Depth::Exists } else { Depth::Contents };
     let chosen = packs::choose(repository, depth, options, began, report)?;

@@ -48,6 +48,19 @@ impl LockReport {
 }
 
 impl Repository {
+    /// Looks at the locks of everything that is not about to go; `None` if nothing is to be locked.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn look_at_locks(&self, observer: &dyn Observer) -> Result<Option<LockReport>> {
+        if self.store().extras().and_then(Extras::lock_days).is_none() {
+            return Ok(None);
+        }
+        let mut report = LockReport::default();
+        self.extend_locks(&[], (false, &mut report), observer)?;
+        Ok(Some(report))
+    }
+
     /// Lengthens the retention of what is needed; without `apply` only counts.
     pub(super) fn extend_locks(
         &self,
@@ -117,7 +130,7 @@ fn extend(
         if state.locked_until.is_some_and(|until| until.saturating_sub(now) >= span / 2) {
             return Ok(());
         }
-        let done = if apply { extras.lock_until(key, now.saturating_add(span)) } else { Ok(()) };
+        let done = if apply { extras.lock_until(key, now.saturating_add(span), state.is_strict) } else { Ok(()) };
         let mut counts = counts.lock().expect("no code panics while it holds this lock");
         match done {
             Ok(()) => counts.0 += 1,

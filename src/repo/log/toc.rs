@@ -84,10 +84,20 @@ impl Repository {
                 return Err(error);
             }
             let mended = |offset, buffer: &mut [u8]| self.read_mended(&pack.id, pack.size, offset, buffer);
-            let toc = self.read_toc(pack, &mended).map_err(|_| error)?;
+            let toc = match self.read_toc(pack, &mended) {
+                Ok(toc) => toc,
+                Err(_) => self.older_toc(pack).ok_or(error)?,
+            };
             self.note_rescue(&pack.id);
             Ok(toc)
         })
+    }
+
+    /// The same from a version of the pack that was deleted or overwritten.
+    fn older_toc(&self, pack: &PackRef) -> Option<(Vec<SealEntry>, Toc)> {
+        let extras = self.store().extras()?;
+        let versions = self.older_versions(&pack.id, pack.size);
+        versions.iter().find_map(|version| self.read_toc(pack, &|at, buffer| extras.read_version(version, at, buffer)).ok())
     }
 
     /// The same, from nowhere but the pack itself, or from what lies beside it where it would have to be thawed.

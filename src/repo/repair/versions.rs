@@ -5,6 +5,8 @@
 use super::{Mend, Repairer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::log::PackRef;
+use crate::id::PackId;
+use crate::repo::Repository;
 use crate::store::{AnyStore, Created, Extras, Key, Location, Version};
 use std::collections::BTreeMap;
 
@@ -125,22 +127,38 @@ fn covered(store: &AnyStore, extras: &dyn Extras, folder: &str) -> Result<Vec<Co
     Ok(found)
 }
 
+impl Repository {
+    /// Versions below the newest one of a pack that may be it; none if nobody may look at them.
+    pub(in crate::repo) fn older_versions(&self, pack: &PackId, size: u64) -> Vec<Version> {
+        let (key, mut versions) = (Key::pack(pack), Vec::new());
+        let Some(extras) = self.store().extras() else { return versions };
+        let listed = extras.versions(key.as_str(), &mut |version| {
+            let fits = version.key == key && !version.deleted && !version.latest && version.size == size;
+            versions.extend(fits.then_some(version));
+            Ok(())
+        });
+        if listed.is_ok() { versions } else { Vec::new() }
+    }
+
+    /// Reads a part of a pack from one version after the other, until `is_right` takes what was read.
+    pub(in crate::repo) fn read_older(
+        &self,
+        (pack, size): (&PackId, u64),
+        offset: u64,
+        buffer: &mut Vec<u8>,
+        is_right: &mut dyn FnMut(&mut Vec<u8>) -> bool,
+    ) -> bool {
+        let Some(extras) = self.store().extras() else { return false };
+        let versions = self.older_versions(pack, size);
+        versions.iter().any(|version| extras.read_version(version, offset, buffer).is_ok() && is_right(buffer))
+    }
+}
+
 impl Repairer {
     /// A step that puts a pack back from an older version, if one has the hash that is its name.
     pub(super) fn version_of(&self, pack: &PackRef) -> Result<Option<Mend>> {
         let Some(extras) = self.repository.store().extras() else { return Ok(None) };
-        let key = Key::pack(&pack.id);
-        let mut versions = Vec::new();
-        let listed = extras.versions(key.as_str(), &mut |version| {
-            let fits = version.key == key && !version.deleted && !version.latest && version.size == pack.size;
-            versions.extend(fits.then_some(version));
-            Ok(())
-        });
-        // Who may not look at versions has none.
-        if listed.is_err() {
-            return Ok(None);
-        }
-        for version in versions {
+        for version in self.repository.older_versions(&pack.id, pack.size) {
             let mut hasher = blake3::Hasher::new();
             let read = each_piece(extras, &version, &mut |piece| {
                 hasher.update(piece);
