@@ -1,7 +1,6 @@
 //! Verifying that everything that a snapshot names can be read.
 
 use super::seen::Seen;
-use super::wholeness::Found;
 use super::{CheckReport, DamagedSnapshot, Finding, wholeness};
 use crate::error::{ErrorKind, Result};
 use crate::event::{Observer, stop_if_asked};
@@ -49,10 +48,10 @@ pub(super) fn check(
     let snapshots = repository.snapshots()?;
     report.snapshots = snapshots.len() as u64;
     let roots = snapshots.iter().map(|entry| entry.snapshot.root).collect();
-    let found = wholeness::all_is_there(repository, roots, &unreadable, threads, observer)?;
-    if found != Found::Everything {
+    let whole = wholeness::all_is_there(repository, roots, &unreadable, threads, observer)?;
+    if !whole {
         name_missing(repository, unreadable, snapshots, report, observer)?;
-        if found == Found::Failure && report.damaged.is_empty() {
+        if report.damaged.is_empty() {
             report.findings.push(Finding::of_second_try());
         }
     }

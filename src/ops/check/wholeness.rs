@@ -3,7 +3,7 @@
 
 use super::seen::Seen;
 use super::trees::{MAX_DEPTH, SeenLists, content_is_readable, readable};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::event::{Observer, stop_if_asked};
 use crate::id::{ChunkId, ChunkPrefix};
 use crate::repo::{Reader, Repository, Unreadable};
@@ -23,24 +23,11 @@ struct Search<'a> {
     lists: SeenLists,
     /// Something is missing, or the search cannot go on: nobody needs to look further.
     ended: AtomicBool,
-    /// The store failed to give something; it may give it the next time.
-    failed: AtomicBool,
     failure: Mutex<Option<Error>>,
     observer: &'a dyn Observer,
 }
 
-/// What a search came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
-    /// Everything is there.
-    Everything,
-    /// Something is missing.
-    Gaps,
-    /// Something could not be read, and it is not known to be missing.
-    Failure,
-}
-
-/// Whether everything below the directories `roots` can be read.
+/// True if everything below the directories `roots` can be read.
 ///
 /// # Errors
 /// Only what keeps the search from going on.
@@ -50,19 +37,16 @@ pub(super) fn all_is_there(
     unreadable: &Unreadable,
     threads: usize,
     observer: &dyn Observer,
-) -> Result<Found> {
+) -> Result<bool> {
     let readers = (0..threads).map(|_| repository.reader().map(Mutex::new)).collect::<Result<_>>()?;
     let (seen, ended, failure) = (Mutex::default(), AtomicBool::new(false), Mutex::new(None));
-    let failed = AtomicBool::new(false);
-    let search = Search { failed, readers, unreadable, seen, lists: Mutex::default(), ended, failure, observer };
+    let search = Search { readers, unreadable, seen, lists: Mutex::default(), ended, failure, observer };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|number| format!("check-{number}"));
     let pool = pool.build().map_err(|error| Error::failed(format!("start {threads} threads: {error}")))?;
     pool.scope(|scope| search.spawn(roots, 0, scope));
     match lock(&search.failure).take() {
         Some(error) => Err(error),
-        None if search.failed.load(Ordering::Relaxed) => Ok(Found::Failure),
-        None if search.ended.load(Ordering::Relaxed) => Ok(Found::Gaps),
-        None => Ok(Found::Everything),
+        None => Ok(!search.ended.load(Ordering::Relaxed)),
     }
 }
 
@@ -96,10 +80,10 @@ impl Search<'_> {
         }
         let number = rayon::current_thread_index().expect("tasks run in the pool");
         let reader = lock(&self.readers[number]);
-        let Some(nodes) = self.readable(reader.nodes(directory))? else { return Ok(false) };
+        let Some(nodes) = readable(reader.nodes(directory))? else { return Ok(false) };
         let mut below = Vec::new();
         for node in nodes {
-            let Some(node) = self.readable(node)? else { return Ok(false) };
+            let Some(node) = readable(node)? else { return Ok(false) };
             match &node.subtree {
                 Some(subtree) => below.push(*subtree),
                 None if content_is_readable(&reader, &node, self.unreadable, &self.lists)? => {}
@@ -108,13 +92,6 @@ impl Search<'_> {
         }
         self.spawn(below, depth + 1, scope);
         Ok(true)
-    }
-
-    fn readable<T>(&self, result: Result<T>) -> Result<Option<T>> {
-        if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Failed) {
-            self.failed.store(true, Ordering::Relaxed);
-        }
-        readable(result)
     }
 
     fn is_new(&self, directory: &ChunkId) -> bool {
