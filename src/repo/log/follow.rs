@@ -290,6 +290,12 @@ impl Repository {
         if !may_write {
             return Err(Error::damaged("its signer may not write such a record"));
         }
+        if let RecordBody::Enrol { public, role, .. } = &record.body
+            && self.find_member(&client_id(public))?.is_some_and(|known| known.role != *role)
+        {
+            // What it wrote was judged by its role, by everybody who has read it.
+            return Err(Error::damaged("a client keeps the role with which it was enrolled"));
+        }
         let (_, fence) = self.head_and_fence(member)?;
         if record.base < fence && !matches!(record.body, RecordBody::Fence { .. }) {
             return Err(Error::damaged(format!("it does not know prune {fence}, which lies before it")));
