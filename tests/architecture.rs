@@ -34,7 +34,7 @@ const FACES: &[&str] = &["cli", "main"];
 
 /// Violations that stand, as (file, part of the message, reason).
 const STANDING: &[(&str, &str, &str)] =
-    &[("tests/codecs.rs", "has 548 lines", "one row for each codec and each of its refusals, read as a table")];
+    &[("tests/codecs.rs", "has 541 lines", "one row for each codec and each of its refusals, read as a table")];
 
 struct Source {
     path: PathBuf,

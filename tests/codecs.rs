@@ -1,12 +1,15 @@
 //! Every codec gives back what it took, and takes nothing that it would not give back.
 
+#[path = "parts/checkpoint.rs"]
+mod checkpoint;
+
 use lifeboat::error::Result;
 use lifeboat::format::cbor::{Decoder, Encoder};
 use lifeboat::format::envelope::{Header, ObjectKind, pad_body, padme, unpad_body};
 use lifeboat::format::gc::PruneObject;
 use lifeboat::format::index::{IndexEntry, IndexObject};
 use lifeboat::format::key::{Bundle, Generation, Role};
-use lifeboat::format::log::{Head, LiveSnapshot, PackRef, Record, RecordBody, RecordRef, SealedSnapshot};
+use lifeboat::format::log::{Head, PackRef, Record, RecordBody, RecordRef, SealedSnapshot};
 use lifeboat::format::pack::{
     BlockEntry, BlockRow, Codec, Footer, SealEntry, TableEntry, Toc, decode_head, encode_head, padded_pack_len,
 };
@@ -235,24 +238,11 @@ fn commits() -> impl Strategy<Value = RecordBody> {
             sessions,
         },
     );
-    let live = btree_map(any::<([u8; 16], u64)>(), (id(), sealed_snapshot()), 0..3).prop_map(|map| {
-        let live = |((client, seq), (id, sealed))| LiveSnapshot {
-            record: RecordRef { client: ClientId(client), seq },
-            id: SnapshotId(id),
-            sealed,
-        };
-        map.into_iter().map(live).collect()
-    });
     prop_oneof![
         snapshot,
         (pack_refs(), of((id().prop_map(SnapshotId), sealed_snapshot())))
             .prop_map(|(packs, checkpoint)| RecordBody::Claim { packs, checkpoint }),
-        (live, pack_refs(), indexes(), heads()).prop_map(|(snapshots, packs, indexes, heads)| RecordBody::Checkpoint {
-            snapshots,
-            packs,
-            indexes,
-            heads
-        }),
+        checkpoint::checkpoint().prop_map(RecordBody::Checkpoint),
     ]
 }
 
@@ -434,11 +424,14 @@ proptest! {
     #[test]
     fn prune_objects_come_back_as_they_were(
         client in any::<[u8; 16]>(), generation in any::<u64>(), packs in pack_ids(), heads in heads(), time in any::<i64>(),
-        previous in of(id()), damage in damage()
+        previous in of(id()), place in of((any::<u64>(), id())), damage in damage()
     ) {
         let previous = previous.map(ObjectHash);
-        let object = PruneObject { client: ClientId(client), generation, packs, heads, time, previous };
+        let object = PruneObject { client: ClientId(client), generation, packs, heads, time, previous, checkpoint: None };
         prop_assert_eq!(&PruneObject::decode(ObjectKind::Condemn, &object.encode()).unwrap(), &object);
+        let plan = PruneObject { checkpoint: place.map(|(seq, hash)| (seq, ObjectHash(hash))), ..object.clone() };
+        prop_assert_eq!(PruneObject::decode(ObjectKind::Condemn, &plan.encode()).is_ok(), plan.checkpoint.is_none());
+        prop_assert_eq!(PruneObject::decode(ObjectKind::Plan, &plan.encode()).ok(), plan.previous.map(|_| plan.clone()));
         prop_assert_eq!(PruneObject::decode(ObjectKind::Plan, &object.encode()).is_ok(), object.previous.is_some());
         holds(11, &object.encode(), &damage);
     }

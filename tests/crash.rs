@@ -5,7 +5,7 @@ mod support;
 use lifeboat::event::Silent;
 use lifeboat::ops::backup::{CheckpointOptions, backup};
 use lifeboat::ops::check::{CheckOptions, check};
-use lifeboat::ops::prune::{PruneOptions, prune};
+use lifeboat::ops::prune::{PruneOptions, Truncation, prune};
 use lifeboat::ops::restore::restore;
 use lifeboat::repo::{NewSlot, Repository, default_sizes, recipients_of};
 use lifeboat::store::AnyStore;
@@ -62,7 +62,8 @@ fn after_any_change_of_backups_forgets_and_prunes_every_committed_snapshot_is_wh
     let repository = Repository::init_store(|| Ok(journal.store()), &NewSlot::Recipient(recipient), sizes, 3, &machine).unwrap();
     let made = journal.len();
     let mut committed: Vec<Committed> = Vec::new();
-    let options = PruneOptions { grace: Duration::ZERO, max_unused: 0.0, ..PruneOptions::default() };
+    let truncation = Truncation::Always;
+    let options = PruneOptions { grace: Duration::ZERO, max_unused: 0.0, truncation, ..PruneOptions::default() };
     for version in 0..4 {
         let tree = fill(&bench, version);
         let mut how = bench.backup_options();

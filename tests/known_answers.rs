@@ -99,6 +99,7 @@ fn objects(answers: &mut Answers) {
         heads: vec![Head { client: client_id(&key.public()), seq: 1, hash: ObjectHash([0x77; 32]) }],
         time: 0,
         previous: None,
+        checkpoint: None,
     }
     .encode();
     answers.push(("condemn object", hex(&prune)));

@@ -7,7 +7,7 @@ use lifeboat::event::Silent;
 use lifeboat::format::log::RecordRef;
 use lifeboat::ops::backup::backup;
 use lifeboat::ops::check::{CheckOptions, check};
-use lifeboat::ops::prune::{PruneOptions, prune};
+use lifeboat::ops::prune::{PruneOptions, Truncation, prune};
 use lifeboat::repo::Repository;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,8 +18,9 @@ use support::{Bench, Recorder, contents, noise};
 
 type Tree = Vec<(PathBuf, Option<Vec<u8>>)>;
 
+/// A prune that leaves nothing that could go, of packs and of logs.
 fn options() -> PruneOptions {
-    PruneOptions { grace: Duration::ZERO, max_unused: 0.0, ..PruneOptions::default() }
+    PruneOptions { grace: Duration::ZERO, max_unused: 0.0, truncation: Truncation::Always, ..PruneOptions::default() }
 }
 
 fn fill(bench: &Bench, version: u64) -> Tree {

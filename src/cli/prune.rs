@@ -4,7 +4,7 @@ use super::globals::Context;
 use super::{INCOMPLETE, cost, text};
 use crate::error::Result;
 use crate::ops::cost::Estimate;
-use crate::ops::prune::{CompactOptions, Decision, PruneOptions, PruneReport, prune};
+use crate::ops::prune::{CompactOptions, Decision, PruneOptions, PruneReport, Truncation, prune};
 use crate::repo::Repository;
 use std::time::Duration;
 
@@ -34,6 +34,9 @@ pub(super) struct PruneArguments {
     /// Leave packs of unfinished backups alone until the store has had them for this long
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = text::parse_duration)]
     grace: Duration,
+    /// When old records of the logs go: auto is when 1,000 can go, or 100 that are half of all. Needs the owner's key
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = ["auto", "always", "never"])]
+    truncate_logs: String,
 }
 
 impl PruneArguments {
@@ -57,6 +60,11 @@ pub(super) fn run(context: &Context, arguments: &PruneArguments) -> Result<u8> {
         max_duration: arguments.max_duration,
         grace: arguments.grace,
         index: CompactOptions::default(),
+        truncation: match arguments.truncate_logs.as_str() {
+            "always" => Truncation::Always,
+            "never" => Truncation::Never,
+            _ => Truncation::Auto,
+        },
         dry_run: arguments.dry_run,
     };
     let report = prune(&repository, &options, &context.watcher)?;
@@ -122,7 +130,8 @@ fn json(report: &PruneReport, dry_run: bool) -> serde_json::Value {
         "index_objects_written": pruned.compacted.shards, "index_objects_deleted": pruned.index_deleted,
         "spared": pruned.spared, "archived": pruned.archived, "locks_looked_at": pruned.locks.looked_at,
         "locks_extended": pruned.locks.extended, "locks_refused": pruned.locks.refused, "locked": pruned.locks.left,
-        "locked_bytes": pruned.locks.left_bytes, "locked_until": pruned.locks.until.map(text::json_time), "missing_chunks": pruned.missing, "seconds": report.elapsed.as_secs_f64(),
+        "locked_bytes": pruned.locks.left_bytes, "locked_until": pruned.locks.until.map(text::json_time), "missing_chunks": pruned.missing, "records_to_go": pruned.records_to_go,
+        "records_deleted": pruned.records_deleted, "seconds": report.elapsed.as_secs_f64(),
     })
 }
 
@@ -179,6 +188,9 @@ fn print(context: &Context, report: &PruneReport, dry_run: bool) {
         );
     }
     if dry_run {
+        if pruned.records_to_go > 0 {
+            context.say(&format!("logs:    {} old records would go", text::count(pruned.records_to_go)));
+        }
         context.say("nothing was changed: this was a dry run");
         return;
     }
@@ -188,6 +200,9 @@ fn print(context: &Context, report: &PruneReport, dry_run: bool) {
     if pruned.compacted.shards > 0 {
         let (packs, shards) = (text::count(pruned.compacted.packs), text::count(pruned.compacted.shards));
         context.say(&format!("index:   {packs} packs in {shards} sorted objects ({})", text::size(pruned.compacted.bytes)));
+    }
+    if pruned.records_deleted > 0 {
+        context.say(&format!("logs:    {} old records deleted", text::count(pruned.records_deleted)));
     }
     let written = match pruned.written {
         0 => String::new(),

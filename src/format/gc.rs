@@ -22,6 +22,8 @@ pub struct PruneObject {
     pub time: i64,
     /// Of a condemn object: the plan of the generation before, if there was one. Of a plan: its condemn object.
     pub previous: Option<ObjectHash>,
+    /// Of the owner's plan: the checkpoint that it puts in force, a record of the owner's log.
+    pub checkpoint: Option<(u64, ObjectHash)>,
 }
 
 impl PruneObject {
@@ -41,6 +43,12 @@ impl PruneObject {
         if let Some(previous) = &self.previous {
             map.key(5).bytes(&previous.0);
         }
+        if let Some((seq, hash)) = &self.checkpoint {
+            let mut place = map.key(6);
+            place.array(2);
+            place.uint(*seq);
+            place.bytes(&hash.0);
+        }
         map.finish(&[]);
         out
     }
@@ -59,9 +67,16 @@ impl PruneObject {
             heads: fields.optional(3, decode_heads)?.unwrap_or_default(),
             time: fields.required(4, Decoder::int)?,
             previous: fields.optional(5, |decoder| decoder.fixed().map(ObjectHash))?,
+            checkpoint: fields.optional(6, |decoder| match decoder.array()? {
+                2 => Ok((decoder.uint()?, ObjectHash(decoder.fixed()?))),
+                _ => Err(decoder.wrong("a place of a checkpoint that is not two values")),
+            })?,
         };
         fields.end()?;
         decoder.end()?;
+        if kind == ObjectKind::Condemn && object.checkpoint.is_some() {
+            return Err(decoder.wrong("a condemn object that names a checkpoint"));
+        }
         if kind == ObjectKind::Plan && object.previous.is_none() {
             return Err(decoder.wrong("a plan that names no condemn object"));
         }

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::event::Observer;
 use crate::repo::{Act, PruneReport as Pruned, Repository};
-pub use crate::repo::{CompactOptions, Decision, PackDecision, PruneOptions};
+pub use crate::repo::{CompactOptions, Decision, PackDecision, PruneOptions, Truncation};
 use std::time::{Duration, Instant};
 
 /// What a prune did.

@@ -147,7 +147,7 @@ impl Repository {
         }
         let last = last.or(head).unwrap_or(0);
         let seen_by_prunes =
-            cache::prune::plans(&self.connection())?.iter().filter_map(|plan| plan.get(&member.id).copied()).max();
+            cache::prune::plans(&self.connection(), 0)?.iter().filter_map(|plan| plan.get(&member.id).copied()).max();
         if let Some(floor) = seen_by_prunes.filter(|floor| last < *floor) {
             return Err(refused(&format!("a prune relied on its records up to {floor}"))
                 .with_hint(format!("--last {floor} is the least; what it wrote before can be forgotten")));

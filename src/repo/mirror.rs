@@ -11,7 +11,7 @@ use crate::format::log::PackRef;
 use crate::format::pack::MAX_PACK;
 use crate::id::ClientId;
 use crate::store::{AnyStore, Created, Entry, Key, Location, Memory, archive};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -137,7 +137,7 @@ impl Mirror<'_> {
         for _ in 0..ROUNDS {
             let prunes = keys(self.source, "gc", self.observer)?;
             let logs = keys(self.source, "log", self.observer)?;
-            self.compare_logs(&logs)?;
+            self.compare(&logs, &prunes)?;
             let slots = keys(self.source, "keys", self.observer)?;
             self.small(&slots)?;
             self.large("packs")?;
@@ -149,7 +149,10 @@ impl Mirror<'_> {
                 continue;
             }
             self.small(&prunes)?;
-            self.small(&logs)?;
+            if self.small(&logs)? > 0 {
+                // A prune cut off the logs meanwhile: what stands for the records is in its plan.
+                continue;
+            }
             let there = keys(self.target, "keys", self.observer)?;
             let only = there.iter().filter(|key| slots.binary_search(key).is_err());
             self.report().only_there = only.map(ToString::to_string).collect();
@@ -164,29 +167,31 @@ impl Mirror<'_> {
     }
 
     /// Fails if a log of the target is not the beginning of the source's, or the other way round. A record has the hash
-    /// of the one before it, so the last place that both have says it all.
-    fn compare_logs(&self, logs: &[Key]) -> Result<()> {
-        let newest = |keys: &[Key]| -> BTreeMap<ClientId, u64> {
-            let mut newest = BTreeMap::new();
-            for (client, seq) in keys.iter().filter_map(Key::log_seq) {
-                let known: &mut u64 = newest.entry(client).or_insert(seq);
-                *known = seq.max(*known);
-            }
-            newest
-        };
-        let there = newest(&keys(self.target, "log", self.observer)?);
-        for (client, seq) in newest(logs) {
-            let Some(common) = there.get(&client).map(|there| seq.min(*there)) else { continue };
-            let key = Key::log(&client, common);
-            if self.source.get(&key, MAX_SMALL)? != self.target.get(&key, MAX_SMALL)? {
-                return Err(went_another_way(&key));
+    /// of the one before it, so the last place that both have says it all. Where old records were cut off meanwhile there
+    /// may be none; plans have such a hash too.
+    fn compare(&self, logs: &[Key], prunes: &[Key]) -> Result<()> {
+        let there: HashSet<Key> = keys(self.target, "log", self.observer)?.into_iter().collect();
+        let mut common: BTreeMap<ClientId, &Key> = BTreeMap::new();
+        // Names come in the order of places.
+        common.extend(logs.iter().filter(|key| there.contains(key)).filter_map(|key| Some((key.log_seq()?.0, key))));
+        let there: HashSet<Key> = keys(self.target, "gc", self.observer)?.into_iter().collect();
+        let newest = prunes.iter().rfind(|key| there.contains(key));
+        for key in common.into_values().chain(newest) {
+            let bytes = match self.source.get(key, MAX_SMALL) {
+                // Cut off just now.
+                Err(error) if error.kind() == ErrorKind::Missing => continue,
+                other => other?,
+            };
+            if bytes != self.target.get(key, MAX_SMALL)? {
+                return Err(went_another_way(key));
             }
         }
         Ok(())
     }
 
-    /// Copies objects whose names say nothing of their bytes, in order.
-    fn small(&self, keys: &[Key]) -> Result<()> {
+    /// Copies objects whose names say nothing of their bytes, in order. Returns how many are gone by now.
+    fn small(&self, keys: &[Key]) -> Result<u64> {
+        let mut gone = 0;
         for key in keys {
             stop_if_asked(self.observer)?;
             let there = self.target.size(key)?;
@@ -196,7 +201,10 @@ impl Mirror<'_> {
             }
             let bytes = match self.source.get(key, MAX_SMALL) {
                 // A slot that was removed meanwhile, or a record that a prune made superfluous.
-                Err(error) if error.kind() == ErrorKind::Missing && *key != Key::format() => continue,
+                Err(error) if error.kind() == ErrorKind::Missing && *key != Key::format() => {
+                    gone += 1;
+                    continue;
+                }
                 // Longer than it can be: whoever opens either copy is told, and the rest goes along.
                 Err(error) if error.kind() == ErrorKind::Damaged && *key != Key::format() => {
                     self.report().damaged.push(key.to_string());
@@ -219,7 +227,7 @@ impl Mirror<'_> {
             }
             self.count(bytes.len() as u64);
         }
-        Ok(())
+        Ok(gone)
     }
 
     fn count(&self, bytes: u64) {

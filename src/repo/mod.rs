@@ -45,7 +45,7 @@ pub use cache::StatRow;
 pub use chunker::Chunker;
 pub use clients::{ClientInfo, Enrolled, Enrolment};
 pub use copied::CopyMap;
-pub use gc::{Decision, LockReport, PackDecision, PruneOptions, PruneReport};
+pub use gc::{Decision, LockReport, PackDecision, PruneOptions, PruneReport, Truncation};
 pub use kit::{identity_in, join_shares, parse_identity, split_identity};
 pub use known_damage::Unreadable;
 pub use log::{

@@ -90,6 +90,11 @@ impl Repository {
             };
             let client = members.iter().map(|member| member.id).find(|id| id.to_string().starts_with(&head.client));
             let client = client.ok_or_else(|| behind("is gone with its whole log"))?;
+            let floor = cache::checkpoint::floor(&self.connection(), &client)?;
+            if floor.is_some_and(|floor| head.seq < floor.seq) {
+                // A checkpoint stands for it.
+                continue;
+            }
             let bytes = match self.store().get(&Key::log(&client, head.seq), MAX_RECORD) {
                 Err(error) if error.kind() == ErrorKind::Missing => return Err(behind("is gone")),
                 other => other?,

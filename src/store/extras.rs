@@ -160,20 +160,31 @@ pub enum Removal {
 /// # Errors
 /// `Failed`, `Refused`.
 pub fn remove(store: &dyn Store, key: &Key, now: i64) -> Result<Removal> {
-    let Some(extras) = store.extras().filter(|extras| extras.lock_days().is_some()) else {
-        return store.delete(key).map(|()| Removal::Gone);
-    };
-    if let Some(until) = extras.state(key)?.and_then(|state| state.locked_until)
+    match store.extras().and_then(Extras::lock_days) {
+        Some(_) => remove_versions(store, key, now),
+        None => store.delete(key).map(|()| Removal::Gone),
+    }
+}
+
+/// The same with all versions of the object in every store that keeps some: its name is of those of which the first
+/// version counts, and nobody is to put it back.
+///
+/// # Errors
+/// `Failed`, `Refused`.
+pub fn remove_versions(store: &dyn Store, key: &Key, now: i64) -> Result<Removal> {
+    let Some(extras) = store.extras() else { return store.delete(key).map(|()| Removal::Gone) };
+    if extras.lock_days().is_some()
+        && let Some(until) = extras.state(key)?.and_then(|state| state.locked_until)
         && until > now
     {
         return Ok(Removal::Locked(Some(until)));
     }
     let mut versions = Vec::new();
-    extras.versions(key.as_str(), &mut |version| {
+    let listed = extras.versions(key.as_str(), &mut |version| {
         versions.extend((version.key == *key).then_some(version));
         Ok(())
-    })?;
-    if versions.is_empty() {
+    });
+    if versions.is_empty() || listed.is_err() {
         return store.delete(key).map(|()| Removal::Gone);
     }
     // The marks last: while one is there, nobody takes what is left below it for the object.

@@ -29,7 +29,7 @@ mod throttle;
 mod webdav;
 mod wire;
 
-pub use extras::{ARCHIVES, Asked, Availability, Extras, ObjectState, Removal, Tier, Version, archive, remove};
+pub use extras::{ARCHIVES, Asked, Availability, Extras, ObjectState, Removal, Tier, Version, archive, remove, remove_versions};
 pub use local::Local;
 pub use location::Location;
 pub use measured::{Count, Counts, Measured, ObjectClass, Operation};

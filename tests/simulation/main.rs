@@ -19,12 +19,13 @@ use lifeboat::event::Silent;
 use lifeboat::format::key::Role;
 use lifeboat::ops::backup::{BackupOptions, CheckpointOptions, Input, backup};
 use lifeboat::ops::check::{CheckOptions, check};
-use lifeboat::ops::prune::{PruneOptions, prune};
+use lifeboat::ops::prune::{PruneOptions, Truncation, prune};
 use lifeboat::ops::restore::restore;
 use lifeboat::repo::{
     Access, CompactOptions, Enrolment, NewSlot, Repository, SnapshotEntry, default_sizes, generate_identity, recipients_of,
 };
-use lifeboat::store::{AnyStore, Memory};
+use lifeboat::store::{AnyStore, Memory, Store};
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,6 +51,9 @@ struct Simulation {
     ledger: Ledger,
     next: AtomicU64,
 }
+
+/// Worlds in which old records of logs were deleted.
+static CUT_OFF: AtomicU64 = AtomicU64::new(0);
 
 impl Simulation {
     fn new() -> Self {
@@ -78,6 +82,20 @@ impl Simulation {
             machines.push(Machine { number, role, identity });
         }
         machines
+    }
+
+    /// True if some log has a gap.
+    fn is_cut_off(&self) -> bool {
+        let mut logs: HashMap<_, (u64, u64)> = HashMap::new();
+        let note = &mut |entry: lifeboat::store::Entry| {
+            if let Some((client, seq)) = entry.key.log_seq() {
+                let (count, newest) = logs.entry(client).or_default();
+                (*count, *newest) = (*count + 1, seq.max(*newest));
+            }
+            Ok(())
+        };
+        self.memory.list("log", note).unwrap();
+        logs.values().any(|(count, newest)| count <= newest)
     }
 
     fn backup_options(&self, source: PathBuf, tag: &str) -> BackupOptions {
@@ -174,15 +192,17 @@ impl Machine {
         world.note(self.number, "prune");
         let grace = [Duration::ZERO, Duration::ZERO, Duration::from_hours(24)][world.choose(3)];
         let max_unused = [0.0, 0.5][world.choose(2)];
+        let truncation = [Truncation::Always, Truncation::Never][world.choose(2)];
         let repository = self.open(simulation, world, cache)?;
-        prune(&repository, &PruneOptions { grace, max_unused, ..eager() }, &Silent).map(drop)
+        prune(&repository, &PruneOptions { grace, max_unused, truncation, ..eager() }, &Silent).map(drop)
     }
 }
 
-/// A prune that compacts the index whenever it can.
+/// A prune that compacts the index and cuts off the logs whenever it can.
 fn eager() -> PruneOptions {
     let index = CompactOptions { packs: 1, entries: 16, ..CompactOptions::default() };
-    PruneOptions { grace: Duration::ZERO, max_unused: 0.0, index, ..PruneOptions::default() }
+    let truncation = Truncation::Always;
+    PruneOptions { grace: Duration::ZERO, max_unused: 0.0, index, truncation, ..PruneOptions::default() }
 }
 
 /// Every snapshot that is shown is what was backed up, and every one that must be there is.
@@ -234,6 +254,7 @@ fn simulate(seed: u64) {
         let store: AnyStore = Arc::new(simulation.memory.clone());
         prune(&simulation.bench.open_over(store, "last").unwrap(), &eager(), &Silent).unwrap();
         verify(&simulation, "another");
+        CUT_OFF.fetch_add(u64::from(simulation.is_cut_off()), Ordering::Relaxed);
     }));
     if let Err(panic) = ended {
         println!("{}", world.journal().join("\n"));
@@ -267,5 +288,7 @@ fn whatever_happens_to_several_machines_at_once_nothing_that_was_committed_is_lo
             });
         }
     });
-    println!("{count} worlds from LIFEBOAT_SEED={first}");
+    let cut_off = CUT_OFF.load(Ordering::Relaxed);
+    println!("{count} worlds from LIFEBOAT_SEED={first}, in {cut_off} of which logs were cut off");
+    assert!(cut_off * 4 > count || count < 20, "logs were cut off in {cut_off} worlds only");
 }

@@ -9,7 +9,7 @@ use lifeboat::crypto::wrap::{Credential, unwrap};
 use lifeboat::format::envelope::{Header, ObjectKind, pad_body};
 use lifeboat::format::gc::PruneObject;
 use lifeboat::format::key::Bundle;
-use lifeboat::format::log::{Record, RecordBody};
+use lifeboat::format::log::{Head, Record, RecordBody};
 use lifeboat::id::{ClientId, ObjectHash, PackId};
 use lifeboat::store::Key;
 use std::path::{Path, PathBuf};
@@ -90,10 +90,26 @@ impl Thief {
         };
         let bytes = before.and_then(|key| std::fs::read(self.root.join(key.as_str())).ok());
         let previous = bytes.map(|bytes| ObjectHash(*blake3::hash(&bytes).as_bytes()));
-        let object = PruneObject { client, generation, packs, heads: Vec::new(), time: 1, previous };
+        let object = PruneObject { client, generation, packs, heads: Vec::new(), time: 1, previous, checkpoint: None };
         let sealed = self.seal(kind, PRUNE_OBJECT, &object.encode());
         assert!(self.create(&key, &sealed));
         ObjectHash(*blake3::hash(&sealed).as_bytes())
+    }
+
+    /// Publishes a plan that deletes nothing and names a checkpoint, after an empty condemn object; `heads` is what it says
+    /// that it has seen.
+    pub fn plan_with(&self, generation: u64, heads: Vec<Head>, checkpoint: (u64, ObjectHash)) {
+        let client = self.client();
+        let previous = Some(self.prune_object(ObjectKind::Condemn, client, generation, Vec::new()));
+        let checkpoint = Some(checkpoint);
+        let object = PruneObject { client, generation, packs: Vec::new(), heads, time: 1, previous, checkpoint };
+        assert!(self.create(&Key::plan(generation), &self.seal(ObjectKind::Plan, PRUNE_OBJECT, &object.encode())));
+    }
+
+    /// The newest record of a log.
+    pub fn head(&self, log: &ClientId) -> Head {
+        let (next, hash) = self.next(log);
+        Head { client: *log, seq: next - 1, hash: hash.unwrap() }
     }
 
     /// All packs of the store, in the order of names.

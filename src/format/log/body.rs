@@ -1,10 +1,10 @@
 //! What records say, by kind.
 
 use super::parts::{
-    decode_heads, decode_ids, decode_live, decode_packs, decode_records, decode_sealed, decode_sorted, encode_heads, encode_ids,
-    encode_live, encode_packs, encode_records, encode_sealed, not_empty,
+    decode_ids, decode_packs, decode_records, decode_sealed, decode_sorted, encode_ids, encode_packs, encode_records,
+    encode_sealed, not_empty,
 };
-use super::{Head, LiveSnapshot, PackRef, RecordRef, SealedSnapshot};
+use super::{Checkpoint, PackRef, RecordRef, SealedSnapshot};
 use crate::error::{ErrorKind, Result};
 use crate::format::cbor::{Decoder, Fields, MapEncoder, non_empty_text};
 use crate::format::key::Role;
@@ -98,16 +98,7 @@ pub enum RecordBody {
         packs: Vec<PackId>,
     },
     /// Everything that counts, so that older records need not be read.
-    Checkpoint {
-        /// Live snapshots, ascending by record.
-        snapshots: Vec<LiveSnapshot>,
-        /// All packs, ascending.
-        packs: Vec<PackRef>,
-        /// Index objects.
-        indexes: Vec<IndexId>,
-        /// Up to where it speaks of each log.
-        heads: Vec<Head>,
-    },
+    Checkpoint(Checkpoint),
     /// A key slot was added or removed.
     Slot {
         /// The slot.
@@ -152,11 +143,27 @@ impl RecordBody {
             Self::Revoke { .. } => 9,
             Self::Generation { .. } => 10,
             Self::Attest { .. } => 11,
-            Self::Checkpoint { .. } => 12,
+            Self::Checkpoint(_) => 12,
             Self::Slot { .. } => 13,
             Self::Index { .. } => 14,
             Self::Lost { .. } => 15,
         }
+    }
+
+    /// True if the record stays in the store although a checkpoint stands for its log.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        matches!(
+            self,
+            Self::Genesis { .. }
+                | Self::Enrol { .. }
+                | Self::Revoke { .. }
+                | Self::Generation { .. }
+                | Self::Attest { .. }
+                | Self::Slot { .. }
+                | Self::Index { .. }
+                | Self::Lost { .. }
+        )
     }
 
     /// Appends the body and returns the code of its kind.
@@ -164,7 +171,8 @@ impl RecordBody {
         let mut map = MapEncoder::new(out);
         match self {
             Self::Genesis { format } => map.key(0).bytes(&format.0),
-            Self::Snapshot { .. } | Self::Claim { .. } | Self::Checkpoint { .. } => self.encode_commit(&mut map),
+            Self::Snapshot { .. } | Self::Claim { .. } => self.encode_commit(&mut map),
+            Self::Checkpoint(checkpoint) => checkpoint.encode(&mut map),
             Self::Fence { generation } => map.key(0).uint(*generation),
             Self::Forget { records } | Self::Unforget { records } | Self::Unhold { records } => {
                 encode_records(&mut map.key(0), records);
@@ -216,16 +224,6 @@ impl RecordBody {
                     encode_sealed(&mut pair, sealed);
                 }
             }
-            Self::Checkpoint { snapshots, packs, indexes, heads } => {
-                encode_live(&mut map.key(0), snapshots);
-                encode_packs(&mut map.key(1), packs);
-                if !indexes.is_empty() {
-                    encode_ids(&mut map.key(2), indexes.iter().map(|id| &id.0));
-                }
-                if !heads.is_empty() {
-                    encode_heads(&mut map.key(3), heads);
-                }
-            }
             _ => {}
         }
     }
@@ -263,7 +261,8 @@ impl RecordBody {
         }
         let mut fields = Fields::start(decoder)?;
         let body = match kind {
-            1 | 2 | 12 => decode_commit(kind, &mut fields),
+            1 | 2 => decode_commit(kind, &mut fields),
+            12 => Checkpoint::decode(&mut fields).map(Self::Checkpoint),
             4..=7 => decode_judgement(kind, &mut fields),
             8 | 13 => decode_access(kind, &mut fields),
             _ => decode_rest(kind, &mut fields),
@@ -289,7 +288,7 @@ fn decode_commit(kind: u64, fields: &mut Fields<'_, '_>) -> Result<RecordBody> {
             indexes: fields.optional(3, indexes)?.unwrap_or_default(),
             sessions: fields.required(4, |decoder| decode_ids(decoder, SessionId))?,
         },
-        2 => {
+        _ => {
             let packs = fields.required(0, decode_packs)?;
             let checkpoint = fields.optional(1, |decoder| match decoder.array()? {
                 2 => Ok((SnapshotId(decoder.fixed()?), decode_sealed(decoder)?)),
@@ -297,12 +296,6 @@ fn decode_commit(kind: u64, fields: &mut Fields<'_, '_>) -> Result<RecordBody> {
             })?;
             RecordBody::Claim { packs, checkpoint }
         }
-        _ => RecordBody::Checkpoint {
-            snapshots: fields.required(0, decode_live)?,
-            packs: fields.required(1, decode_packs)?,
-            indexes: fields.optional(2, indexes)?.unwrap_or_default(),
-            heads: fields.optional(3, decode_heads)?.unwrap_or_default(),
-        },
     })
 }
 

@@ -1,14 +1,16 @@
 //! Log records (docs/format.md#8-the-log).
 
 mod body;
+mod checkpoint;
 mod parts;
 
 pub use body::RecordBody;
+pub use checkpoint::{Checkpoint, ListedPacks, Machine, StandingDeed};
 pub(super) use parts::{decode_heads, encode_heads};
 
 use crate::error::Result;
 use crate::format::cbor::{Decoder, MapEncoder, unknown};
-use crate::id::{ClientId, ObjectHash, PackId, SnapshotId};
+use crate::id::{ClientId, ObjectHash, PackId};
 
 /// Longest record in bytes.
 pub const MAX_RECORD: u64 = 16 << 20;
@@ -59,17 +61,6 @@ pub struct RecordRef {
     pub client: ClientId,
     /// The place in it.
     pub seq: u64,
-}
-
-/// A snapshot that a checkpoint carries on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LiveSnapshot {
-    /// Where its record is.
-    pub record: RecordRef,
-    /// Its id.
-    pub id: SnapshotId,
-    /// The snapshot.
-    pub sealed: SealedSnapshot,
 }
 
 /// One record.

@@ -1,10 +1,10 @@
 //! Parts that several kinds of records have.
 
-use super::{Head, LiveSnapshot, PackRef, RecordRef, SealedSnapshot};
+use super::{Head, PackRef, RecordRef, SealedSnapshot};
 use crate::error::Result;
 use crate::format::cbor::{Decoder, Encoder};
 use crate::format::pack::{MAX_PACK, MAX_TOC};
-use crate::id::{ClientId, ObjectHash, PackId, SnapshotId};
+use crate::id::{ClientId, ObjectHash, PackId};
 
 pub(in crate::format) fn encode_heads(encoder: &mut Encoder<'_>, heads: &[Head]) {
     encoder.array(heads.len());
@@ -105,32 +105,6 @@ pub(super) fn decode_records(decoder: &mut Decoder<'_>) -> Result<Vec<RecordRef>
         return Err(decoder.wrong("records that do not ascend, or none"));
     }
     Ok(records)
-}
-
-pub(super) fn encode_live(encoder: &mut Encoder<'_>, snapshots: &[LiveSnapshot]) {
-    encoder.array(snapshots.len());
-    for snapshot in snapshots {
-        encoder.array(4);
-        encoder.bytes(&snapshot.record.client.0);
-        encoder.uint(snapshot.record.seq);
-        encoder.bytes(&snapshot.id.0);
-        encode_sealed(encoder, &snapshot.sealed);
-    }
-}
-
-pub(super) fn decode_live(decoder: &mut Decoder<'_>) -> Result<Vec<LiveSnapshot>> {
-    let mut snapshots: Vec<LiveSnapshot> = Vec::new();
-    for _ in 0..decoder.array()? {
-        if decoder.array()? != 4 {
-            return Err(decoder.wrong("a live snapshot that is not four values"));
-        }
-        let record = RecordRef { client: ClientId(decoder.fixed()?), seq: decoder.uint()? };
-        snapshots.push(LiveSnapshot { record, id: SnapshotId(decoder.fixed()?), sealed: decode_sealed(decoder)? });
-    }
-    if !snapshots.is_sorted_by(|a, b| a.record < b.record) {
-        return Err(decoder.wrong("live snapshots that do not ascend"));
-    }
-    Ok(snapshots)
 }
 
 /// Ids of one kind, as an array of byte strings.

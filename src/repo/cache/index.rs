@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::format::log::PackRef;
 use crate::format::pack::{BlockRow, Codec, SealEntry, Toc};
 use crate::format::tree::ChunkType;
-use crate::id::{ChunkPrefix, ClientId, PackId};
+use crate::id::{ChunkPrefix, ClientId, PackId, SessionId};
 use crate::repo::block::table_digest;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use std::collections::HashSet;
@@ -299,6 +299,18 @@ pub(in crate::repo) fn distrusted(connection: &Connection, trusting: &[ClientId]
                 break;
             }
         }
+    }
+    Ok(found)
+}
+
+/// The sessions in packs that are listed: whose they are matters for who relies on them.
+pub(in crate::repo) fn sessions_in_use(connection: &Connection) -> Result<HashSet<SessionId>> {
+    let mut statement = connection.prepare("SELECT seals FROM pack WHERE client IS NOT NULL").map_err(failed)?;
+    let mut rows = statement.query([]).map_err(failed)?;
+    let mut found = HashSet::new();
+    while let Some(row) = rows.next().map_err(failed)? {
+        let seals: Vec<u8> = row.get(0).map_err(failed)?;
+        found.extend(decode_seals(&seals)?.iter().map(|seal| seal.session));
     }
     Ok(found)
 }

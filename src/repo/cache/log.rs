@@ -181,7 +181,13 @@ pub(in crate::repo) fn records_of(connection: &Connection, id: &SnapshotId) -> R
     rows.map_err(failed)?.collect::<Result<_, _>>().map_err(failed)
 }
 
-/// Drops a snapshot that was pruned.
+/// Drops a snapshot that was pruned, and remembers that it was: it may lie in a pack still.
+pub(in crate::repo) fn remove_pruned(connection: &Connection, record: &RecordRef, id: &SnapshotId) -> Result<()> {
+    super::checkpoint::note_pruned(connection, id)?;
+    remove_snapshot(connection, record)
+}
+
+/// Drops a snapshot.
 pub(in crate::repo) fn remove_snapshot(connection: &Connection, record: &RecordRef) -> Result<()> {
     let values = params![&record.client.0[..], record.seq.cast_signed()];
     connection.execute("DELETE FROM snapshot WHERE client = ? AND seq = ?", values).map(drop).map_err(failed)

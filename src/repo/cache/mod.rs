@@ -4,6 +4,7 @@
 //! like when it was last read). It holds no key. Anything wrong with it, damage or another version, throws it away; what
 //! cannot be had from the store is carried over first ([`remake`]). What is wrong is noticed by sums ([`sums`]).
 
+pub(super) mod checkpoint;
 pub(super) mod damage;
 pub(super) mod index;
 pub(super) mod log;
@@ -26,7 +27,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Changes with every change of the tables; another number means another version, and the cache is made anew.
-const VERSION: i32 = 9;
+const VERSION: i32 = 10;
 
 /// `directory` has rowids: its rows are long, and in a table without them each step of a search reads a whole row.
 const SCHEMA: &str = "
@@ -44,7 +45,8 @@ const SCHEMA: &str = "
     CREATE TABLE unread(pack BLOB PRIMARY KEY, size INTEGER NOT NULL, toc_len INTEGER NOT NULL,
                         client BLOB NOT NULL, committed INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
     CREATE TABLE head(client BLOB PRIMARY KEY, seq INTEGER NOT NULL, hash BLOB NOT NULL, fence INTEGER NOT NULL,
-                      void INTEGER NOT NULL DEFAULT 0, unknown INTEGER, time INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+                      void INTEGER NOT NULL DEFAULT 0, unknown INTEGER, time INTEGER NOT NULL DEFAULT 0,
+                      sure INTEGER NOT NULL DEFAULT -1) WITHOUT ROWID;
     CREATE TABLE client(id BLOB PRIMARY KEY, public BLOB NOT NULL, role INTEGER NOT NULL, name TEXT NOT NULL,
                         trusted BLOB NOT NULL, last INTEGER, ended INTEGER, base INTEGER NOT NULL, seq INTEGER NOT NULL,
                         first_slot BLOB, slot BLOB) WITHOUT ROWID;
@@ -57,7 +59,12 @@ const SCHEMA: &str = "
     CREATE TABLE judgement(snapshot_client BLOB, snapshot_seq INTEGER, client BLOB, seq INTEGER, deed INTEGER NOT NULL,
                            heads BLOB NOT NULL, reason TEXT NOT NULL,
                            PRIMARY KEY(snapshot_client, snapshot_seq, client, seq)) WITHOUT ROWID;
-    CREATE TABLE prune(generation INTEGER PRIMARY KEY, condemn BLOB, client BLOB, plan BLOB, planner BLOB, heads BLOB);
+    CREATE TABLE prune(generation INTEGER PRIMARY KEY, condemn BLOB, client BLOB, plan BLOB, planner BLOB, heads BLOB,
+                       checkpoint_seq INTEGER, checkpoint BLOB);
+    CREATE TABLE floor(generation INTEGER, client BLOB, seq INTEGER NOT NULL, hash BLOB NOT NULL,
+                       PRIMARY KEY(generation, client)) WITHOUT ROWID;
+    CREATE TABLE lasting(client BLOB, seq INTEGER, hash BLOB NOT NULL, kind INTEGER NOT NULL, PRIMARY KEY(client, seq)) WITHOUT ROWID;
+    CREATE TABLE pruned(id BLOB PRIMARY KEY) WITHOUT ROWID;
     CREATE TABLE fenced(client BLOB PRIMARY KEY, generation INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE condemned(pack BLOB PRIMARY KEY) WITHOUT ROWID;
     CREATE TABLE gone(pack BLOB PRIMARY KEY) WITHOUT ROWID;

@@ -66,6 +66,9 @@ pub(in crate::repo) fn plan(
     object: Option<&PruneObject>,
 ) -> Result<()> {
     let (heads, packs) = object.map_or((&[][..], &[][..]), |object| (object.heads.as_slice(), object.packs.as_slice()));
+    if let Some(object) = object {
+        super::checkpoint::put_in_force(transaction, object)?;
+    }
     let planner = object.map(|object| object.client.0.to_vec());
     let seen: Vec<u8> = heads.iter().flat_map(|head| [&head.client.0[..], &head.seq.to_be_bytes()].concat()).collect();
     let values = params![&hash.0[..], planner, seen, generation.cast_signed()];
@@ -110,18 +113,19 @@ fn prune_row(row: &Row<'_>) -> rusqlite::Result<PruneRow> {
     Ok(PruneRow { generation: row.get::<_, i64>(0)?.cast_unsigned(), condemn: hash(row.get(1)?), plan: hash(row.get(2)?) })
 }
 
-/// What each published plan had seen of the logs.
-pub(in crate::repo) fn plans(connection: &Connection) -> Result<Vec<Seen>> {
-    let mut statement = connection.prepare_cached("SELECT heads FROM prune WHERE plan IS NOT NULL").map_err(failed)?;
-    let rows = statement.query_map([], |row| row.get::<_, Vec<u8>>(0)).map_err(failed)?;
+/// What each published plan after a generation had seen of the logs.
+pub(in crate::repo) fn plans(connection: &Connection, after: u64) -> Result<Vec<Seen>> {
+    let sql = "SELECT heads FROM prune WHERE plan IS NOT NULL AND generation > ?";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let rows = statement.query_map([after.cast_signed()], |row| row.get::<_, Vec<u8>>(0)).map_err(failed)?;
     rows.map(|row| row.map(|bytes| seen(&bytes)).map_err(failed)).collect()
 }
 
 /// The same for the plans by which snapshots can be judged: all that they had seen was read. Before that, a record which takes
-/// a forget back may be missing.
+/// a forget back may be missing. What plans saw up to the checkpoint that was adopted is in it.
 pub(in crate::repo) fn plans_within_sight(connection: &Connection) -> Result<Vec<Seen>> {
     let known: Seen = super::log::heads(connection)?.into_iter().map(|head| (head.client, head.seq)).collect();
-    let mut plans = plans(connection)?;
+    let mut plans = plans(connection, super::checkpoint::adopted(connection)?)?;
     plans.retain(|plan| plan.iter().all(|(client, seq)| known.get(client).is_some_and(|known| known >= seq)));
     Ok(plans)
 }

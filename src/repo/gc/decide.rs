@@ -5,6 +5,18 @@ use crate::repo::CompactOptions;
 use crate::repo::cache::marks::Usage;
 use std::time::Duration;
 
+/// When a prune lets a checkpoint stand for old records of the logs, so that they can go. Only the owner's does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Truncation {
+    /// When 1,000 records can go, or 100 that are half of all.
+    #[default]
+    Auto,
+    /// Whenever something can go.
+    Always,
+    /// Not now.
+    Never,
+}
+
 /// How far a prune goes.
 #[derive(Debug, Clone)]
 pub struct PruneOptions {
@@ -21,6 +33,8 @@ pub struct PruneOptions {
     pub grace: Duration,
     /// When the index in the store is put into order.
     pub index: CompactOptions,
+    /// When old records of the logs go.
+    pub truncation: Truncation,
     /// Decide, and change nothing.
     pub dry_run: bool,
 }
@@ -34,6 +48,7 @@ impl Default for PruneOptions {
             max_duration: None,
             grace: Duration::from_hours(24),
             index: CompactOptions::default(),
+            truncation: Truncation::Auto,
             dry_run: false,
         }
     }

@@ -7,6 +7,7 @@ use crate::format::gc::PruneObject;
 use crate::id::ObjectHash;
 use crate::repo::Repository;
 use crate::repo::cache;
+use crate::repo::cache::checkpoint::InForce;
 use crate::repo::log::object_hash;
 use crate::repo::sealed::open_object;
 use crate::store::Key;
@@ -68,7 +69,11 @@ impl Repository {
     fn take_in_plan(&self, generation: u64, condemn: Option<ObjectHash>, bytes: &[u8]) -> Result<()> {
         let (object, bytes) = self.settled_object(&Key::plan(generation), ObjectKind::Plan, generation, bytes)?;
         // A void plan deletes nothing; so does one that belongs to another condemn object.
-        let object = object.filter(|object| object.previous == condemn);
+        let mut object = object.filter(|object| object.previous == condemn);
+        if let Some(object) = object.as_mut().filter(|object| object.client != self.owner()) {
+            // Who takes part, on which everything else rests, is taken from nobody but the owner.
+            object.checkpoint = None;
+        }
         let hash = object_hash(&bytes);
         self.in_transaction(|transaction| cache::prune::plan(transaction, generation, &hash, object.as_ref()))
     }
@@ -101,7 +106,11 @@ impl Repository {
             return Ok(Some(object));
         }
         self.follow_owner()?;
-        let error = match self.open_prune(kind, generation, bytes) {
+        let mut opened = self.open_prune(kind, generation, bytes);
+        if opened.as_ref().is_err_and(|error| error.kind() == ErrorKind::Damaged) && self.catch_up(kind, generation, bytes)? {
+            opened = self.open_prune(kind, generation, bytes);
+        }
+        let error = match opened {
             Ok(object) => return Ok(Some(object)),
             Err(error) => error,
         };
@@ -116,6 +125,32 @@ impl Repository {
             _ => false,
         };
         if void { Ok(None) } else { Err(error) }
+    }
+
+    /// Reads from a checkpoint who takes part, if a prune object is signed by somebody who is not known and the owner's log
+    /// was cut off; false if it was not.
+    fn catch_up(&self, kind: ObjectKind, generation: u64, bytes: &[u8]) -> Result<bool> {
+        let Ok(body) = open_object(self.keys(), kind, bytes) else { return Ok(false) };
+        let signer = body.get(SIGNATURE_LEN..).and_then(|map| PruneObject::decode(kind, map).ok()).map(|object| object.client);
+        let Some(signer) = signer else { return Ok(false) };
+        if self.find_member(&signer)?.is_some() {
+            return Ok(false);
+        }
+        let mut newest = None;
+        for generation in generation.. {
+            if let Some(bytes) = self.front_of(&Key::plan(generation), MAX_PRUNE)?
+                && let Ok(plan) = self.open_prune(ObjectKind::Plan, generation, &bytes)
+                && plan.client == self.owner()
+            {
+                newest = InForce::of(&plan).or(newest);
+            }
+            if self.front_of(&Key::condemn(generation + 1), MAX_PRUNE)?.is_none() {
+                break;
+            }
+        }
+        let Some(checkpoint) = newest else { return Ok(false) };
+        self.adopt_from(&checkpoint)?;
+        Ok(self.find_member(&signer)?.is_some())
     }
 
     /// Opens a prune object and verifies that somebody signed it who may prune.

@@ -1,7 +1,7 @@
 //! Pruning where no byte can be written: first only what nobody needs goes, a few packs at a time, with the room that the
 //! store kept back for this. What needs room of its own, repacking and compacting, comes after.
 
-use super::decide::{Decision, PackDecision, PruneOptions};
+use super::decide::{Decision, PackDecision, PruneOptions, Truncation};
 use super::prune::{Prune, PruneReport};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer};
@@ -31,7 +31,8 @@ impl Repository {
         let released = self.store().release_reserve(u64::MAX)?;
         observer.observe(Event::Note("the store is full: first what nobody needs goes, then the rest is done"));
         let index = CompactOptions { packs: usize::MAX, ..CompactOptions::default() };
-        let sparing = PruneOptions { max_repack: Some(0), repack_small: false, index, ..options.clone() };
+        let truncation = Truncation::Never;
+        let sparing = PruneOptions { max_repack: Some(0), repack_small: false, index, truncation, ..options.clone() };
         let first = Prune::new(self, &sparing, observer).and_then(|prune| prune.at_most(MOST).run());
         // What comes now may fill the store again; the reserve is made first.
         if released {
@@ -64,6 +65,7 @@ impl PruneReport {
             bytes_deleted: self.bytes_deleted + later.bytes_deleted,
             index_deleted: self.index_deleted + later.index_deleted,
             spared: self.spared + later.spared,
+            records_deleted: self.records_deleted + later.records_deleted,
             generation: later.generation.or(self.generation),
             ..later
         }

@@ -9,7 +9,7 @@ use super::decide::{Candidate, Decision, PackDecision};
 use super::prune::Prune;
 use crate::error::{ErrorKind, Result};
 use crate::event::{Event, Observer};
-use crate::id::{IndexId, PackId};
+use crate::id::{ClientId, IndexId, PackId};
 use crate::repo::thaw::side_by_side;
 use crate::repo::{Repository, cache};
 use crate::store::{Entry, Extras, Key, archive};
@@ -76,12 +76,21 @@ impl Repository {
         let gone = cache::prune::gone(&self.connection())?;
         let dropped = decisions.iter().filter(|pack| pack.decision == Decision::Drop).map(|pack| pack.id);
         let idle: HashSet<PackId> = dropped.chain(gone).collect();
+        // Locks of records for which a checkpoint stands run out.
+        let cut_off = cache::checkpoint::in_force(&self.connection())?;
+        let staying = cache::checkpoint::staying(&self.connection())?;
+        let staying: HashSet<(ClientId, u64)> = staying.iter().map(|head| (head.client, head.seq)).collect();
+        let is_cut_off = |key: &Key| {
+            let place = key.log_seq().filter(|place| !staying.contains(place));
+            let floor = place.and_then(|(client, seq)| Some((cut_off.as_ref()?.floor(&client)?.seq, seq)));
+            floor.is_some_and(|(floor, seq)| seq < floor)
+        };
         let mut due = Vec::new();
         for folder in OTHERS.into_iter().chain(["packs"]) {
             store.list(folder, &mut |Entry { key, .. }| {
                 let index = || IndexId::from_hex(key.as_str().strip_prefix("index/")?).ok();
                 let pack = key.pack_id().or_else(|| key.contents_of()).or_else(|| index().map(|id| PackId(id.0)));
-                if pack.is_none_or(|pack| !idle.contains(&pack)) {
+                if pack.is_none_or(|pack| !idle.contains(&pack)) && !is_cut_off(&key) {
                     due.push(key);
                 }
                 Ok(())

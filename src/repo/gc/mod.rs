@@ -12,9 +12,10 @@ mod lock;
 mod mark;
 mod prune;
 mod repack;
+mod truncate;
 mod view;
 
-pub use decide::{Decision, PackDecision, PruneOptions};
+pub use decide::{Decision, PackDecision, PruneOptions, Truncation};
 pub use lock::LockReport;
 pub(super) use mark::Marker;
 pub use prune::PruneReport;

@@ -1,6 +1,6 @@
 //! The steps of a prune.
 
-use super::decide::{Candidate, Decision, PackDecision, PruneOptions, decide, reason};
+use super::decide::{Candidate, Decision, PackDecision, PruneOptions, Truncation, decide, reason};
 use super::full::largest;
 use super::lock::LockReport;
 use super::mark::{Marker, Trusted};
@@ -12,7 +12,7 @@ use crate::format::envelope::ObjectKind;
 use crate::format::gc::PruneObject;
 use crate::format::key::Role;
 use crate::format::log::{Head, PackRef, RecordBody};
-use crate::id::PackId;
+use crate::id::{ObjectHash, PackId};
 use crate::repo::cache::marks::Usage;
 use crate::repo::log::now;
 use crate::repo::sealed::{not_allowed, seal_object};
@@ -54,6 +54,10 @@ pub struct PruneReport {
     pub archived: u64,
     /// What became of locks, where the store has them.
     pub locks: LockReport,
+    /// Old records of logs for which a checkpoint is to stand: in a dry run, how many would go.
+    pub records_to_go: u64,
+    /// Records of logs deleted.
+    pub records_deleted: u64,
 }
 
 /// Packs as the store lists them: length, and when it got them.
@@ -100,7 +104,8 @@ impl Repository {
             )
             .with_hint("it is recorded; once `lifeboat prune` has come to its end, run the same command again"));
         }
-        Prune::new(self, &PruneOptions::default(), observer)?.settle()
+        let options = PruneOptions { truncation: Truncation::Never, ..PruneOptions::default() };
+        Prune::new(self, &options, observer)?.settle()
     }
 }
 
@@ -149,6 +154,7 @@ impl<'a> Prune<'a> {
                 reason: reason(candidate, *decision),
             })
             .collect();
+        let mut truncates = self.is_to_truncate()?;
         if self.options.dry_run {
             self.repository.extend_locks(&self.report.packs, (false, &mut self.report.locks), self.observer)?;
             return Ok(self.report);
@@ -165,13 +171,14 @@ impl<'a> Prune<'a> {
         if condemned.len() > self.most {
             largest(&mut condemned, &listed, self.most);
         }
-        while !condemned.is_empty() {
+        while !condemned.is_empty() || truncates {
             let (generation, is_ours) = self.condemn(&condemned)?;
             self.finish_generation(generation)?;
             self.delete()?;
             if is_ours {
                 break;
             }
+            truncates = false;
             // Somebody else was faster with this generation: what it left goes in the next one.
             let gone = cache::prune::gone(&self.repository.connection())?;
             condemned.retain(|pack| !gone.contains(pack));
@@ -341,7 +348,7 @@ impl<'a> Prune<'a> {
         self.settle()?;
         let generation = self.repository.known_prune()? + 1;
         let content = (generation, packs.iter().copied().collect(), Vec::new());
-        let is_ours = self.publish(&Key::condemn(generation), ObjectKind::Condemn, content)?;
+        let is_ours = self.publish(ObjectKind::Condemn, content, None)?;
         self.repository.follow_prunes()?;
         Ok((generation, is_ours))
     }
@@ -356,20 +363,26 @@ impl<'a> Prune<'a> {
     }
 
     /// Creates a prune object; true if it is there, false if somebody else's took its place, which is as good.
-    fn publish(&self, key: &Key, kind: ObjectKind, content: (u64, Vec<PackId>, Vec<Head>)) -> Result<bool> {
+    fn publish(
+        &self,
+        kind: ObjectKind,
+        content: (u64, Vec<PackId>, Vec<Head>),
+        checkpoint: Option<(u64, ObjectHash)>,
+    ) -> Result<bool> {
         let repository = self.repository;
         let (generation, packs, heads) = content;
-        let previous = match kind {
-            ObjectKind::Plan => cache::prune::newest(&repository.connection())?.and_then(|row| row.condemn),
-            _ => cache::prune::newest(&repository.connection())?.and_then(|row| row.plan),
+        let newest = cache::prune::newest(&repository.connection())?;
+        let (key, previous) = match kind {
+            ObjectKind::Plan => (Key::plan(generation), newest.and_then(|row| row.condemn)),
+            _ => (Key::condemn(generation), newest.and_then(|row| row.plan)),
         };
         let client = repository.keys().client()?;
-        let object = PruneObject { client, generation, packs, heads, time: now(), previous };
+        let object = PruneObject { client, generation, packs, heads, time: now(), previous, checkpoint };
         let map = object.encode();
         let mut body = repository.keys().signer()?.sign(PRUNE_OBJECT, &repository.inner.format.id, &map).to_vec();
         body.extend_from_slice(&map);
         let sealed = seal_object(repository.keys(), kind, &body)?;
-        repository.created(key, &sealed)
+        repository.created(&key, &sealed)
     }
 
     /// From the condemn object to the plan: fences, a second look, and the plan.
@@ -385,7 +398,8 @@ impl<'a> Prune<'a> {
             let mut packs: Vec<PackId> = going.into_iter().filter(|id| !shards.contains(id)).collect();
             packs.sort_unstable();
             self.report.spared = needed.len() as u64;
-            self.publish(&Key::plan(generation), ObjectKind::Plan, (generation, packs, view.heads))?;
+            let checkpoint = self.checkpoint(&view.heads)?;
+            self.publish(ObjectKind::Plan, (generation, packs, view.heads), checkpoint)?;
             self.repository.follow_prunes()?;
         }
         if self.open_generation()? == Some(generation) {
@@ -435,6 +449,7 @@ impl<'a> Prune<'a> {
 
     /// Deletes what published plans list, as far as it is still there.
     fn delete(&mut self) -> Result<()> {
+        self.delete_records()?;
         let gone = cache::prune::gone(&self.repository.connection())?;
         if gone.is_empty() {
             return Ok(());

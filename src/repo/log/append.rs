@@ -104,9 +104,15 @@ impl Repository {
             let key = Key::log(&member.id, record.seq);
             if self.created(&key, &object)? {
                 let head = Head { client: member.id, seq: record.seq, hash: object_hash(&object) };
+                if !self.counts_where_it_is(&head, &record)? {
+                    // The place had been taken before, and was freed: nobody reads the record there.
+                    self.refresh(&Silent)?;
+                    continue;
+                }
                 // Committed is committed, even if this machine cannot note it (its disk may be full): whoever opens the
                 // repository next reads the log again from where it was known.
-                let _ = self.apply(member, &record, &head).and_then(|()| self.remember_heads());
+                let confirm = || cache::checkpoint::confirm(&self.connection(), Some(&member.id));
+                let _ = self.apply(member, &record, &head).and_then(|()| confirm()).and_then(|()| self.remember_heads());
                 self.duplicate_new(&key, &object);
                 return Ok(head);
             }

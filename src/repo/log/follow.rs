@@ -20,6 +20,7 @@ use rusqlite::Transaction;
 use std::collections::{BTreeSet, HashSet};
 
 /// A head that a record names, and whether its word is enough to stop.
+#[derive(Clone)]
 pub(super) struct Told {
     head: Head,
     believed: bool,
@@ -43,9 +44,7 @@ impl Repository {
                  noticed only as far as a second copy or the cache tell",
             ));
         }
-        for head in self.seen_heads()? {
-            self.verify_remembered(&head)?;
-        }
+        self.verify_all_remembered()?;
         self.refresh_told(observer, true)
     }
 
@@ -56,23 +55,37 @@ impl Repository {
 
     /// The same without a look at what was seen before; `believing` makes what others have seen count.
     pub(super) fn refresh_told(&self, observer: &dyn Observer, believing: bool) -> Result<()> {
-        if cache::members::must_read_anew(&self.connection())? {
-            self.in_transaction(cache::members::read_anew)?;
-        }
-        // What plans removed is known before the records that list it are read.
-        self.follow_prunes()?;
         let mut told = Vec::new();
-        self.follow_all(&mut told, observer)?;
-        if cache::members::must_read_anew(&self.connection())? {
-            return self.refresh_told(observer, believing);
+        loop {
+            if cache::members::must_read_anew(&self.connection())? {
+                self.in_transaction(cache::members::read_anew)?;
+            }
+            // What plans removed is known before the records that list it are read, and what they cut off before records
+            // are missed.
+            self.follow_prunes()?;
+            self.adopt(observer)?;
+            self.follow_all(&mut told, observer)?;
+            if cache::members::must_read_anew(&self.connection())? {
+                continue;
+            }
+            let plans = self.newest_plan()?;
+            self.follow_prunes()?;
+            // A plan may have seen more of the logs than was read just now, and may have cut them off.
+            if self.newest_plan()? != plans {
+                continue;
+            }
+            self.verify_floors()?;
+            match self.verify_told(told.clone(), observer, believing) {
+                Err(error) if error.kind() == ErrorKind::RolledBack => {
+                    self.follow_prunes()?;
+                    if self.newest_plan()? == plans {
+                        return Err(error);
+                    }
+                }
+                other => break other?,
+            }
         }
-        let plans = self.newest_plan()?;
-        self.follow_prunes()?;
-        self.verify_told(told, observer, believing)?;
-        if self.newest_plan()? != plans {
-            // It may have seen more of the logs than was read just now.
-            return self.refresh_told(observer, believing);
-        }
+        cache::checkpoint::confirm(&self.connection(), None)?;
         self.index_uncovered(observer)?;
         self.take_in_kept()?;
         self.tell_of_clones(observer)?;
@@ -144,6 +157,25 @@ impl Repository {
     pub(super) fn remember_heads(&self) -> Result<()> {
         let known = cache::log::heads(&self.connection())?;
         heads::remember(&self.inner.state, &known)
+    }
+
+    /// Fails if the store does not show what was seen before. What a checkpoint stands for need not be there.
+    fn verify_all_remembered(&self) -> Result<()> {
+        let mut lost = Vec::new();
+        for head in self.seen_heads()? {
+            match self.verify_remembered(&head) {
+                Err(error) if error.kind() == ErrorKind::RolledBack => lost.push((head, error)),
+                other => other?,
+            }
+        }
+        if !lost.is_empty() && self.follow_prunes().is_ok() {
+            for at in (0..lost.len()).rev() {
+                if self.is_cut_off(&lost[at].0)? {
+                    lost.swap_remove(at);
+                }
+            }
+        }
+        lost.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
     }
 
     fn verify_remembered(&self, head: &Head) -> Result<()> {
@@ -261,12 +293,21 @@ impl Repository {
 
     /// Opens a record and verifies its signature.
     pub(in crate::repo) fn open_record(&self, bytes: &[u8]) -> Result<Record> {
+        self.open_record_by(bytes, &|author| Ok(self.find_member(author)?.map(|member| member.public)))
+    }
+
+    /// The same where `public_of` knows whose public key is which.
+    pub(super) fn open_record_by(
+        &self,
+        bytes: &[u8],
+        public_of: &dyn Fn(&ClientId) -> Result<Option<[u8; 32]>>,
+    ) -> Result<Record> {
         let body = open_object(self.keys(), ObjectKind::Log, bytes)?;
         let (signature, map) =
             body.split_first_chunk::<SIGNATURE_LEN>().ok_or_else(|| Error::damaged("open a log record: it is cut off"))?;
         let record = Record::decode(map)?;
         let author = record.author.unwrap_or(record.client);
-        let public = self.find_member(&author)?.map(|member| member.public);
+        let public = public_of(&author)?;
         let public = public.ok_or_else(|| Error::damaged("open a log record: its signer was not enrolled"))?;
         sign::verify(&public, LOG_RECORD, &self.keys().repository, map, signature)?;
         debug_assert_eq!(client_id(&public), author, "members are found by the id of their key");
@@ -305,10 +346,6 @@ impl Repository {
 
     /// Makes the cache say what a verified record says.
     pub(super) fn apply(&self, member: &Member, record: &Record, head: &Head) -> Result<()> {
-        let packs = match &record.body {
-            RecordBody::Snapshot { packs, .. } | RecordBody::Claim { packs, .. } => packs.as_slice(),
-            _ => &[][..],
-        };
         let snapshot = self.snapshot_of(record)?;
         let (_, before) = self.head_and_fence(member)?;
         let fence = match record.body {
@@ -316,24 +353,13 @@ impl Repository {
             _ => before,
         };
         self.in_transaction(|transaction| {
-            if let Some(snapshot) = &snapshot {
-                if let Some(session) = &snapshot.session {
-                    cache::log::supersede(transaction, &record.client, session, record.seq)?;
-                }
-                cache::log::add_snapshot(transaction, snapshot, record.time)?;
-            }
-            // Their tables of contents are read at the end of the refresh, or when one of their chunks is looked for.
-            packs.iter().try_for_each(|pack| note_pack(transaction, pack, &record.client))?;
-            apply_body(transaction, record)?;
-            if let Some(instance) = super::instance::of(record) {
-                cache::members::add_instance(transaction, &record.client, &instance, record.seq)?;
-            }
+            apply_record(transaction, record, head, snapshot.as_ref())?;
             cache::log::set_head(transaction, head, fence, Some(record.time))
         })
     }
 
     /// The snapshot, or the checkpoint of one, that a record carries.
-    fn snapshot_of(&self, record: &Record) -> Result<Option<CachedSnapshot>> {
+    pub(super) fn snapshot_of(&self, record: &Record) -> Result<Option<CachedSnapshot>> {
         let (id, sealed, session) = match &record.body {
             RecordBody::Snapshot { id, snapshot, .. } => (id, snapshot, None),
             RecordBody::Claim { checkpoint: Some((id, sealed)), .. } => (id, sealed, Some(session_of(sealed)?)),
@@ -362,6 +388,35 @@ pub(super) fn note_pack(transaction: &Transaction<'_>, pack: &PackRef, client: &
 
 fn session_of(sealed: &SealedSnapshot) -> Result<SessionId> {
     SealEntry::decode(&sealed.seal).map(|(entry, _)| entry.session)
+}
+
+/// Makes the cache say what a verified record says, but for how far its log was read. `snapshot` is what it carries.
+pub(super) fn apply_record(
+    transaction: &Transaction<'_>,
+    record: &Record,
+    place: &Head,
+    snapshot: Option<&CachedSnapshot>,
+) -> Result<()> {
+    if let Some(snapshot) = snapshot {
+        if let Some(session) = &snapshot.session {
+            cache::log::supersede(transaction, &record.client, session, record.seq)?;
+        }
+        cache::log::add_snapshot(transaction, snapshot, record.time)?;
+    }
+    let packs = match &record.body {
+        RecordBody::Snapshot { packs, .. } | RecordBody::Claim { packs, .. } => packs.as_slice(),
+        _ => &[][..],
+    };
+    // Their tables of contents are read at the end of the refresh, or when one of their chunks is looked for.
+    packs.iter().try_for_each(|pack| note_pack(transaction, pack, &record.client))?;
+    apply_body(transaction, record)?;
+    if record.body.is_lasting() {
+        cache::checkpoint::note_lasting(transaction, place, record.body.code())?;
+    }
+    match super::instance::of(record) {
+        Some(instance) => cache::members::add_instance(transaction, &record.client, &instance, record.seq),
+        None => Ok(()),
+    }
 }
 
 fn apply_body(transaction: &Transaction<'_>, record: &Record) -> Result<()> {

@@ -46,7 +46,7 @@ pub(in crate::repo) struct Judgement {
 }
 
 impl Judgement {
-    fn knew(&self, other: RecordRef) -> bool {
+    pub(in crate::repo) fn knew(&self, other: RecordRef) -> bool {
         if self.by.client == other.client {
             return self.by.seq > other.seq;
         }

@@ -103,11 +103,17 @@ impl Repository {
     pub(super) fn concerning(&self) -> Result<impl Fn(&Member) -> bool + use<>> {
         let me = self.keys().client().ok().filter(|_| self.role() == Role::Writer);
         let member = me.map(|me| self.find_member(&me)).transpose()?.flatten();
-        let trusted = member.map(|member| member.trusted).unwrap_or_default();
-        Ok(move |member: &Member| {
+        Ok(self.concerning_as(member.as_ref()))
+    }
+
+    /// The same for a client whose enrolment is `member`.
+    pub(super) fn concerning_as(&self, member: Option<&Member>) -> impl Fn(&Member) -> bool + use<> {
+        let me = self.keys().client().ok().filter(|_| self.role() == Role::Writer);
+        let trusted = member.map(|member| member.trusted.clone()).unwrap_or_default();
+        move |member: &Member| {
             let is_trusted = || trusted.contains(&EVERYBODY) || trusted.contains(&ATTESTED) || trusted.contains(&member.id);
             me.is_none() || member.role != Role::Writer || Some(member.id) == me || is_trusted()
-        })
+        }
     }
 
     /// True if this client reads the log of that one.
@@ -141,12 +147,12 @@ pub(super) fn may_write(role: Role, record: &Record) -> bool {
         | RecordBody::Enrol { .. }
         | RecordBody::Revoke { .. }
         | RecordBody::Generation { .. }
+        | RecordBody::Checkpoint(_)
         | RecordBody::Slot { .. } => role == Role::Owner,
         RecordBody::Fence { .. }
         | RecordBody::Forget { .. }
         | RecordBody::Unforget { .. }
         | RecordBody::Unhold { .. }
-        | RecordBody::Checkpoint { .. }
         | RecordBody::Index { .. } => matches!(role, Role::Owner | Role::Maintainer),
         RecordBody::Attest { .. } => matches!(role, Role::Owner | Role::Reader),
         RecordBody::Lost { .. } => role != Role::Writer,

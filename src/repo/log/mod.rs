@@ -2,7 +2,9 @@
 //!
 //! Following reads what is new and verifies it; appending is the one step that commits.
 
+mod adopt;
 mod append;
+mod checkpoint;
 mod deeds;
 mod follow;
 mod heads;

@@ -1,19 +1,22 @@
 //! Verifying all records of all logs and all prune objects again, for check: not only what is new.
 
+use super::checkpoint::snapshot_named;
 use super::follow::object_hash;
 use super::members::Member;
 use crate::crypto::wrap::recipient_kinds;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Observer, stop_if_asked};
 use crate::format::envelope::ObjectKind;
-use crate::format::log::{Head, MAX_RECORD, Record, RecordBody};
+use crate::format::log::{Head, MAX_RECORD, Record};
 use crate::format::repository::MAX_FORMAT;
 use crate::id::{ClientId, ObjectHash, SlotId, SnapshotId};
+use crate::repo::cache::checkpoint::InForce;
 use crate::repo::cache::prune::PruneRow;
 use crate::repo::sealed::open_object;
 use crate::repo::{Repository, cache};
 use crate::store::Key;
 use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 
 /// Longest condemn object or plan.
 const MAX_PRUNE: u64 = 64 << 20;
@@ -51,14 +54,6 @@ enum Before {
     Unknown,
 }
 
-/// The snapshot, or the checkpoint of one, that a record names.
-fn snapshot_of(record: &Record) -> Option<SnapshotId> {
-    match &record.body {
-        RecordBody::Snapshot { id, .. } | RecordBody::Claim { checkpoint: Some((id, _)), .. } => Some(*id),
-        _ => None,
-    }
-}
-
 impl RecordsReport {
     fn add_void(&mut self, key: &Key, error: Error) {
         let error = error.while_doing("it was void from the beginning and says nothing");
@@ -79,26 +74,67 @@ impl Repository {
         let mut report = RecordsReport::default();
         // Ascending, so that the last one of each log stays.
         let remembered: HashMap<ClientId, Head> = self.seen_heads()?.into_iter().map(|head| (head.client, head)).collect();
+        let cut = self.verify_checkpoint(&mut report, observer)?;
         for member in self.members()? {
-            self.verify_log(&member, remembered.get(&member.id).copied(), (&mut report, observer))?;
+            self.verify_log(&member, (remembered.get(&member.id), cut.as_ref()), (&mut report, observer))?;
         }
         self.verify_prunes(&mut report)?;
         Ok(report)
     }
 
+    /// Verifies the checkpoint in force and the records that it says are there, and takes in what it says of snapshots.
+    fn verify_checkpoint(&self, report: &mut RecordsReport, observer: &dyn Observer) -> Result<Option<InForce>> {
+        let Some(in_force) = cache::checkpoint::in_force(&self.connection())? else { return Ok(None) };
+        let key = Key::log(&self.owner(), in_force.seq);
+        let mut look = || -> Result<bool> {
+            let Some(checkpoint) = self.load_checkpoint(&in_force)? else { return Ok(false) };
+            for head in checkpoint.staying.iter().filter(|head| in_force.floor(&head.client) != Some(head)) {
+                stop_if_asked(observer)?;
+                report.looked_at += 1;
+                let verified = self.staying_record(head).and_then(|bytes| self.open_record(&bytes));
+                match verified {
+                    Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
+                    Err(error) => report.add(&Key::log(&head.client, head.seq), error),
+                    Ok(_) => {}
+                }
+            }
+            self.each_part(checkpoint, &mut |part| {
+                report.snapshots.extend(&part.pruned);
+                for bytes in &part.records {
+                    report.snapshots.extend(snapshot_named(&Record::decode(bytes)?));
+                }
+                stop_if_asked(observer).map(|()| ControlFlow::Continue(()))
+            })?;
+            Ok(true)
+        };
+        match look() {
+            Ok(counts) => return Ok(counts.then_some(in_force)),
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
+            // The walk through the owner's log finds the object that is gone or damaged.
+            Err(error) if matches!(error.kind(), ErrorKind::Missing | ErrorKind::Damaged) => {}
+            Err(error) => report.add(&key, error),
+        }
+        // What the records that are gone named is known from the cache, as far as it is.
+        report.snapshots.extend(cache::checkpoint::pruned(&self.connection())?);
+        report.snapshots.extend(self.standings()?.into_iter().map(|(cached, _, _)| cached.id));
+        Ok(Some(in_force))
+    }
+
     fn verify_log(
         &self,
         member: &Member,
-        remembered: Option<Head>,
+        (remembered, cut): (Option<&Head>, Option<&InForce>),
         (report, observer): (&mut RecordsReport, &dyn Observer),
     ) -> Result<()> {
+        let remembered = remembered.copied();
+        let floor = cut.and_then(|cut| cut.floor(&member.id)).copied();
         let known = cache::log::head(&self.connection(), &member.id)?.map(|(head, _)| head);
         let Some(last) = known.into_iter().chain(remembered).max_by_key(|head| head.seq) else { return Ok(()) };
-        let mut before = Before::Read(None);
+        let mut before = if floor.is_some() { Before::Unknown } else { Before::Read(None) };
         // Those that cannot be read or do not fit, since the last one that does: the next one that does says whether they
         // were so when it was written.
         let mut doubtful: Vec<(Key, ObjectHash, Error)> = Vec::new();
-        for seq in 0..=last.seq {
+        for seq in floor.map_or(0, |floor| floor.seq)..=last.seq {
             stop_if_asked(observer)?;
             report.looked_at += 1;
             let key = Key::log(&member.id, seq);
@@ -117,7 +153,7 @@ impl Repository {
                 Ok(Some(bytes)) => bytes,
             };
             let hash = object_hash(&bytes);
-            let seen = [known, remembered].into_iter().flatten().find(|head| head.seq == seq);
+            let seen = [known, remembered, floor].into_iter().flatten().find(|head| head.seq == seq);
             if seen.is_some_and(|Head { hash: seen, .. }| seen != hash) {
                 let message = "verify a log record: it is not the one that was seen before";
                 report.add(&key, Error::new(ErrorKind::RolledBack, message));
@@ -129,7 +165,7 @@ impl Repository {
             };
             match self.open_record(&bytes) {
                 Ok(record) if (record.client, record.seq) == (member.id, seq) => {
-                    report.snapshots.extend(snapshot_of(&record));
+                    report.snapshots.extend(snapshot_named(&record));
                     let fits = expected.is_none_or(|expected| expected == record.previous);
                     if !fits && doubtful.is_empty() {
                         let error = Error::damaged("verify a log record: it does not follow the record before it");

@@ -1,7 +1,7 @@
 //! Going on with a store that was set back, once somebody has said that it was meant.
 
 use super::heads;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::Observer;
 use crate::format::log::{Head, MAX_RECORD, RecordBody};
 use crate::format::snapshot::Snapshot;
@@ -66,7 +66,8 @@ impl Repository {
     fn rollback(&self) -> Result<Rollback> {
         let mut rollback = Rollback::default();
         for head in self.seen_heads()? {
-            if !self.shows_as_it_was(&head)? {
+            let is_cut_off = || Ok::<_, Error>(self.follow_prunes().is_ok() && self.is_cut_off(&head)?);
+            if !self.shows_as_it_was(&head)? && !is_cut_off()? {
                 rollback.logs.push(LostRecords { client: head.client, seen: head.seq, left: self.end_of_log(&head)? });
             }
         }

@@ -124,7 +124,7 @@ impl Repository {
             let record = RecordRef { client: cached.client, seq: cached.seq };
             let (judgements, reason) = judgements.remove(&record).unwrap_or_default();
             match standing(&judgements, &plans) {
-                Standing::Pruned => cache::log::remove_snapshot(&connection, &record)?,
+                Standing::Pruned => cache::log::remove_pruned(&connection, &record, &cached.id)?,
                 standing => kept.push((cached, standing, reason)),
             }
         }

@@ -1,0 +1,323 @@
+//! Logs that are cut off: a checkpoint stands for old records, and every reader sees what it saw before.
+
+mod support;
+
+use lifeboat::error::ErrorKind;
+use lifeboat::event::{Progress, Silent};
+use lifeboat::format::log::{Checkpoint, Head, RecordBody};
+use lifeboat::ops::backup::{BackupOptions, backup};
+use lifeboat::ops::check::{CheckOptions, check};
+use lifeboat::ops::prune::{PruneOptions, PruneReport, Truncation, prune};
+use lifeboat::ops::repair::{RepairOptions, repair};
+use lifeboat::repo::{MirrorOptions, Repository, Standing, mirror};
+use lifeboat::store::{AnyStore, Location};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use support::forge::Thief;
+use support::home::Home;
+use support::interposed::{Fate, Interposed, Verb};
+use support::team::{Machine, Team};
+use support::{Bench, contents, noise};
+
+type Tree = Vec<(PathBuf, Option<Vec<u8>>)>;
+
+fn options(truncation: Truncation) -> PruneOptions {
+    PruneOptions { grace: Duration::ZERO, max_unused: 0.0, truncation, ..PruneOptions::default() }
+}
+
+fn cut(repository: &Repository) -> PruneReport {
+    prune(repository, &options(Truncation::Always), &Silent).unwrap()
+}
+
+fn local(bench: &Bench) -> AnyStore {
+    bench.location().open().unwrap()
+}
+
+fn machine(bench: &Bench, name: &str) -> Repository {
+    bench.open_over(local(bench), name).unwrap()
+}
+
+/// What was backed up, by the description of its snapshot.
+struct History {
+    bench: Bench,
+    trees: HashMap<String, Tree>,
+}
+
+impl History {
+    fn new() -> Self {
+        Self { bench: Bench::in_memory(), trees: HashMap::new() }
+    }
+
+    fn fill(&self, version: u64) {
+        for file in 0..4 {
+            let seed = if file % 2 == 0 { file } else { version * 100 + file };
+            self.bench.write(&format!("f{file}"), noise(seed, 2000));
+        }
+    }
+
+    fn back_up_over(&mut self, repository: &Repository, version: u64) {
+        self.fill(version);
+        let mut how = self.bench.backup_options();
+        how.description = format!("version {version}");
+        self.trees.insert(how.description.clone(), contents(&self.bench.source()));
+        backup(repository, how, &Silent).unwrap();
+    }
+
+    fn back_up(&mut self, versions: std::ops::Range<u64>) {
+        let repository = self.bench.open();
+        versions.for_each(|version| self.back_up_over(&repository, version));
+    }
+
+    /// Forgets all but every `n`th.
+    fn thin_out(&self, n: usize) {
+        let repository = self.bench.open();
+        let all = repository.snapshots().unwrap();
+        let going: Vec<_> = all.iter().enumerate().filter(|(at, _)| at % n != 0).map(|(_, entry)| entry.record()).collect();
+        repository.forget(&going).unwrap();
+    }
+
+    fn records(&self) -> usize {
+        self.bench.objects("log").len()
+    }
+
+    /// Everything that somebody sees of the snapshots.
+    fn seen_by(repository: &Repository) -> Vec<(String, u64, Standing, String)> {
+        let all = repository.all_snapshots().unwrap().into_iter();
+        all.map(|entry| (entry.snapshot.description.clone(), entry.seq, entry.standing, entry.reason)).collect()
+    }
+
+    /// The machine sees these snapshots, finds nothing wrong, and restores each as it was.
+    fn healthy(&self, repository: &Repository, expected: &[(String, u64, Standing, String)]) {
+        assert_eq!(Self::seen_by(repository), expected);
+        let report = check(repository, &CheckOptions::of_all_data(2), &Silent).unwrap();
+        assert!(!report.is_damaged(), "{:?}", report.findings);
+        for entry in repository.snapshots().unwrap() {
+            let target = self.bench.path("out");
+            lifeboat::ops::restore::restore(repository, &entry, &self.bench.restore_options(&target), &Silent).unwrap();
+            let description = &entry.snapshot.description;
+            assert!(contents(&target) == self.trees[description], "{description} is another tree");
+            std::fs::remove_dir_all(&target).unwrap();
+        }
+        let mended = repair(repository, &RepairOptions::default(), &Silent).unwrap();
+        assert!(mended.steps.is_empty(), "{:?}", mended.steps);
+    }
+}
+
+#[test]
+fn old_records_go_and_everybody_sees_what_was_seen_before() {
+    let mut history = History::new();
+    history.back_up(0..30);
+    let stale = machine(&history.bench, "stale");
+    history.back_up(30..40);
+    history.thin_out(4);
+    let owner = history.bench.open();
+    let all = owner.snapshots().unwrap();
+    owner.hold(&[all[1].record()], "for the tax office").unwrap();
+    let before = history.records();
+    let report = cut(&owner);
+    let expected = History::seen_by(&owner);
+    assert_eq!(expected.len(), 10);
+    assert!(before > 40 && history.records() < 10, "{before} records before, {} after", history.records());
+    assert_eq!(report.pruned.records_deleted as usize + history.records(), before + 2, "a fence and the checkpoint came");
+    history.healthy(&owner, &expected);
+    stale.refresh(&Silent).unwrap();
+    history.healthy(&stale, &expected);
+    history.healthy(&machine(&history.bench, "fresh"), &expected);
+    history.healthy(&machine(&history.bench, "stale"), &expected);
+    // And so it goes on.
+    for round in 0..3 {
+        history.back_up(40 + 3 * round..43 + 3 * round);
+        let owner = history.bench.open();
+        let newest = owner.snapshots().unwrap().pop().unwrap();
+        owner.forget(&[newest.record()]).unwrap();
+        cut(&owner);
+        let expected = History::seen_by(&owner);
+        assert_eq!(expected.len(), 12 + 2 * usize::try_from(round).unwrap());
+        assert!(history.records() < 12, "{} records", history.records());
+        for name in ["stale", "fresh", &format!("new-{round}")] {
+            history.healthy(&machine(&history.bench, name), &expected);
+        }
+    }
+    // A hold ends as if its record were still there.
+    let fresh = machine(&history.bench, "fresh");
+    let held = fresh.snapshots().unwrap().into_iter().find(|entry| entry.is_held()).unwrap();
+    assert_eq!(fresh.forget(&[held.record()]).unwrap_err().kind(), ErrorKind::Refused);
+    fresh.unhold(&[held.record()]).unwrap();
+    fresh.forget(&[held.record()]).unwrap();
+    cut(&fresh);
+    let left = History::seen_by(&history.bench.open());
+    assert!(left.iter().all(|(description, ..)| *description != held.snapshot.description));
+}
+
+/// Clones of a machine that slept while its log was cut off find their next place free: it was taken before.
+#[test]
+fn a_writer_that_slept_while_its_log_was_cut_off_starts_again() {
+    let mut history = History::new();
+    history.back_up(0..3);
+    drop(machine(&history.bench, "sleeper"));
+    let slept = Arc::new(AtomicBool::new(false));
+    let awake = Arc::new(Mutex::new(history));
+    let (flag, other) = (slept.clone(), awake.clone());
+    let inner = local(&awake.lock().unwrap().bench);
+    let created = Arc::new(Mutex::new(Vec::new()));
+    let names = created.clone();
+    let store = Interposed::new(inner, move |_, verb, key| {
+        if verb == Verb::Create && key.starts_with("log/") {
+            names.lock().unwrap().push(key.to_owned());
+            if !flag.swap(true, Ordering::SeqCst) {
+                let mut history = other.lock().unwrap();
+                history.back_up(3..6);
+                history.thin_out(2);
+                assert!(cut(&history.bench.open()).pruned.records_deleted > 3);
+                // What the sleeper was reading, should it have to read it again.
+                history.fill(2);
+            }
+        }
+        Fate::Pass
+    });
+    let (sleeper, how) = {
+        let mut history = awake.lock().unwrap();
+        history.bench.write("slept", noise(77, 9000));
+        let tree = contents(&history.bench.source());
+        history.trees.insert("slept".into(), tree);
+        let how = BackupOptions { description: "slept".into(), ..history.bench.backup_options() };
+        (history.bench.open_over(store.store(), "sleeper").unwrap(), how)
+    };
+    backup(&sleeper, how, &Silent).unwrap();
+    let history = awake.lock().unwrap();
+    assert!(slept.load(Ordering::SeqCst));
+    let created = created.lock().unwrap();
+    assert!(created.len() > 1, "the first place was free, and counted no more: {created:?}");
+    let expected = History::seen_by(&history.bench.open());
+    assert!(expected.iter().any(|(description, ..)| description == "slept"));
+    for name in ["sleeper", "fresh"] {
+        history.healthy(&machine(&history.bench, name), &expected);
+    }
+    // What it relies on stays, and what it left in the freed place goes.
+    cut(&history.bench.open());
+    let first = history.bench.repository_dir().join(&created[0]);
+    assert!(!first.exists());
+    for name in ["sleeper", "fresh", "another"] {
+        history.healthy(&machine(&history.bench, name), &expected);
+    }
+}
+
+/// The owner's key in somebody's hands who keeps to the format and not to the protocol.
+#[test]
+fn a_checkpoint_counts_only_if_the_owners_plan_names_it_and_saw_the_same() {
+    let team = Team::new();
+    let maintainer = team.enrol("maintainer", "server", &[]);
+    std::fs::write(team.owner.path("documents/note"), "changed").unwrap();
+    team.owner.ok(&["backup", "documents"]);
+    let identity = team.owner.path(".config/lifeboat/identity.txt");
+    let repository = team.repository().to_str().unwrap().to_owned();
+    let owner = Thief::of(&Machine { home: Home::new(), repository: repository.clone(), identity: identity.clone() });
+    let owner_elsewhere = || Machine { home: Home::new(), repository: repository.clone(), identity: identity.clone() };
+    let head = owner.head(&owner.client());
+    let empty = |heads: Vec<Head>| RecordBody::Checkpoint(Checkpoint { heads, ..Checkpoint::default() });
+    let base = |generation: u64| generation - 1;
+    // Named by no plan; by a plan that saw something else; by a plan of somebody who is not the owner.
+    owner.record(owner.client(), base(1), None, empty(vec![head]));
+    let unnamed = owner.head(&owner.client());
+    owner.plan_with(1, vec![Head { seq: head.seq - 1, ..head }], (unnamed.seq, unnamed.hash));
+    let thief = Thief::of(&maintainer);
+    thief.plan_with(2, vec![head], (unnamed.seq, unnamed.hash));
+    let records = team.owner.records();
+    for machine in [&owner_elsewhere(), &maintainer, &owner_elsewhere()] {
+        assert_eq!(machine.json(&["snapshots"]).as_array().unwrap().len(), 2);
+        machine.ok(&["prune", "--grace", "0s", "--truncate-logs", "never"]);
+        assert_eq!(machine.json(&["snapshots"]).as_array().unwrap().len(), 2);
+    }
+    assert!(team.owner.records() >= records, "nothing was deleted");
+    team.owner.ok(&["check", "--read-data"]);
+    owner_elsewhere().ok(&["restore", "latest", "--to", "out", "--verify"]);
+}
+
+#[test]
+fn clients_of_all_roles_go_on_behind_a_checkpoint_on_new_machines_and_on_old_ones() {
+    let team = Team::new();
+    let writer = team.enrol("writer", "laptop", &["--trust", "none"]);
+    let maintainer = team.enrol("maintainer", "server", &[]);
+    let reader = team.enrol("reader", "desk", &[]);
+    let gone = writer.back_up("file", &noise(1, 50_000));
+    writer.back_up("file", &noise(2, 50_000));
+    maintainer.ok(&["forget", gone["id"].as_str().unwrap(), "--allow-most"]);
+    maintainer.ok(&["prune", "--grace", "0s", "--max-unused", "0"]);
+    reader.ok(&["check", "--read-data"]);
+    let ids = |machine: &Machine| -> Vec<String> {
+        let listed = machine.json(&["snapshots"]);
+        listed.as_array().unwrap().iter().map(|entry| entry["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let before = (team.owner.records(), ids(&reader));
+    // Only the owner's prune cuts logs off.
+    maintainer.ok(&["prune", "--truncate-logs", "always"]);
+    assert!(team.owner.records() >= before.0);
+    let said = team.owner.ok(&["prune", "--truncate-logs", "always"]);
+    assert!(said.contains("old records deleted") && team.owner.records() < before.0, "{said}");
+    for machine in [&writer, &writer.cloned()] {
+        machine.back_up("file", &noise(3, 50_000));
+        machine.back_up("other", b"more");
+    }
+    let after = ids(&reader);
+    assert!(after.len() == before.1.len() + 4 && before.1.iter().all(|id| after.contains(id)));
+    for machine in [&reader.cloned(), &maintainer.cloned(), &maintainer] {
+        assert_eq!(ids(machine), after);
+        machine.ok(&["check"]);
+    }
+    reader.cloned().ok(&["restore", &before.1[0], "--to", "out", "--verify"]);
+    maintainer.cloned().ok(&["forget", &after[after.len() - 2], "--allow-most"]);
+    maintainer.cloned().ok(&["prune", "--grace", "0s", "--max-unused", "0"]);
+    team.owner.ok(&["prune", "--truncate-logs", "always"]);
+    team.owner.ok(&["key", "revoke", "laptop"]);
+    team.owner.ok(&["prune", "--truncate-logs", "always"]);
+    assert_eq!(ids(&reader.cloned()).len(), after.len() - 1);
+    for machine in [&reader, &reader.cloned()] {
+        machine.ok(&["check", "--read-data"]);
+    }
+    assert!(!writer.run(&["backup", "data"]).status.success() && !writer.cloned().run(&["backup", "data"]).status.success());
+}
+
+#[test]
+fn a_mirror_follows_and_what_is_lost_of_a_checkpoint_is_fetched_from_it() {
+    let mut history = History::new();
+    let mirrored = Location::directory(&history.bench.path("mirror"));
+    let mirror_now = |history: &History| {
+        mirror(&history.bench.location(), &mirrored, MirrorOptions::default(), &Progress::default(), &Silent).unwrap()
+    };
+    history.back_up(0..6);
+    mirror_now(&history);
+    for round in 0..2 {
+        history.back_up(6 + round..9 + round);
+        history.thin_out(3);
+        cut(&history.bench.open());
+        mirror_now(&history);
+        let expected = History::seen_by(&history.bench.open());
+        for name in ["mirror-old", &format!("mirror-{round}")] {
+            history.healthy(&history.bench.open_over(mirrored.open().unwrap(), name).unwrap(), &expected);
+        }
+        assert_eq!(mirror_now(&history).copied, 0);
+    }
+    // The mirror has more records, and brings none of them back to life.
+    let back = mirror(&mirrored, &history.bench.location(), MirrorOptions::default(), &Progress::default(), &Silent);
+    assert!(back.unwrap().copied > 0);
+    let expected = History::seen_by(&history.bench.open());
+    history.healthy(&machine(&history.bench, "after"), &expected);
+    cut(&history.bench.open());
+    mirror_now(&history);
+    let newest = |seq: &PathBuf| u64::from_str_radix(seq.file_name().unwrap().to_str().unwrap(), 16).unwrap();
+    let checkpoint = history.bench.objects("log").into_iter().max_by_key(newest).unwrap();
+    std::fs::remove_file(&checkpoint).unwrap();
+    let error = history.bench.open_over(local(&history.bench), "nobody").err().unwrap();
+    assert!(matches!(error.kind(), ErrorKind::Damaged | ErrorKind::RolledBack) && error.hint().contains("--"), "{error}");
+    let repository =
+        Repository::open_damaged(&history.bench.location(), &history.bench.access(), &history.bench.options(), &Silent).unwrap();
+    let report = check(&repository, &CheckOptions::of_all_data(2), &Silent).unwrap();
+    assert!(report.is_damaged(), "the checkpoint is gone, and nobody says so");
+    let mend = RepairOptions { from: Some(mirrored.clone()), apply: true, ..RepairOptions::default() };
+    repair(&repository, &mend, &Silent).unwrap();
+    assert!(checkpoint.exists());
+    history.healthy(&machine(&history.bench, "mended"), &expected);
+}
