@@ -72,6 +72,18 @@ struct Inner {
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
+/// Nobody answers.
+#[derive(Debug)]
+struct Unreachable;
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("the store cannot be reached")
+    }
+}
+
+impl std::error::Error for Unreachable {}
+
 /// An input or output error is never of the program's making.
 const DEVICE_FAILED: &str =
     "the disk or the connection below it failed: look into the system's log; `lifeboat check` says what is still whole";
@@ -159,6 +171,18 @@ impl Error {
     pub fn as_kind(mut self, kind: ErrorKind) -> Self {
         self.inner.kind = kind;
         self
+    }
+
+    /// The same error, said to come from a store that cannot be reached.
+    #[must_use]
+    pub fn unreachable(self) -> Self {
+        self.with_source(Unreachable)
+    }
+
+    /// True if a store could not be reached: once it answers, the same may work.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        self.inner.source.as_ref().is_some_and(|source| source.is::<Unreachable>())
     }
 
     /// The same error for somebody else who met it too, without what is below it.

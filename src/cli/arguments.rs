@@ -32,6 +32,9 @@ pub(super) struct Globals {
     /// Folder of the local cache
     #[arg(long, global = true, env = "LIFEBOAT_CACHE_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(super) cache_dir: Option<PathBuf>,
+    /// Bytes of directories and index parts of a repository elsewhere that are kept there [default: 4 GiB]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = super::text::parse_size)]
+    pub(super) cache_size: Option<u64>,
     /// Read the passphrase from the first line of a file
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(super) passphrase_file: Option<PathBuf>,

@@ -4,6 +4,7 @@ use super::arguments::Globals;
 use super::observer::Watcher;
 use super::{prompt, rollback};
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Observer};
 use crate::id::Fingerprint;
 use crate::ops::kit::Pins;
 use crate::plan::prices::Prices;
@@ -17,6 +18,8 @@ use zeroize::Zeroizing;
 
 /// Longest identity file.
 const MAX_IDENTITY: u64 = 64 << 10;
+/// What is kept of each repository elsewhere, unless told otherwise.
+const CACHE_SIZE: u64 = 4 << 30;
 /// How often a new passphrase is asked for.
 const TRIES: u32 = 3;
 
@@ -27,6 +30,7 @@ struct Configuration {
     repository: Option<String>,
     identity: Option<PathBuf>,
     cache_dir: Option<PathBuf>,
+    cache_size: Option<String>,
     threads: Option<usize>,
     connections: Option<u16>,
     limit_upload: Option<String>,
@@ -103,6 +107,7 @@ impl Context {
             home: home().ok(),
             answers: xdg("XDG_STATE_HOME", ".local/state").ok().map(|state| state.join("stores")),
             connections: connections.map(usize::from),
+            keep: limit(self.globals.cache_size, &self.configuration.cache_size)?.or(Some(CACHE_SIZE)),
             limit_upload: limit(self.globals.limit_upload, &self.configuration.limit_upload)?,
             limit_download: limit(self.globals.limit_download, &self.configuration.limit_download)?,
         })
@@ -210,6 +215,23 @@ impl Context {
     /// Opens the repository.
     pub(super) fn open(&self) -> Result<Repository> {
         self.open_with_access().map(|(repository, _)| repository)
+    }
+
+    /// Opens the repository to look at what it holds. If its store cannot be reached, what this machine knows of it has to do.
+    pub(super) fn open_to_look(&self) -> Result<Repository> {
+        let error = match self.open() {
+            Err(error) if error.is_unreachable() && !self.globals.accept_rollback => error,
+            other => return other,
+        };
+        let (location, _) = self.location()?;
+        match Repository::open_offline(&location, &self.access()?, &self.open_options()?) {
+            Ok(Some((repository, seen))) => {
+                let seen = super::text::time(seen);
+                self.watcher.observe(Event::Warning(&format!("offline: as of {seen}: {error}")));
+                Ok(repository)
+            }
+            _ => Err(error),
+        }
     }
 
     /// Opens the repository, and says with what.

@@ -40,7 +40,7 @@ fn parse_time(text: &str) -> Result<i64> {
 }
 
 pub(super) fn run_find(context: &Context, arguments: &FindArguments) -> Result<u8> {
-    let repository = context.open()?;
+    let repository = context.open_to_look()?;
     let snapshots = match &arguments.snapshot {
         Some(text) => vec![select::find(&repository, text, &show::filter(&arguments.filter))?],
         None => select::list(&repository, &show::filter(&arguments.filter), select::Which::Kept)?,
@@ -111,7 +111,7 @@ fn side(repository: &Repository, text: &str, arguments: &DiffArguments) -> Resul
 }
 
 pub(super) fn run_diff(context: &Context, arguments: &DiffArguments) -> Result<u8> {
-    let repository = context.open()?;
+    let repository = context.open_to_look()?;
     let (first, second) = (side(&repository, &arguments.first, arguments)?, side(&repository, &arguments.second, arguments)?);
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let json = context.globals.json;

@@ -117,7 +117,7 @@ fn sealed_json(entry: &SealedEntry) -> serde_json::Value {
 }
 
 pub(super) fn snapshots(context: &Context, arguments: &SnapshotsArguments) -> Result<u8> {
-    let repository = context.open()?;
+    let repository = context.open_to_look()?;
     let which = if arguments.forgotten { select::Which::Forgotten } else { select::Which::Kept };
     let (all, sealed) = select::known(&repository, &filter(&arguments.filter), which)?;
     if context.globals.json {
@@ -164,7 +164,7 @@ pub(super) fn snapshots(context: &Context, arguments: &SnapshotsArguments) -> Re
 }
 
 pub(super) fn show(context: &Context, arguments: &OneArguments) -> Result<u8> {
-    let repository = context.open()?;
+    let repository = context.open_to_look()?;
     let (entry, _) = find(&repository, &arguments.snapshot, &arguments.filter)?;
     let snapshot = &entry.snapshot;
     if context.globals.json {
@@ -209,7 +209,7 @@ fn standing(entry: &SnapshotEntry) -> String {
 }
 
 pub(super) fn ls(context: &Context, arguments: &LsArguments) -> Result<u8> {
-    let repository = context.open()?;
+    let repository = context.open_to_look()?;
     let (entry, path) = find(&repository, &arguments.snapshot, &arguments.filter)?;
     let failed = |error| Error::io("write", "the list", error);
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());

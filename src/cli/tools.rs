@@ -15,17 +15,23 @@ pub(super) fn cache(context: &Context, verb: &CacheVerb) -> Result<u8> {
             let size = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
             if context.globals.json {
                 let path = path.display().to_string();
-                println!("{}", serde_json::json!({"path": path, "bytes": size, "chunks": repository.chunk_count()?}));
+                let (chunks, parts) = (repository.chunk_count()?, repository.kept_bytes());
+                println!("{}", serde_json::json!({"path": path, "bytes": size, "chunks": chunks, "parts_bytes": parts}));
             } else {
                 context.say(&format!("{}  {}", path.display(), text::size(size)));
                 context.say(&format!("{} chunks", text::count(repository.chunk_count()?)));
+                if repository.kept_bytes() > 0 {
+                    context.say(&format!("{} of directories and the index", text::size(repository.kept_bytes())));
+                }
             }
         }
         CacheVerb::Clear => {
+            repository.remove_kept_parts()?;
             repository.clear_cache()?;
             context.say("the cache is gone; the next command rebuilds it");
         }
         CacheVerb::Rebuild => {
+            repository.remove_kept_parts()?;
             repository.clear_cache()?;
             drop(repository);
             let repository = context.open()?;

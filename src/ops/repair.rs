@@ -76,6 +76,7 @@ impl RepairReport {
 pub fn repair(repository: &Repository, options: &RepairOptions, observer: &dyn Observer) -> Result<RepairReport> {
     repository.permit(Act::Read)?;
     repository.ensure_sound_cache(observer)?;
+    repository.ignore_kept_parts();
     let began = Instant::now();
     let mut report = RepairReport::default();
     let progress = Arc::new(Progress::default());

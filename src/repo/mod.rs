@@ -13,6 +13,7 @@ mod copied;
 mod duplicates;
 mod filter;
 mod gc;
+mod kept;
 mod keys;
 mod kit;
 mod known;
@@ -20,6 +21,7 @@ mod known_damage;
 mod log;
 mod mirror;
 mod nodes;
+mod offline;
 mod packer;
 mod parity;
 mod pinned;
@@ -78,6 +80,7 @@ use cache::{Cache, Opened};
 use keys::Keys;
 use rusqlite::Connection;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 /// An opened repository; cheap to clone, usable from many threads.
@@ -103,6 +106,14 @@ struct Inner {
     /// What was found when the repository was opened, before anybody listened.
     notices: Mutex<Vec<String>>,
     duplicates: duplicates::Duplicates,
+    /// Parts of objects that this machine keeps, if it shall.
+    kept: OnceLock<kept::Kept>,
+    /// Where they are.
+    parts: PathBuf,
+    /// The folder of the cache, where the one that was named cannot be written.
+    _temporary: Option<tempfile::TempDir>,
+    /// The parts are not believed: somebody looks at the store itself.
+    unkept: AtomicBool,
 }
 
 impl Repository {
@@ -111,7 +122,12 @@ impl Repository {
     /// # Errors
     /// `NoRepository`, `WrongKey`, `RolledBack`, `Damaged`, `Unsupported`.
     pub fn open(location: &Location, access: &Access, options: &OpenOptions, observer: &dyn Observer) -> Result<Self> {
-        Self::open_store(location.open()?, access, options, observer)
+        let repository = Self::open_store(location.open()?, access, options, observer)?;
+        if let Some(limit) = location.keeps() {
+            repository.keep_parts(limit);
+            repository.remember_place(location, options);
+        }
+        Ok(repository)
     }
 
     /// The same for a store that is at hand.
@@ -202,7 +218,8 @@ impl Repository {
         options: &OpenOptions,
     ) -> Result<Self> {
         let name = format.id.to_string();
-        let Opened { cache, connection, notice } = Cache::open(&options.cache_dir.join(&name))?;
+        let folder = options.cache_dir.join(&name);
+        let (Opened { cache, connection, notice }, temporary) = cache::elsewhere::open(&folder)?;
         let keys = Arc::new(Keys::new(bundle));
         let state = options.state_dir.join(format!("{name}.heads"));
         let instance = log::load_instance(&options.state_dir.join(format!("{name}.instance")))?;
@@ -220,6 +237,10 @@ impl Repository {
             rescued: Mutex::default(),
             parity: Mutex::default(),
             met: OnceLock::new(),
+            kept: OnceLock::new(),
+            parts: folder.join("parts"),
+            _temporary: temporary,
+            unkept: AtomicBool::new(false),
             notices: Mutex::new(notice.into_iter().collect()),
             duplicates,
         };

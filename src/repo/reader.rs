@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Silent;
 use crate::format::log::PackRef;
-use crate::format::tree::ChunkType;
+use crate::format::tree::{ChunkType, Class};
 use crate::id::{ChunkId, ChunkPrefix, PackId};
 use crate::repo::block::Opener;
 use crate::repo::cache::{IndexReader, Place, StoredPack};
@@ -237,6 +237,12 @@ impl Reader {
         stored.resize(block.row.stored_len() as usize, 0);
         let repository = &self.repository.format().id;
         let store = self.repository.store();
+        let mut unpack = |stored: &mut Vec<u8>| opener.unpack(repository, &session, &block.row, &block.table, stored);
+        // Trees and lists are looked at again and again; files are not.
+        let parts = self.repository.kept().filter(|_| seal.class == Class::Meta);
+        if parts.is_some_and(|parts| parts.read(&key, block.offset, stored)) && unpack(stored).is_ok() {
+            return Ok(opener.raw(&block.row, stored));
+        }
         let read = match fetched {
             Some(bytes) => {
                 stored.copy_from_slice(bytes);
@@ -248,8 +254,12 @@ impl Reader {
                 _ => error,
             }),
         };
-        let mut unpack = |stored: &mut Vec<u8>| opener.unpack(repository, &session, &block.row, &block.table, stored);
-        if let Err(error) = read.and_then(|()| unpack(stored).map_err(inside)) {
+        let sealed = if parts.is_some() && read.is_ok() { stored.clone() } else { Vec::new() };
+        let opened = read.and_then(|()| unpack(stored).map_err(inside));
+        if let (Some(parts), Ok(())) = (parts, &opened) {
+            parts.put(&key, block.offset, &sealed);
+        }
+        if let Err(error) = opened {
             if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Archived) {
                 return Err(error);
             }

@@ -18,7 +18,9 @@ const ATTEMPTS: usize = 5;
 
 /// Errors that a damaged cache may have caused.
 fn is_suspicious(error: &Error) -> bool {
-    error.io_kind().is_none() && matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Failed | ErrorKind::InUse)
+    // Without the store nothing can be made anew.
+    let elsewhere = error.io_kind().is_some() || error.is_unreachable();
+    !elsewhere && matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Failed | ErrorKind::InUse)
 }
 
 impl Repository {

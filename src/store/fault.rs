@@ -81,6 +81,7 @@ impl Fault {
         };
         let again = if tries > 1 { format!(" (tried {tries} times)") } else { String::new() };
         let error = Error::new(kind, format!("{doing} {what}: {}{again}", self.why));
+        let error = if self.is_passing() { error.unreachable() } else { error };
         match (self.hint, self.kind) {
             (Some(hint), _) => error.with_hint(hint),
             (None, FaultKind::Passing) => {

@@ -95,6 +95,12 @@ impl Location {
         matches!(&self.place, Place::Remote(address) if billed(address))
     }
 
+    /// How many bytes of a repository's objects this machine shall keep; `None` for one in a directory, which is as near.
+    #[must_use]
+    pub fn keeps(&self) -> Option<u64> {
+        self.settings.keep.filter(|limit| self.is_remote() && *limit > 0)
+    }
+
     /// What a probe found of the store, if it was opened and somebody probed it.
     #[must_use]
     pub fn promises(&self) -> Option<Promises> {

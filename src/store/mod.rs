@@ -15,6 +15,7 @@ mod location;
 mod measured;
 mod memory;
 mod object;
+mod offline;
 mod promises;
 mod reserve;
 mod retry;
@@ -34,6 +35,7 @@ pub use local::Local;
 pub use location::Location;
 pub use measured::{Count, Counts, Measured, ObjectClass, Operation};
 pub use memory::Memory;
+pub use offline::Offline;
 pub use promises::Promises;
 pub use settings::StoreSettings;
 

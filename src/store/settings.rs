@@ -20,6 +20,8 @@ pub struct StoreSettings {
     pub answers: Option<PathBuf>,
     /// Requests under way at once.
     pub connections: Option<usize>,
+    /// Bytes of parts of objects that this machine keeps of each repository elsewhere; none unless told otherwise.
+    pub keep: Option<u64>,
     /// Bytes per second that may be sent.
     pub limit_upload: Option<u64>,
     /// Bytes per second that may be received.

@@ -85,6 +85,7 @@ pub fn check(repository: &Repository, options: &CheckOptions, observer: &dyn Obs
     repository.permit(if options.read_data.is_some() { Act::Read } else { Act::List })?;
     // Damage of the cache must not pass for damage of the repository.
     repository.ensure_sound_cache(observer)?;
+    repository.ignore_kept_parts();
     repository.with_sound_cache(observer, |_| true, || verify(repository, options, observer))
 }
 

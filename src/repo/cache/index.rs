@@ -404,16 +404,27 @@ impl IndexReader {
         Ok(None)
     }
 
+    /// What is needed to read a pack.
     pub(in crate::repo) fn pack(&self, number: u32) -> Result<StoredPack> {
+        match self.pack_in_view(number)? {
+            Some(pack) => Ok(pack),
+            None => {
+                // Somebody else may have added it since.
+                self.refresh()?;
+                let gone = || Error::damaged("find a pack in the local cache: a prune has removed it");
+                self.pack_in_view(number)?.ok_or_else(gone)
+            }
+        }
+    }
+
+    fn pack_in_view(&self, number: u32) -> Result<Option<StoredPack>> {
         let mut statement =
             self.connection.prepare_cached("SELECT id, seals, blocks, size, body_sum FROM pack WHERE no = ?").map_err(failed)?;
         let row = statement.query_row([number], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)));
-        let Some(row) = row.optional().map_err(failed)? else {
-            return Err(Error::damaged("find a pack in the local cache: a prune has removed it"));
-        };
+        let Some(row) = row.optional().map_err(failed)? else { return Ok(None) };
         let (id, seals, blocks, size, sum): (Vec<u8>, Vec<u8>, Vec<u8>, i64, i64) = row;
         let id = PackId::from_slice(&id).filter(|_| body_sum(&seals, &blocks) == sum).ok_or_else(wrong_pack)?;
-        Ok(StoredPack { id, size: size.cast_unsigned(), seals: decode_seals(&seals)?, blocks: decode_blocks(&blocks)? })
+        Ok(Some(StoredPack { id, size: size.cast_unsigned(), seals: decode_seals(&seals)?, blocks: decode_blocks(&blocks)? }))
     }
 
     /// True if the chunk is where a table of contents says.

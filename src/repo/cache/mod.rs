@@ -6,6 +6,7 @@
 
 pub(super) mod checkpoint;
 pub(super) mod damage;
+pub(super) mod elsewhere;
 pub(super) mod index;
 pub(super) mod log;
 pub(super) mod marks;

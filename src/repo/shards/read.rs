@@ -47,7 +47,8 @@ impl Shard {
         }
         let first_len = usize::try_from(size).expect("at most 64 MiB").min(HEAD_LEN + PIECE_LEN + TAG_LEN);
         let mut first = vec![0; first_len];
-        repository.store().read_at(&key, 0, &mut first)?;
+        let keep = repository.read_part(&key, 0, &mut first)?;
+        let sealed = if keep { first.clone() } else { Vec::new() };
         let header = Header::decode(&first)?;
         if header.kind != ObjectKind::Index {
             return Err(wrong("it is of another kind"));
@@ -67,6 +68,9 @@ impl Shard {
             return Err(wrong("its length is not what it says"));
         }
         let layout = IndexLayout { level: 1, packs_at: 0, packs: 0, entries_at: 0, entries: 0, range: ([0; 16], [0; 16]) };
+        if let Some(parts) = repository.kept().filter(|_| keep) {
+            parts.put(&key, 0, &sealed);
+        }
         let kept = RefCell::new(VecDeque::from([(0, Arc::new(opened))]));
         let mut shard = Self { repository: repository.clone(), key, secret, plain_len, layout, kept };
         shard.layout = IndexLayout::find(body_len, |at, len| shard.read(at, len))?;
@@ -91,12 +95,17 @@ impl Shard {
         let from = HEAD_LEN as u64 + first * sealed_piece;
         let until = size.min(HEAD_LEN as u64 + end * sealed_piece);
         let mut sealed = vec![0; usize::try_from(until.saturating_sub(from)).expect("at most 64 MiB")];
-        self.repository.store().read_at(&self.key, from, &mut sealed)?;
+        let keep = self.repository.read_part(&self.key, from, &mut sealed)?;
+        let unopened = if keep && count == 1 { sealed.clone() } else { Vec::new() };
         let mut plain = Vec::with_capacity(sealed.len());
         for (number, piece) in (first..end).zip(sealed.chunks_mut(PIECE_LEN + TAG_LEN)) {
             let position = usize::try_from(number).expect("at most 64 MiB");
             let opened = open_piece(&self.secret.key, position, number + 1 == self.pieces(), piece);
             plain.extend_from_slice(opened.map_err(|error| error.while_doing(format!("read {}", self.key)))?);
+        }
+        // Runs are read where all of it is wanted, once.
+        if let Some(parts) = self.repository.kept().filter(|_| !unopened.is_empty()) {
+            parts.put(&self.key, from, &unopened);
         }
         Ok(plain)
     }
