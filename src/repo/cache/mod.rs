@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Changes with every change of the tables; another number means another version, and the cache is made anew.
-const VERSION: i32 = 10;
+const VERSION: i32 = 11;
 
 /// `directory` has rowids: its rows are long, and in a table without them each step of a search reads a whole row.
 const SCHEMA: &str = "
@@ -235,7 +235,8 @@ impl Cache {
         let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
         let version: i32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
         if version == 0 {
-            transaction.execute_batch(SCHEMA).and_then(|()| transaction.execute_batch(&sums::schema())).map_err(failed)?;
+            transaction.execute_batch(SCHEMA).map_err(failed)?;
+            sums::make(&transaction)?;
             let sql = "INSERT INTO meta(key, value) VALUES('incarnation', randomblob(16))";
             transaction.execute(sql, []).map_err(failed)?;
             let definitions = sums::definitions(&transaction)?;

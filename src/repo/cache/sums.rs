@@ -13,35 +13,42 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use std::hash::Hasher;
 use twox_hash::XxHash3_64;
 
-/// A table, its columns, and whether it stays small however large the repository is.
-type Table = (&'static str, &'static str, bool);
+/// Tables without a sum: rows that carry hashes of their own, what is believed only once the store has confirmed it, and the
+/// sums themselves.
+const UNSUMMED: [&str; 5] = ["chunk", "directory", "kept_pack", "kept_body", "sum"];
+/// Tables that grow with the number of packs.
+const LARGE: [&str; 9] = ["pack", "shard_pack", "unread", "attested", "gone", "told_lost", "lost", "verified", "bad"];
+/// Columns of which another one holds a hash.
+const HASHED: [&str; 2] = ["seals", "blocks"];
 
-const TABLES: &[Table] = &[
-    ("meta", "key, value", true),
-    ("head", "client, seq, hash, fence, void, unknown, time", true),
-    ("client", "id, public, role, name, trusted, last, ended, base, seq, first_slot, slot", true),
-    ("instance", "client, id, first, last", true),
-    ("snapshot", "id, client, seq, time, session, sealed, body", true),
-    ("session", "id, client", true),
-    ("judgement", "snapshot_client, snapshot_seq, client, seq, deed, heads, reason", true),
-    ("prune", "generation, condemn, client, plan, planner, heads", true),
-    ("fenced", "client, generation", true),
-    ("condemned", "pack", true),
-    ("slot", "id, label, recipient, time", true),
-    ("origin", "no, path, snapshot, epoch", true),
-    ("damaged", "snapshot, files", true),
-    ("shard_set", "no, client, seq, packs", true),
-    ("shard", "no, position, id", true),
-    ("pack", "no, id, size, toc_len, client, committed, condemned, chunks, body_sum", false),
-    ("shard_pack", "pack, no", false),
-    ("unread", "pack, size, toc_len, client, committed", false),
-    ("attested", "pack, client, seq", false),
-    ("gone", "pack", false),
-    ("told_lost", "pack, chunk", false),
-    ("lost", "pack, chunk", false),
-    ("verified", "pack, time, sum", false),
-    ("bad", "pack, chunk", false),
-];
+/// A table and its columns.
+struct Table {
+    name: String,
+    columns: Vec<String>,
+}
+
+impl Table {
+    fn stays_small(&self) -> bool {
+        !LARGE.contains(&self.name.as_str())
+    }
+}
+
+/// All tables that have a sum, as the database defines them.
+fn tables(connection: &Connection) -> Result<Vec<Table>> {
+    let texts = |sql: &str, of: &[&str]| -> Result<Vec<String>> {
+        let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+        let rows = statement.query_map(rusqlite::params_from_iter(of), |row| row.get(0)).map_err(failed)?;
+        rows.collect::<Result<_, _>>().map_err(failed)
+    };
+    let names = texts("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name", &[])?;
+    let mut tables = Vec::new();
+    for name in names.into_iter().filter(|name| !UNSUMMED.contains(&name.as_str())) {
+        let mut columns = texts("SELECT name FROM pragma_table_info(?)", &[&name])?;
+        columns.retain(|column| !HASHED.contains(&column.as_str()));
+        tables.push(Table { name, columns });
+    }
+    Ok(tables)
+}
 
 /// Second trees that are searched by other columns: what they hold must be what the table holds.
 const INDEXES: &[(&str, &str, &str)] = &[("pack", "sqlite_autoindex_pack_1", "id, no")];
@@ -126,24 +133,24 @@ pub(super) fn enable(connection: &Connection) -> Result<()> {
     connection.pragma_update(None, "recursive_triggers", true).map_err(failed)
 }
 
-/// The table of sums, and the triggers that keep it. Runs before anything is inserted.
-pub(super) fn schema() -> String {
+/// Makes the table of sums, and the triggers that keep it. Before this nothing may be inserted.
+pub(super) fn make(connection: &Connection) -> Result<()> {
     let mut sql = "CREATE TABLE sum(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;".to_owned();
-    for (table, columns, _) in TABLES {
-        let of = |row: &str| columns.split(", ").map(|column| format!("{row}.{column}")).collect::<Vec<_>>().join(", ");
-        let (new, old) = (of("NEW"), of("OLD"));
-        let set = |value: String| format!("BEGIN UPDATE sum SET value = {value} WHERE name = '{table}'; END;");
-        let added = set(format!("plus_row(value, '{table}', {new})"));
-        let removed = set(format!("minus_row(value, '{table}', {old})"));
-        let changed = set(format!("plus_row(minus_row(value, '{table}', {old}), '{table}', {new})"));
+    for Table { name, columns } in tables(connection)? {
+        let of = |row: &str| columns.iter().map(|column| format!("{row}.{column}")).collect::<Vec<_>>().join(", ");
+        let (new, old, columns) = (of("NEW"), of("OLD"), columns.join(", "));
+        let set = |value: String| format!("BEGIN UPDATE sum SET value = {value} WHERE name = '{name}'; END;");
+        let added = set(format!("plus_row(value, '{name}', {new})"));
+        let removed = set(format!("minus_row(value, '{name}', {old})"));
+        let changed = set(format!("plus_row(minus_row(value, '{name}', {old}), '{name}', {new})"));
         sql.push_str(&format!(
-            "INSERT INTO sum VALUES('{table}', 0);
-             CREATE TRIGGER {table}_added AFTER INSERT ON {table} {added}
-             CREATE TRIGGER {table}_removed AFTER DELETE ON {table} {removed}
-             CREATE TRIGGER {table}_changed AFTER UPDATE OF {columns} ON {table} {changed}\n"
+            "INSERT INTO sum VALUES('{name}', 0);
+             CREATE TRIGGER {name}_added AFTER INSERT ON {name} {added}
+             CREATE TRIGGER {name}_removed AFTER DELETE ON {name} {removed}
+             CREATE TRIGGER {name}_changed AFTER UPDATE OF {columns} ON {name} {changed}\n"
         ));
     }
-    sql
+    connection.execute_batch(&sql).map_err(failed)
 }
 
 /// Hash of the definitions of all tables: where they are, and what they are called.
@@ -193,13 +200,14 @@ pub(in crate::repo) fn verify(connection: &Connection, extent: Extent) -> Result
         }
     }
     verify_definitions(&moment)?;
-    for (table, columns, _) in TABLES.iter().filter(|(_, _, small)| *small || extent != Extent::Logs) {
-        let sql = format!("SELECT {columns} FROM {table}");
-        let found = sum_of(&moment, table, &sql, columns.split(", ").count())?;
+    for table in tables(&moment)?.iter().filter(|table| table.stays_small() || extent != Extent::Logs) {
+        let name = &table.name;
+        let sql = format!("SELECT {} FROM {name}", table.columns.join(", "));
+        let found = sum_of(&moment, name, &sql, table.columns.len())?;
         let sql = "SELECT value FROM sum WHERE name = ?";
-        let expected: Option<i64> = moment.query_row(sql, [table], |row| row.get(0)).optional().map_err(failed)?;
+        let expected: Option<i64> = moment.query_row(sql, [name], |row| row.get(0)).optional().map_err(failed)?;
         if expected != Some(found) {
-            return Err(damaged(&format!("the table {table} is not what was written")));
+            return Err(damaged(&format!("the table {name} is not what was written")));
         }
     }
     if extent != Extent::Logs {
