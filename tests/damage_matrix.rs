@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::time::Duration;
+use support::versions::copy_tree;
 use support::{Bench, contents, noise, tamper};
 
 /// No command may take longer.
@@ -124,17 +125,6 @@ struct Scene<'a> {
     dir: tempfile::TempDir,
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().flatten() {
-        let target = to.join(entry.file_name());
-        match entry.path() {
-            path if path.is_dir() => copy(&path, &target),
-            path => assert!(std::fs::copy(path, target).is_ok()),
-        }
-    }
-}
-
 fn files(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.path().is_dir() { files(&entry.path(), found) } else { found.push(entry.path()) }
@@ -146,7 +136,7 @@ impl<'a> Scene<'a> {
     fn new(template: &'a Template) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for part in ["repository", "cache", "state"] {
-            copy(&template.bench.path(part), &dir.path().join(part));
+            copy_tree(&template.bench.path(part), &dir.path().join(part));
         }
         Self { template, dir }
     }

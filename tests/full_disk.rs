@@ -7,13 +7,11 @@ mod support;
 use lifeboat::error::ErrorKind;
 use lifeboat::event::Silent;
 use lifeboat::ops::backup::backup;
-use lifeboat::ops::check::{CheckOptions, check};
-use lifeboat::ops::prune::{PruneOptions, prune};
-use lifeboat::repo::Repository;
+use lifeboat::ops::prune::prune;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use support::versions::{self, forget_first, prune_all};
 use support::{Bench, contents, noise};
 
 /// A small disk over the directory of the repository; gone when dropped.
@@ -58,24 +56,11 @@ fn on_disk(size: &str) -> Option<(Bench, Disk)> {
 }
 
 fn fill(bench: &Bench, version: u64) {
-    for file in 0..12 {
-        let seed = if file % 4 == 0 { file } else { version * 100 + file };
-        bench.write(&format!("f{file}"), noise(seed, 500_000));
-    }
-    bench.age_source();
-}
-
-fn options() -> PruneOptions {
-    PruneOptions { grace: Duration::ZERO, max_unused: 0.0, ..PruneOptions::default() }
-}
-
-fn forget_first(repository: &Repository) {
-    repository.forget(&[repository.snapshots().unwrap()[0].record()]).unwrap();
+    versions::fill(bench, version, 12, 4, |_| 500_000);
 }
 
 fn whole(bench: &Bench) {
-    let report = check(&bench.open(), &CheckOptions::of_all_data(2), &Silent);
-    assert!(!report.unwrap().is_damaged());
+    versions::undamaged(bench);
     let target = bench.path("out");
     bench.restore(&bench.latest(), &target);
     assert!(contents(&target) == contents(&bench.source()));
@@ -97,13 +82,13 @@ fn a_prune_frees_space_where_no_byte_can_be_written() {
     forget_first(&bench.open());
     disk.fill();
     let before = bench.objects("packs").len();
-    let report = prune(&bench.open(), &options(), &Silent).unwrap();
+    let report = prune(&bench.open(), &prune_all(), &Silent).unwrap();
     assert!(report.pruned.deleted > 0 && bench.objects("packs").len() < before, "{:?}", report.pruned);
     assert!(bench.repository_dir().join(".reserve").exists(), "the reserve is there for the next time");
     whole(&bench);
     // What needs room could be done after that: all that is left is needed.
     assert!(report.pruned.bytes_deleted > 5_000_000, "{:?}", report.pruned);
-    assert_eq!(prune(&bench.open(), &options(), &Silent).unwrap().pruned.deleted, 0);
+    assert_eq!(prune(&bench.open(), &prune_all(), &Silent).unwrap().pruned.deleted, 0);
 }
 
 #[test]
@@ -115,7 +100,7 @@ fn a_full_disk_on_which_nothing_can_go_is_left_as_it_is() {
     bench.backup();
     disk.fill();
     let before = bench.objects("");
-    assert_eq!(prune(&bench.open(), &options(), &Silent).unwrap().pruned.generation, None);
+    assert_eq!(prune(&bench.open(), &prune_all(), &Silent).unwrap().pruned.generation, None);
     assert_eq!(bench.objects(""), before);
     whole(&bench);
 }
@@ -130,11 +115,11 @@ fn on_a_full_disk_snapshots_can_be_forgotten_and_then_pruned() {
     disk.fill();
     backup(&bench.open(), bench.backup_options(), &Silent).unwrap_err();
     forget_first(&bench.open());
-    let report = prune(&bench.open(), &options(), &Silent);
+    let report = prune(&bench.open(), &prune_all(), &Silent);
     // The only packs share what the other snapshot needs, and there is no room to write that anew.
     assert_eq!(report.unwrap_err().kind(), ErrorKind::Full);
     whole(&bench);
     std::fs::remove_file(bench.repository_dir().join("lost+found")).unwrap();
-    assert!(prune(&bench.open(), &options(), &Silent).unwrap().pruned.deleted > 0);
+    assert!(prune(&bench.open(), &prune_all(), &Silent).unwrap().pruned.deleted > 0);
     whole(&bench);
 }

@@ -18,9 +18,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 use support::interposed::{Fate, Interposed, Verb};
 use support::synthetic::Owner;
-use support::{Bench, contents, noise, tamper};
-
-type Tree = Vec<(PathBuf, Option<Vec<u8>>)>;
+use support::versions::{self, Tree, restores, whole};
+use support::{Bench, tamper};
 
 /// Every prune compacts whatever there is, into many shards.
 fn options() -> PruneOptions {
@@ -38,12 +37,7 @@ fn local(bench: &Bench) -> lifeboat::store::AnyStore {
 }
 
 fn fill(bench: &Bench, version: u64) -> Tree {
-    for file in 0..24 {
-        let seed = if file % 3 == 0 { file } else { version * 1000 + file };
-        bench.write(&format!("d{}/f{file}", file % 5), noise(seed, 3000 + usize::try_from(file).unwrap() * 1900));
-    }
-    bench.age_source();
-    contents(&bench.source())
+    versions::fill(bench, version, 24, 3, |file| 3000 + usize::try_from(file).unwrap() * 1900)
 }
 
 /// All chunks that the snapshots need, by walking their trees.
@@ -80,23 +74,6 @@ fn lookups_are_right(bench: &Bench, machine: &str) {
         let mut stranger = id.prefix();
         stranger[9] ^= 1;
         assert_eq!(shards.find(&stranger).unwrap(), []);
-    }
-}
-
-fn whole(bench: &Bench, expected: &[&Tree]) {
-    let report = check(&bench.open(), &CheckOptions::of_all_data(2), &Silent).unwrap();
-    assert!(!report.is_damaged(), "{:?}", report.findings);
-    restores(bench, expected);
-}
-
-fn restores(bench: &Bench, expected: &[&Tree]) {
-    let snapshots = bench.open().snapshots().unwrap();
-    assert_eq!(snapshots.len(), expected.len());
-    for (entry, expected) in snapshots.iter().zip(expected) {
-        let target = bench.path("out");
-        bench.restore(entry, &target);
-        assert_eq!(contents(&target), **expected);
-        std::fs::remove_dir_all(&target).unwrap();
     }
 }
 

@@ -9,14 +9,12 @@ use lifeboat::ops::backup::backup;
 use lifeboat::ops::check::{CheckOptions, check};
 use lifeboat::ops::prune::{PruneOptions, Truncation, prune};
 use lifeboat::repo::Repository;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 use support::interposed::{Fate, Interposed, Verb};
-use support::{Bench, Recorder, contents, noise};
-
-type Tree = Vec<(PathBuf, Option<Vec<u8>>)>;
+use support::versions::{self, Tree, whole};
+use support::{Bench, Recorder, contents};
 
 /// A prune that leaves nothing that could go, of packs and of logs.
 fn options() -> PruneOptions {
@@ -24,31 +22,13 @@ fn options() -> PruneOptions {
 }
 
 fn fill(bench: &Bench, version: u64) -> Tree {
-    for file in 0..20 {
-        let seed = if file % 3 == 0 { file } else { version * 1000 + file };
-        bench.write(&format!("f{file}"), noise(seed, 2000 + usize::try_from(file).unwrap() * 700));
-    }
-    bench.age_source();
-    contents(&bench.source())
+    versions::fill(bench, version, 20, 3, |file| 2000 + usize::try_from(file).unwrap() * 700)
 }
 
 fn forget_all_but_last(repository: &Repository) {
     let all = repository.snapshots().unwrap();
     let records: Vec<_> = all[..all.len() - 1].iter().map(|entry| entry.record()).collect();
     repository.forget(&records).unwrap();
-}
-
-fn healthy(bench: &Bench, expected: &[&Tree]) {
-    let report = check(&bench.open(), &CheckOptions::of_all_data(2), &Silent).unwrap();
-    assert!(!report.is_damaged(), "{:?}", report.findings);
-    let snapshots = bench.open().snapshots().unwrap();
-    assert_eq!(snapshots.len(), expected.len());
-    for (entry, expected) in snapshots.iter().zip(expected) {
-        let target = bench.path("out");
-        bench.restore(entry, &target);
-        assert_eq!(contents(&target), **expected);
-        std::fs::remove_dir_all(&target).unwrap();
-    }
 }
 
 fn local(bench: &Bench) -> lifeboat::store::AnyStore {
@@ -93,7 +73,7 @@ fn a_backup_that_a_prune_outruns_stores_again_what_the_prune_took() {
     backup(&writer, bench.backup_options(), &recorder).unwrap();
     assert!(pruned.load(Ordering::SeqCst));
     assert!(recorder.warnings.lock().unwrap().iter().any(|warning| warning.contains("prune")));
-    healthy(&bench, &[&second, &first]);
+    whole(&bench, &[&second, &first]);
 }
 
 #[test]
@@ -107,11 +87,11 @@ fn a_prune_that_stops_at_any_call_is_gone_on_with_and_loses_nothing() {
             if let Ok(repository) = bench.open_over(store.store(), "pruner") {
                 let _ = prune(&repository, &options(), &Silent);
             }
-            healthy(&bench, &[&kept]);
+            whole(&bench, &[&kept]);
         }
         // Another machine goes on, and the space comes back.
         prune(&bench.open_over(local(&bench), "second").unwrap(), &options(), &Silent).unwrap();
-        healthy(&bench, &[&kept]);
+        whole(&bench, &[&kept]);
         let last = prune(&bench.open_over(local(&bench), "third").unwrap(), &options(), &Silent).unwrap();
         assert_eq!(last.pruned.deleted, 0);
         let store = Interposed::new(local(&bench), |_, _, _| Fate::Pass);
@@ -140,7 +120,7 @@ fn at_the_last_moment(deed: impl Fn(&Repository, RecordRef) + Send + Sync + 'sta
         Fate::Pass
     });
     prune(&bench.open_over(store.store(), "pruner").unwrap(), &options(), &Silent).unwrap();
-    healthy(&bench, &[&first, &second]);
+    whole(&bench, &[&first, &second]);
 }
 
 #[test]
@@ -175,7 +155,7 @@ fn a_prune_waits_with_a_generation_until_the_one_before_is_closed() {
     names.sort();
     let (condemned, planned): (Vec<_>, Vec<_>) = names.iter().partition(|name| name.ends_with(".condemn"));
     assert_eq!(condemned.len(), planned.len(), "{names:?}");
-    healthy(&bench, &[&kept]);
+    whole(&bench, &[&kept]);
 }
 
 #[test]
@@ -195,7 +175,7 @@ fn a_prune_whose_packs_another_one_deletes_looks_anew() {
             Fate::Pass
         });
         prune(&bench.open_over(store.store(), "pruner").unwrap(), &options(), &Silent).unwrap();
-        healthy(&bench, &[&kept]);
+        whole(&bench, &[&kept]);
         if reads.load(Ordering::SeqCst) <= place {
             break;
         }
@@ -218,7 +198,7 @@ fn two_prunes_at_once_delete_what_one_published() {
                 });
             }
         });
-        healthy(&bench, &[&kept]);
+        whole(&bench, &[&kept]);
         assert!(bench.repository_dir().join("gc").read_dir().unwrap().count() >= 2, "round {round}");
     }
 }
@@ -255,7 +235,7 @@ fn backups_go_on_while_prunes_run() {
     let repository = bench.open();
     forget_all_but_last(&repository);
     prune(&repository, &options(), &Silent).unwrap();
-    healthy(&bench, &[trees.last().unwrap()]);
+    whole(&bench, &[trees.last().unwrap()]);
 }
 
 /// A reader that stops in the midst of a refresh, and goes on when a forget, an unforget, and a prune lie behind it, must not
@@ -285,7 +265,7 @@ fn a_plan_is_judged_by_only_when_all_that_it_saw_was_read() {
         let seen = bench.open_over(local(&bench), &machine).unwrap().snapshots().unwrap();
         assert_eq!(seen.len(), 2, "call {call}");
     }
-    healthy(&bench, &[&first, &second]);
+    whole(&bench, &[&first, &second]);
 }
 
 /// The repository as a machine sees it on which another one prunes at the first call that `when` picks.

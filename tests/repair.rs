@@ -9,7 +9,8 @@ use lifeboat::ops::repair::{Outcome, RepairOptions, RepairReport, repair};
 use lifeboat::ops::restore::restore;
 use lifeboat::repo::{OpenOptions, Repository};
 use lifeboat::store::Location;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use support::versions::copy_tree;
 use support::{Bench, contents, noise, tamper};
 
 const SHARD: usize = 64 << 10;
@@ -47,17 +48,6 @@ fn objects(bench: &Bench) -> Vec<(PathBuf, Vec<u8>)> {
 /// The largest pack holds data.
 fn data_pack(bench: &Bench) -> PathBuf {
     bench.objects("packs").into_iter().max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap()
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().flatten() {
-        let target = to.join(entry.file_name());
-        match entry.path() {
-            path if path.is_dir() => copy(&path, &target),
-            path => assert!(std::fs::copy(path, target).is_ok()),
-        }
-    }
 }
 
 #[test]
@@ -127,7 +117,7 @@ fn another_copy_gives_back_what_is_damaged_or_gone() {
     let bench = filled(0);
     bench.backup();
     let whole = objects(&bench);
-    copy(&bench.repository_dir(), &bench.path("other"));
+    copy_tree(&bench.repository_dir(), &bench.path("other"));
     tamper(&data_pack(&bench), |bytes| bytes[5000] ^= 1);
     std::fs::remove_file(bench.objects("packs").into_iter().min_by_key(|path| path.metadata().unwrap().len()).unwrap()).unwrap();
     let record = bench.objects("log").pop().unwrap();

@@ -11,6 +11,7 @@ pub mod plant;
 pub mod synthetic;
 pub mod team;
 pub mod terminal;
+pub mod versions;
 
 use lifeboat::event::{Event, Observer, Silent};
 use lifeboat::ops::backup::{BackupOptions, BackupReport, Input, backup};
