@@ -7,12 +7,14 @@ use lifeboat::format::tree::{
     ChunkRef, ChunkType, Content, Hole, ListPage, Node, NodeKind, PageRef, Time, Xattr, encode_inner, encode_leaf, encode_node,
 };
 use lifeboat::id::{ChunkId, SnapshotId};
+use lifeboat::ops::prune::{PruneOptions, Truncation, prune};
 use lifeboat::repo::{Access, ChunkWriter, NewSlot, OpenOptions, Repository, Session, default_sizes, generate_identity};
 use lifeboat::store::Location;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 struct Made {
@@ -232,4 +234,34 @@ fn a_repository_that_was_made_opens_with_its_identity() {
     let location = Location::directory(&made.path("repository"));
     let repository = Repository::open(&location, &access, &made.options(), &Silent).unwrap();
     assert_eq!(repository.fingerprint(), fingerprint);
+}
+
+/// Logs that the owner's prune cut off, twice, with a client of its own that goes on behind that.
+#[test]
+fn the_decoder_reads_logs_from_a_checkpoint_on() {
+    let (made, repository) = Made::new();
+    let small = |name: &[u8]| {
+        let session = Session::start(&repository, false).unwrap();
+        let mut writer = session.writer().unwrap();
+        let file = file(name, &noise(name[0], 5000), &mut writer);
+        let root = leaf(&[file], &mut writer);
+        commit(session, writer, root)
+    };
+    let mut kept = Vec::new();
+    for round in 0..2u8 {
+        let ids: Vec<SnapshotId> = (0..4u8).map(|number| small(&[b'a' + 4 * round + number])).collect();
+        kept.push(ids[1]);
+        let going = repository.snapshots().unwrap().into_iter().filter(|entry| !kept.contains(&entry.id));
+        repository.forget(&going.map(|entry| entry.record()).collect::<Vec<_>>()).unwrap();
+        let truncation = Truncation::Always;
+        let options = PruneOptions { grace: Duration::ZERO, max_unused: 0.0, truncation, ..PruneOptions::default() };
+        assert!(prune(&repository, &options, &Silent).unwrap().pruned.records_deleted > 3);
+    }
+    kept.push(small(b"z"));
+    for (id, name) in kept.iter().zip([b"b", b"f", b"z"]) {
+        let Some(output) = made.decode(&id.to_string()) else { return };
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(fs::read(made.path("out").join(std::str::from_utf8(name).unwrap())).unwrap() == noise(name[0], 5000));
+        fs::remove_dir_all(made.path("out")).unwrap();
+    }
 }

@@ -1,4 +1,5 @@
 //! Logs that are cut off: a checkpoint stands for old records, and every reader sees what it saw before.
+#![expect(clippy::print_stdout, reason = "figures are printed for those who ask with --no-capture")]
 
 mod support;
 
@@ -320,4 +321,36 @@ fn a_mirror_follows_and_what_is_lost_of_a_checkpoint_is_fetched_from_it() {
     repair(&repository, &mend, &Silent).unwrap();
     assert!(checkpoint.exists());
     history.healthy(&machine(&history.bench, "mended"), &expected);
+}
+
+/// By default logs are cut off when enough can go; `LIFEBOAT_BACKUPS=1000` measures more.
+#[test]
+fn many_backups_leave_a_short_log_by_themselves_and_a_dry_run_says_so() {
+    let count = std::env::var("LIFEBOAT_BACKUPS").ok().and_then(|text| text.parse().ok()).unwrap_or(110);
+    let mut history = History::new();
+    history.back_up(0..20);
+    let run = |history: &History, dry_run| {
+        prune(&history.bench.open(), &PruneOptions { dry_run, ..options(Truncation::Auto) }, &Silent).unwrap().pruned
+    };
+    let early = run(&history, false);
+    assert_eq!((early.records_to_go, early.records_deleted), (0, 0), "a short log is left alone");
+    history.back_up(20..count);
+    let repository = history.bench.open();
+    let all = repository.snapshots().unwrap();
+    let going: Vec<_> = all[..all.len() - 30].iter().map(|entry| entry.record()).collect();
+    repository.forget(&going).unwrap();
+    let bytes =
+        |history: &History| -> u64 { history.bench.objects("log").iter().map(|path| path.metadata().unwrap().len()).sum() };
+    let before = (history.records(), bytes(&history));
+    let said = run(&history, true).records_to_go;
+    assert_eq!(history.records(), before.0);
+    assert!(said + 5 >= count, "{said} of {count}");
+    let done = run(&history, false);
+    let after = (history.records(), bytes(&history));
+    println!("{count} backups: {} records, {} bytes; after a prune {}, {}", before.0, before.1, after.0, after.1);
+    assert!(done.records_deleted >= said && after.0 < 12);
+    assert_eq!(run(&history, true).records_to_go, 0);
+    let expected = History::seen_by(&history.bench.open());
+    assert_eq!(expected.len(), 30);
+    history.healthy(&machine(&history.bench, "fresh"), &expected);
 }

@@ -1,11 +1,9 @@
 #!/usr/bin/env python3
 """Reads a repository of format 1, from docs/format.md alone.
-
 lifeboat_decoder.py REPOSITORY -i IDENTITY [--fingerprint HEX] info | list | check | ls SNAPSHOT | restore SNAPSHOT DIRECTORY
 Exit code: 0 all verified, 1 findings were reported (void records, missing or damaged objects), 2 cannot be read.
 """
 import argparse, collections, contextlib, fcntl, functools, os, re, stat, struct, sys
-
 import pyrage
 import zstandard
 from blake3 import blake3
@@ -13,7 +11,6 @@ from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-
 MIB = 1 << 20
 OWNER, WRITER, MAINTAINER, READER = 4, 1, 2, 3
 
@@ -38,7 +35,6 @@ def ed25519_ok(public, signature, message):
         return True
     except (InvalidSignature, ValueError): return False
 def raw_public(private): return private.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-
 # ---- CBOR (section 5)
 def cbor(data, what):
     """The one value in data, deterministic encoding enforced."""
@@ -82,13 +78,13 @@ def cbor(data, what):
     value = item(1)
     need(pos == len(data), f"{what}: bytes after the CBOR")
     return value
-
 # Validators: functions of a value that say whether it is of the type.
 def U(v, top=1 << 64): return type(v) is int and 0 <= v < top
 def INT(v): return type(v) is int
 def BYTES(v): return type(v) is bytes
 def TEXT(v): return type(v) is str
 def TRUE(v): return v is True
+def BOOL(v): return type(v) is bool
 def B(n): return lambda v: type(v) is bytes and len(v) == n
 def ARR(of, key=None, least=0):
     """An array of `of`; strictly ascending by key where one is given."""
@@ -111,7 +107,6 @@ def fields(m, spec, what, open_ended=False):
         else: need(open_ended and k >= 64, f"{what}: unknown key {k}")
     for k, (_, presence) in spec.items(): need(presence != 1 or k in m, f"{what}: key {k} is missing")
     return m
-
 SELF = lambda x: x
 PAIRS = ARR(TUP(B(16), U), SELF, 1)
 HEADS = ARR(TUP(B(16), U, B(32)), SELF)
@@ -129,7 +124,9 @@ KINDS = {
     9: {0: (B(16), 1), 1: (U, 1)},
     10: {0: (U, 1), 1: (ARR(B(32), SELF), 1)},
     11: {0: (PACK_IDS, 1)},
-    12: {0: (ARR(TUP(B(16), U, B(32), SEALED), lambda s: s[:2]), 1), 1: (PACKS, 1), 2: (ARR(B(32)), 1), 3: (HEADS, 1)},
+    12: {0: (ARR(BYTES), 0), 1: (ARR(TUP(B(16), BOOL, PACKS)), 0), 2: (ARR(TUP(B(16), U, B(32)), lambda s: s[:2]), 0), 3: (HEADS, 0),
+         4: (ARR(TUP(B(16), ARR(B(16))), lambda s: s[0]), 0), 5: (ARR(TUP(B(16), U, B(16), U, BOOL, TEXT), SELF), 0),
+         6: (ARR(TUP(B(16), B(16), U, U), SELF), 0), 7: (PACK_IDS, 0), 8: (ARR(TUP(U, B(32)), SELF), 0)},
     13: {0: (B(16), 1), 1: (TRUE, 0), 2: (TEXT, 0), 3: (TEXT, 0)},
     14: {0: (ARR(B(32)), 1), 1: (PACK_IDS, 1)},
     15: {0: (PACK_IDS, 1), 1: (lambda v: type(v) is bytes and len(v) % 16 == 0, 1)},
@@ -138,14 +135,13 @@ RECORD = {0: (B(16), 1), 1: (U, 1), 2: (B(32), 0), 3: (INT, 1), 4: (HEADS, 0), 5
           8: (B(16), 0), 64: (B(16), 0)}
 MAY = {0: {OWNER}, 8: {OWNER}, 9: {OWNER}, 10: {OWNER}, 13: {OWNER}, 1: {WRITER, OWNER}, 11: {READER, OWNER},
        2: {WRITER, MAINTAINER, OWNER}, 15: {MAINTAINER, READER, OWNER}, 6: {WRITER, MAINTAINER, READER, OWNER}}
-MAY.update({k: {MAINTAINER, OWNER} for k in (3, 4, 5, 7, 12, 14)})
+MAY.update({12: {OWNER}, **{k: {MAINTAINER, OWNER} for k in (3, 4, 5, 7, 14)}})
 SNAPSHOT = {0: (B(32), 1), 1: (TEXT, 1), 2: (B(32), 0), 3: (TEXT, 1), 4: (ARR(BYTES), 1), 5: (ARR(TEXT, str.encode), 0), 6: (TEXT, 0),
             7: (INT, 1), 8: (INT, 1), 9: (TUP(*[U] * 10), 1), 10: (ARR(TUP(BYTES, TEXT)), 0), 11: (U, 0), 12: (TEXT, 1), 13: (TEXT, 0),
             14: (TRUE, 0), 15: (ARR(TEXT), 0)}
 NODE = {0: (BYTES, 1), 1: (U, 1), 2: (lambda v: U(v, 0o10000), 1), 3: (U, 1), 4: (U, 1), 5: (BYTES, 0), 6: (BYTES, 0), 7: (TIME, 1),
         8: (TIME, -1), 9: (TIME, -1), 10: (TIME, -1), 11: (U, 0), 12: (IDS, -1), 13: (ARR(U), 0), 14: (TUP(U, B(32), U), 0),
         15: (ARR(U), 0), 16: (BYTES, 0), 17: (B(32), 0), 18: (TUP(U, U), 0), 19: (TUP(U, U), 0), 20: (ARR(BYTES), 0), 21: (U, 0), 22: (TRUE, 0)}
-
 # ---- age (age-encryption.org/v1); pyrage opens the files
 def age_stanzas(data):
     """The words of each recipient stanza; those of no recipient (grease) are left out."""
@@ -181,9 +177,7 @@ def open_slot(data, identity_path):
             try: return age_x25519(data, age_identity(line), "slot")
             except Bad as e: error = e
     raise error
-
 # ---- the store
-
 class Store:
     def __init__(self, root): self.root = root
     def path(self, name): return os.path.join(self.root, name)
@@ -205,10 +199,8 @@ class Store:
     def names(self, folder, pattern):
         found = []
         for at, _, files in os.walk(self.path(folder)):
-            rel = os.path.relpath(at, self.root)
-            found += [f"{rel}/{f}" for f in files if re.fullmatch(pattern, f"{rel}/{f}")]
+            found += [name for f in files if re.fullmatch(pattern, name := f"{os.path.relpath(at, self.root)}/{f}")]
         return sorted(found)
-
 Block = collections.namedtuple("Block", "pack offset entry number type codec raw packed lengths prefixes")
 Record = collections.namedtuple("Record", "client seq digest map")
 
@@ -229,10 +221,8 @@ class Repository:
     # -- section 2
     def read_format(self, pin):
         data = self.store.get("format/1", 65536)
-        need(data is not None, "format/1 is missing")
-        magic = b"lifeboat repository format 1\n"
-        need(data.startswith(magic), "format/1: not a repository of format 1")
-        texts = ARR(TEXT)
+        magic, texts = b"lifeboat repository format 1\n", ARR(TEXT)
+        need(data is not None and data.startswith(magic), "format/1: missing, or not a repository of format 1")
         m = fields(cbor(data[len(magic):], "format/1"), {0: (B(16), 1), 1: (B(32), 1), 2: (TUP(*[U] * 5), 1), 3: (U, 1), 4: (U, 1),
                    5: (INT, 1), 6: (texts, 1), 7: (texts, 1), 8: (INT, 1)}, "format/1")
         kind, low, mid, high, norm = m[2]
@@ -279,9 +269,8 @@ class Repository:
             last = g[0]
             self.generations[last] = {"ix": g[1], "psk": {1: g.get(2), 2: g[3]}, "vault": vaults}
         self.role, self.slot = role, name
-        if 3 in m:
-            public = raw_public(Ed25519PrivateKey.from_private_bytes(m[3]))
-            need(role != OWNER or public == self.owner_key, "bundle: the owner's seed is not that of format/1")
+        public = raw_public(Ed25519PrivateKey.from_private_bytes(m[3])) if 3 in m else None
+        need(role != OWNER or public == self.owner_key, "bundle: the owner's seed is not that of format/1")
     # -- section 3.3
     def header(self, data, kind, what):
         """(key, commit) of the sealed object that begins with this header."""
@@ -364,20 +353,47 @@ class Repository:
             need(m[0] == cid and m[1] == seq, f"{name}: names another place")
             return data, m, body[:64], body[64:], None
         except Bad as e: return data, None, None, None, str(e)
+    def signed(self, name, kind, context):
+        """(bytes, map) of an object that the owner signed."""
+        data = self.store.get(name, 64 * MIB)
+        body = self.sealed_body(data or b"", kind, name)
+        need(ed25519_ok(self.owner_key, body[:64], DK(context, self.id + body[64:], 64)), f"{name}: not signed by the owner")
+        return data, cbor(body[64:], name)
+    def part(self, seq, digest):
+        name = f"log/{self.owner.hex()}/{seq:016x}"
+        data, m = self.signed(name, 3, "lifeboat v1 log record")
+        need(H(data) == digest and m[6] == 12, f"{name}: not the checkpoint that was named")
+        return fields(m[7], KINDS[12], name)
+    def read_checkpoint(self):
+        """The newest checkpoint that a plan of the owner puts in force: its floors, the records that stay, and its parts."""
+        self.floors, self.staying, self.parts = {}, collections.defaultdict(list), []
+        for name in reversed(self.store.names("gc", r"gc/[0-9a-f]{16}\.plan")):
+            try:
+                m = self.signed(name, 5, "lifeboat v1 prune object")[1]
+                if 6 not in m or m[0] != self.owner or H(self.store.get(name[:-4] + "condemn", 64 * MIB) or b"") != m[5]: continue
+            except Bad: continue
+            whole = self.part(*m[6])
+            if whole.get(3) != m[3]: continue
+            self.parts = [whole] + [self.part(*place) for place in whole.get(8, [])]
+            self.floors = {cid: (seq, digest) for cid, seq, digest in m[3]}
+            return [self.staying[cid].append((seq, digest)) for cid, seq, digest in whole.get(2, [])]
+    def cut_off(self, cid, seq): return cid in self.floors and seq < self.floors[cid][0]
     def read_log(self, cid, keys, roles, last):
-        previous, seq, out = None, 0, []
-        while (got := self.record(cid, seq)) is not None:
+        previous, end, out, stay = None, 0, [], list(self.staying[cid])
+        if cid in self.floors:
+            end, previous = self.floors[cid][0] + 1, self.floors[cid][1]
+            self.heads[cid, end - 1] = previous
+        while (got := self.record(cid, seq := stay[0][0] if stay else end)) is not None:
             data, m, signature, text, why = got
-            digest = H(data)
-            self.heads[cid, seq] = digest
-            name = f"log/{cid.hex()}/{seq:016x}"
+            stays, name = stay.pop(0) if stay else None, f"log/{cid.hex()}/{seq:016x}"
+            self.heads[cid, seq] = digest = H(data)
             try:
                 need(m is not None, f"{why}")
                 signer = m.get(8, cid)
                 need(8 not in m or (m[6] == 3 and signer != cid), f"{name}: signed by another, but not a fence")
                 need(signer in keys, f"{name}: signed by a client that is not enrolled")
                 need(ed25519_ok(keys[signer], signature, DK("lifeboat v1 log record", self.id + text, 64)), f"{name}: signature is wrong")
-                need(m.get(2) == previous, f"{name}: does not follow the record before it")
+                need(digest == stays[1] if stays else m.get(2) == previous, f"{name}: does not follow the record before it")
                 need(last is None or seq <= last, f"{name}: after the client was revoked")
                 if m[6] not in KINDS: raise SystemExit(f"{name}: kind {m[6]} is unknown; cannot judge what was said")
                 need(roles[signer] in MAY[m[6]], f"{name}: role {roles[signer]} may not write kind {m[6]}")
@@ -388,12 +404,14 @@ class Repository:
             except Bad as e:
                 self.void += 1
                 self.find(f"void record: {e}")
-            previous, seq = digest, seq + 1
+            if not stays: previous, end = digest, end + 1
+        need(not stay, f"log/{cid.hex()}: a record is missing that a checkpoint says is there")
         for name in self.store.names(f"log/{cid.hex()}", rf"log/{cid.hex()}/[0-9a-f]{{16}}"):
-            if int(name[-16:], 16) >= seq: self.find(f"{name}: beyond the end of its log, where record {seq} is missing")
+            if int(name[-16:], 16) >= end: self.find(f"{name}: beyond the end of its log, where record {end} is missing")
         return out
     def read_logs(self):
         self.owner, self.heads, self.void = H(self.owner_key)[:16], {}, 0
+        self.read_checkpoint()
         keys, roles, self.clients, revoked = {self.owner: self.owner_key}, {self.owner: OWNER}, {}, {}
         # Fences that somebody else signed in the owner's log need keys that the log itself gives: twice.
         for attempt in (0, 1):
@@ -412,9 +430,11 @@ class Repository:
         self.records = own
         for cid in sorted(self.clients): self.records = self.records + self.read_log(cid, keys, roles, revoked.get(cid))
         self.keys, self.roles = keys, roles
+        for m in (fields(cbor(x, "carried record"), RECORD, "carried record") for part in self.parts for x in part.get(0, [])):
+            self.records.append(Record(m[0], m[1], None, m))
         for r in self.records:
-            for cid, seq, digest in r.map.get(4, []) + (r.map[7][3] if r.map[6] == 12 else []):
-                if self.heads.get((cid, seq)) != digest:
+            for cid, seq, digest in r.map.get(4, []):
+                if self.heads.get((cid, seq)) != digest and not self.cut_off(cid, seq):
                     self.find(f"log/{r.client.hex()}/{r.seq:016x} saw log/{cid.hex()}/{seq:016x} with a hash that it has not now")
     def snapshots(self):
         """Live snapshots: [(client, seq, id, map)], by start."""
@@ -424,10 +444,6 @@ class Repository:
             if r.map[6] == 1: found[r.client, r.seq] = (r.map[7][0], r.map[7][1])
             elif r.map[6] in (4, 5):
                 for cid, seq in r.map[7][0]: (gone if r.map[6] == 4 else back)[cid, seq].append(r)
-        for r in self.records:
-            for cid, seq, sid, sealed in r.map[7][0] if r.map[6] == 12 else []:
-                if found.setdefault((cid, seq), (sid, sealed))[0] != sid:
-                    self.find(f"checkpoint {r.seq} names another snapshot for {cid.hex()}/{seq}")
         def before(a, b):
             """a was known when b was written."""
             if a.client == b.client: return a.seq < b.seq
@@ -442,12 +458,11 @@ class Repository:
     def load_packs(self):
         self.prune()
         named, lost = {}, set()
-        for r in self.records:
-            body, kind = r.map[7], r.map[6]
-            for pid, size, toc in {1: 2, 2: 0, 12: 1}.get(kind) is not None and body[{1: 2, 2: 0, 12: 1}[kind]] or []:
-                if named.setdefault(pid, (size, toc)) != (size, toc):
-                    self.find(f"pack {pid.hex()}: records do not agree on its size")
-            lost |= set(body[0]) if kind == 15 else set()
+        lists = [r.map[7][{1: 2, 2: 0}[r.map[6]]] for r in self.records if r.map[6] in (1, 2)]
+        for packs in lists + [packs for part in self.parts for _, _, packs in part.get(1, [])]:
+            for pid, size, toc in packs:
+                if named.setdefault(pid, (size, toc)) != (size, toc): self.find(f"pack {pid.hex()}: records do not agree on its size")
+        for r in self.records: lost |= set(r.map[7][0]) if r.map[6] == 15 else set()
         for pid, (size, toc) in sorted(named.items()):
             name = f"packs/{pid.hex()[:2]}/{pid.hex()}"
             with self.guard():
@@ -458,14 +473,12 @@ class Repository:
                 need(len(data) == size, f"{name}: not of the size that the record says")
                 self.read_pack(pid, data, toc, name)
     def read_pack(self, pid, data, toc_length, name):
-        key, commit = self.header(data, 1, name)
-        foot = data[-40:]
+        (key, commit), foot = self.header(data, 1, name), data[-40:]
         need(len(data) >= 64 + 2 + 40 and foot[:32] == commit and foot[36:] == b"LFBP", f"{name}: bad footer")
         sealed = int.from_bytes(foot[32:36], "little")
         need(sealed == toc_length and sealed <= 64 * MIB and sealed <= len(data) - 106, f"{name}: length of the table of contents differs")
         toc = self.unseal(key, data[-40 - sealed:-40], f"{name} table of contents")
-        entries, pos = [], 66
-        count = int.from_bytes(data[64:66], "little")
+        entries, pos, count = [], 66, int.from_bytes(data[64:66], "little")
         need(count <= 4096, f"{name}: too many seal entries")
         for _ in range(count):
             need(pos + 56 <= len(data), f"{name}: seal table ends early")
@@ -502,8 +515,7 @@ class Repository:
             sid, cls, _ = self.session(b.entry, f"{name} seal entry {e}")
             classes.add(cls)
             need(type_ in (1, 2, 3, 4) and cls == (1 if type_ == 1 else 2), f"{name}: type and class of block {i} do not agree")
-            if self.numbers.setdefault((sid, cls, number), b[3:]) != b[3:]:
-                self.find(f"{name}: number {number} is used twice in a session")
+            if self.numbers.setdefault((sid, cls, number), b[3:]) != b[3:]: self.find(f"{name}: number {number} is used twice in a session")
             offset += -(-packed // 64) * 64 + 16
             self.packs.setdefault(pid, []).append(b)
         need(at == len(toc), f"{name}: bytes after the table of contents")
@@ -516,8 +528,7 @@ class Repository:
     def read_block(self, pid, i):
         b = self.packs[pid][i]
         name = f"packs/{pid.hex()[:2]}/{pid.hex()}"
-        length = -(-b.packed // 64) * 64 + 16
-        error = None
+        length, error = -(-b.packed // 64) * 64 + 16, None
         for place in (name, "copies/" + name):
             try:
                 with open(self.store.path(place), "rb") as f:
@@ -540,8 +551,7 @@ class Repository:
     def references(self, depth, cid, total):
         """Data chunks (id, length) below a list page."""
         need(depth <= 8, "list page too deep")
-        data = self.chunk(3, cid)
-        what = f"list page {cid.hex()}"
+        what, data = f"list page {cid.hex()}", self.chunk(3, cid)
         need(len(data) <= MIB, f"{what}: too large")
         m = fields(cbor(data, what), {0: (U, 0), 1: (IDS, 1), 2: (ARR(U), 1)}, what)
         need(m.get(0, 0) == depth and len(m[1]) == 32 * len(m[2]) and m[2] and sum(m[2]) == total and all(m[2]), f"{what}: malformed")
@@ -551,9 +561,8 @@ class Repository:
             else: yield ref, n
     def content(self, node):
         total = node.get(11, 0) - sum(node.get(15, [])[1::2])
-        if 14 in node:
-            need(node[14][2] == total, "content length differs from size less holes")
-            return self.references(node[14][0], node[14][1], total)
+        need(14 not in node or node[14][2] == total, "content length differs from size less holes")
+        if 14 in node: return self.references(node[14][0], node[14][1], total)
         ids = [node[12][i:i + 32] for i in range(0, len(node[12]), 32)]
         lengths = node.get(13, [total] if ids else [])
         need(len(lengths) == len(ids) and sum(lengths) == total and all(lengths), "content lengths do not add up")
@@ -582,8 +591,7 @@ class Repository:
         return m
     def directory(self, page, depth=None):
         """Nodes of a directory, in order."""
-        what = f"page {page.hex()}"
-        data = self.chunk(2, page)
+        what, data = f"page {page.hex()}", self.chunk(2, page)
         need(len(data) <= MIB, f"{what}: too large")
         m = cbor(data, what)
         need(type(m) is dict, f"{what}: not a map")
@@ -612,13 +620,12 @@ class Repository:
         """Verifies prune objects; what plans delete may be missing."""
         self.pruned, hashes_ = set(), {}
         for name in self.store.names("gc", r"gc/[0-9a-f]{16}\.(condemn|plan)"):
-            kind = 4 if name.endswith("condemn") else 5
-            number = int(name[3:19], 16)
+            kind, number = 4 if name.endswith("condemn") else 5, int(name[3:19], 16)
             with self.guard():
-                data = self.store.get(name, 64 * MIB)
-                hashes_[kind, number] = H(data)
+                hashes_[kind, number] = H(data := self.store.get(name, 64 * MIB))
                 body = self.sealed_body(data, kind, name)
-                m = fields(cbor(body[64:], name), {0: (B(16), 1), 1: (U, 1), 2: (IDS, 1), 3: (HEADS, 0), 4: (INT, 1), 5: (B(32), 0)}, name)
+                m = fields(cbor(body[64:], name), {0: (B(16), 1), 1: (U, 1), 2: (IDS, 1), 3: (HEADS, 0), 4: (INT, 1), 5: (B(32), 0),
+                           6: (TUP(U, B(32)), 0)}, name)
                 need(m[1] == number, f"{name}: of another generation")
                 need(self.roles.get(m[0]) in (MAINTAINER, OWNER), f"{name}: not by a maintainer or the owner")
                 need(ed25519_ok(self.keys[m[0]], body[:64], DK("lifeboat v1 prune object", self.id + body[64:], 64)), f"{name}: signature")
@@ -626,12 +633,12 @@ class Repository:
                 ids = [m[2][i:i + 32] for i in range(0, len(m[2]), 32)]
                 need(all(a < b for a, b in zip(ids, ids[1:])), f"{name}: ids do not ascend")
                 for cid, seq, digest in m.get(3, []):
-                    need(self.heads.get((cid, seq)) == digest, f"{name}: saw a log that is not so now")
+                    need(self.heads.get((cid, seq)) == digest or self.cut_off(cid, seq), f"{name}: saw a log that is not so now")
                 self.pruned |= set(ids) if kind == 5 else set()
     def check_indexes(self):
         named = {}
         for r in self.records:
-            key = {1: 3, 12: 2, 14: 0}.get(r.map[6])
+            key = {1: 3, 14: 0}.get(r.map[6])
             for iid in r.map[7].get(key, []) if key is not None else []: named[iid] = r
         for iid in sorted(named):
             name = f"index/{iid.hex()}"
@@ -651,13 +658,12 @@ class Repository:
                     last = e
                     blocks = self.packs.get(packs[e[1]])
                     if blocks is not None:
-                        good = e[2] < len(blocks) and e[3] < len(blocks[e[2]].prefixes) and blocks[e[2]].prefixes[e[3]] == e[0]
-                        need(good, f"{name}: an entry is not as the pack's table of contents has it")
+                        need(e[2] < len(blocks) and e[3] < len(blocks[e[2]].prefixes) and blocks[e[2]].prefixes[e[3]] == e[0],
+                             f"{name}: an entry is not as the pack's table of contents has it")
     def check_parity(self):
         for name in self.store.names("parity", r"parity/[0-9a-f]{64}\.[0-9]+"):
             with self.guard():
-                data = self.store.get(name, 128 * MIB)
-                pid, k = bytes.fromhex(name[7:71]), int(name[72:])
+                data, pid, k = self.store.get(name, 128 * MIB), bytes.fromhex(name[7:71]), int(name[72:])
                 need(len(data) >= 64, f"{name}: too short")
                 magic, version, k2, shard, length, n, m, share, zero, pack = struct.unpack_from("<8sHHIQHHHH32s", data)
                 table = 64 + 32 * (n + m)
@@ -686,7 +692,7 @@ class Repository:
                         need(KH(self.name_keys[b.type], data[at:at + n])[:16] == prefix, f"pack {pid.hex()} block {i}: hash of a chunk differs")
                         at, chunks = at + n, chunks + 1
         for cid, seq, sid, m in self.snapshots():
-            counts = [0, 0, 0, 0]
+            counts = [0] * 4
             with self.guard(f"snapshot {sid.hex()}: "):
                 for path, n in self.walk(m[0]):
                     counts[0 if n[1] == 1 else 1 if n[1] == 2 else 2] += 1
@@ -695,7 +701,6 @@ class Repository:
                         need(self.role == MAINTAINER or (1, ref[:16]) in self.where, f"{path!r}: chunk {ref.hex()} is in no pack")
             print(f"snapshot {sid.hex()[:8]}: {counts}, says {m[9][:4]}")
         print(f"{len(self.records)} records, {self.void} void, {len(self.packs)} packs, {chunks} chunks, {len(self.findings)} findings")
-
 # ---- restoring
 def nanoseconds(t): return t if type(t) is int else t[0] * 10**9 + t[1]
 def access_time(n):
@@ -704,8 +709,7 @@ def access_time(n):
     return nanoseconds(n[7]) + t if type(t) is int else nanoseconds(t)
 
 class Restore:
-    def __init__(self, repository, flags=False):
-        self.r, self.flags, self.groups, self.root = repository, flags, {}, os.geteuid() == 0
+    def __init__(self, repository, flags=False): self.r, self.flags, self.groups, self.root = repository, flags, {}, os.geteuid() == 0
     def attempt(self, path, what, action, *args, **named):
         try: action(*args, **named)
         except OSError as e: self.r.find(f"{os.fsdecode(path)}: {what}: {e.strerror}")
@@ -762,8 +766,7 @@ def main():
     p.add_argument("--fingerprint")
     p.add_argument("--flags", action="store_true", help="restore inode flags too")
     p.add_argument("command", choices=("info", "list", "check", "ls", "restore"))
-    p.add_argument("snapshot", nargs="?")
-    p.add_argument("directory", nargs="?")
+    for optional in ("snapshot", "directory"): p.add_argument(optional, nargs="?")
     a = p.parse_args()
     try:
         r = Repository(a.repository, a.identity, a.fingerprint)
@@ -791,9 +794,7 @@ def main():
                     need(not os.listdir(a.directory), "the directory to restore to is not empty")
                     Restore(r, a.flags).directory(root, os.fsencode(a.directory))
                     print(chosen[-1][2].hex())
-    except Bad as e:
-        print("error:", e, file=sys.stderr)
-        return 2
+    except Bad as e: return print("error:", e, file=sys.stderr) or 2
     return 1 if r.findings else 0
 
 if __name__ == "__main__": sys.exit(main())
