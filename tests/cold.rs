@@ -80,7 +80,11 @@ fn made(requests: &[Request]) -> Vec<(String, &Request)> {
 
 #[test]
 fn every_object_carries_what_the_url_asks_for_and_only_file_contents_are_cold() {
-    let Some(away) = Away::new("class=glacier_ir&tags=owner:me,plan:daily&checksum=sha256&sse=kms&sse-key=a-key") else { return };
+    let Some(away) =
+        Away::new("class=glacier_ir&tags=owner:me,plan:daily&metadata=team:ops&checksum=sha256&sse=kms&sse-key=a-key")
+    else {
+        return;
+    };
     // More than what goes up in one request.
     std::fs::write(away.home.path("documents/large"), noise(2, 40 << 20)).unwrap();
     away.ok(&["init"]);
@@ -92,6 +96,7 @@ fn every_object_carries_what_the_url_asks_for_and_only_file_contents_are_cold() 
         assert_eq!(header("x-amz-tagging"), Some("owner=me&plan=daily"), "{request:?}");
         assert_eq!(header("x-amz-server-side-encryption"), Some("aws:kms"), "{request:?}");
         assert_eq!(header("x-amz-server-side-encryption-aws-kms-key-id"), Some("a-key"), "{request:?}");
+        assert_eq!(header("x-amz-meta-team"), Some("ops"), "{request:?}");
         assert_eq!(header("content-type"), Some("application/octet-stream"), "{request:?}");
         let signed = header("authorization").unwrap();
         assert!(signed.contains("x-amz-tagging") || signed.contains("x-amz-server-side-encryption"), "{signed}");
@@ -197,6 +202,13 @@ fn only_the_packs_that_are_needed_are_thawed() {
     let pruned = away.json(&["prune", "--max-unused", "0%", "--grace", "0s"]);
     assert!(pruned["archived"].as_u64() == Some(1) && pruned["missing_chunks"].as_u64() == Some(0), "{pruned}");
     away.ok(&["check"]);
+    // What goes before the least time of its class is billed to the end of it.
+    std::fs::write(away.home.path("documents/note"), "hello again").unwrap();
+    away.ok(&["backup", "documents"]);
+    away.ok(&["forget", "--keep-last", "1", "--yes"]);
+    let dry = away.json(&["prune", "--dry-run", "--grace", "0s"]);
+    assert!(dry["cost"]["early_deletion_cost"].as_f64().unwrap() > 0.0, "{dry}");
+    assert!(away.ok(&["prune", "--dry-run", "--grace", "0s"]).contains("before the least time of its class"));
 }
 
 /// The server of this test thaws at once, so the time in between is played by the proxy: it answers that the thaw goes on.

@@ -35,8 +35,20 @@ pub(super) struct Address {
 /// Options of all remote stores, and those of each.
 const COMMON: &[&str] = &["connections", "retries", "timeout", "fingerprint"];
 const HTTP: &[&str] = &["ca", "proxy"];
-const S3: &[&str] =
-    &["endpoint", "region", "style", "profile", "class", "checksum", "sse", "sse-key", "tags", "lock-days", "lock-mode"];
+const S3: &[&str] = &[
+    "endpoint",
+    "region",
+    "style",
+    "profile",
+    "class",
+    "checksum",
+    "sse",
+    "sse-key",
+    "tags",
+    "metadata",
+    "lock-days",
+    "lock-mode",
+];
 
 impl Scheme {
     fn parse(text: &str) -> Option<Self> {

@@ -70,13 +70,19 @@ fn wrong(address: &Address, error: object_store::Error) -> Error {
         .with_hint("docs/reference/stores.md says where credentials come from")
 }
 
+/// `name:value,name:value`.
+fn pairs(text: Option<&str>) -> Vec<(String, String)> {
+    let parts = text.into_iter().flat_map(|text| text.split(',')).filter_map(|part| part.split_once(':'));
+    parts.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
 fn bucket(address: &Address, root: &str, cloud: Arc<dyn super::object::Cloud>) -> Bucket {
-    let tags = address.option("tags").map(|tags| tags.split(',').filter_map(|tag| tag.split_once(':'))).into_iter().flatten();
     Bucket {
         cloud,
         root: root.to_owned(),
         cold: address.option("class").map(str::to_uppercase),
-        tags: tags.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        tags: pairs(address.option("tags")),
+        metadata: pairs(address.option("metadata")),
         s3: None,
         lock_seen: AtomicBool::new(false),
         bare_parts: address.scheme == Scheme::Azure,

@@ -37,6 +37,8 @@ pub(super) struct Bucket {
     pub(super) cold: Option<String>,
     /// Tags of every object.
     pub(super) tags: Vec<(String, String)>,
+    /// What is noted with every object, by name.
+    pub(super) metadata: Vec<(String, String)>,
     /// What only S3 has.
     pub(super) s3: Option<S3Api>,
     /// Retention was asked for and read back once.
@@ -62,6 +64,9 @@ impl Bucket {
     fn attributes(&self, name: &str, kind: Use) -> Attributes {
         let mut attributes = Attributes::new();
         attributes.insert(Attribute::ContentType, "application/octet-stream".into());
+        for (name, value) in &self.metadata {
+            attributes.insert(Attribute::Metadata(name.clone().into()), value.clone().into());
+        }
         if let (Some(class), Use::Cold, true) = (&self.cold, kind, name.starts_with("packs/")) {
             attributes.insert(Attribute::StorageClass, class.clone().into());
         }
