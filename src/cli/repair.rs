@@ -6,7 +6,7 @@ use super::{DAMAGED, text};
 use crate::error::Result;
 use crate::ops::check::Severity;
 use crate::ops::repair::{Outcome, RepairOptions, RepairReport, repair};
-use crate::repo::{Covered, uncover};
+use crate::repo::{Covered, Repository, uncover};
 
 #[derive(clap::Args)]
 #[command(
@@ -49,17 +49,47 @@ fn say_covered(context: &Context, covered: &Covered, apply: bool) {
     context.say(&format!("{} {what} and {end} from its first version {}", covered.name(), covered.version.id));
 }
 
-pub(super) fn run(context: &Context, arguments: &RepairArguments) -> Result<u8> {
+/// Opens the repository, and puts back, or says, what was deleted or overwritten where the bucket has older versions. No
+/// repository if it cannot be opened before that is done.
+fn uncovered(context: &Context, apply: bool) -> Result<(Option<Repository>, Vec<Covered>)> {
     let (location, _) = context.location()?;
-    // What was deleted or overwritten may be what is needed to open the repository.
-    let covered = uncover(&location, arguments.apply)?;
-    if !context.globals.json {
-        covered.iter().for_each(|covered| say_covered(context, covered, arguments.apply));
+    let say = |found: &[Covered]| {
+        if !context.globals.json {
+            found.iter().for_each(|covered| say_covered(context, covered, apply));
+        }
+    };
+    // What is needed to open the repository at all.
+    let mut covered = uncover(&location, false, apply)?;
+    say(&covered);
+    if !apply && covered.iter().any(|covered| covered.name() == "format/1") {
+        return Ok((None, covered));
     }
-    if !arguments.apply && covered.iter().any(|covered| covered.name() == "format/1") {
-        return Ok(DAMAGED);
-    }
-    let repository = context.open_damaged()?;
+    let repository = match context.open_damaged() {
+        Ok(repository) => repository,
+        Err(error) => {
+            let records = uncover(&location, true, apply)?;
+            if records.is_empty() || !apply {
+                say(&records);
+                return Err(error);
+            }
+            say(&records);
+            covered.extend(records);
+            context.open_damaged()?
+        }
+    };
+    let records = repository.uncover_records(apply)?;
+    say(&records);
+    let again = apply && !records.is_empty();
+    covered.extend(records);
+    let repository = if again { context.open_damaged()? } else { repository };
+    Ok((Some(repository), covered))
+}
+
+pub(super) fn run(context: &Context, arguments: &RepairArguments) -> Result<u8> {
+    let (repository, covered) = match uncovered(context, arguments.apply)? {
+        (Some(repository), covered) => (repository, covered),
+        (None, _) => return Ok(DAMAGED),
+    };
     let from = arguments.from.as_deref().map(|place| context.place(place)).transpose()?;
     let options = RepairOptions {
         from,

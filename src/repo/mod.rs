@@ -58,7 +58,7 @@ pub use mirror::{MirrorOptions, MirrorReport, mirror, mirror_stores};
 pub use nodes::Nodes;
 pub use pinned::PinnedHead;
 pub use reader::{BlockPlace, Reader};
-pub use repair::{Covered, FoundSnapshot, Mend, Repairer, uncover, uncover_in};
+pub use repair::{Covered, FoundSnapshot, Mend, Repairer, uncover};
 pub use rescue::Rescued;
 pub use roles::Act;
 pub use rotate::{RotateOptions, RotateReport, RotatedSlot, SlotFate};

@@ -9,7 +9,7 @@ mod snapshots;
 mod versions;
 
 pub use snapshots::FoundSnapshot;
-pub use versions::{Covered, uncover, uncover_in};
+pub use versions::{Covered, uncover};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::log::{PackRef, RecordBody};

@@ -5,8 +5,8 @@
 use super::{Mend, Repairer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::log::PackRef;
-use crate::id::PackId;
-use crate::repo::Repository;
+use crate::id::{ClientId, PackId};
+use crate::repo::{Repository, cache};
 use crate::store::{AnyStore, Created, Extras, Key, Location, Version};
 use std::collections::BTreeMap;
 
@@ -15,7 +15,9 @@ const MAX_SMALL: u64 = 64 << 20;
 /// Bytes that are read at a time.
 const STEP: usize = 4 << 20;
 /// Folders of what is never deleted.
-const LASTING: [&str; 3] = ["format", "log", "gc"];
+const LASTING: [&str; 2] = ["format", "gc"];
+/// The folder of records, of which those go for which a checkpoint stands.
+const RECORDS: &str = "log";
 
 /// An object that a reader does not get as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,26 +62,19 @@ fn whole(extras: &dyn Extras, version: &Version) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Finds what was deleted or overwritten of what never may be, and with `apply` puts it back. No key is needed.
+/// Finds what was deleted or overwritten of what never may be, and with `apply` puts it back. No key is needed. With
+/// `records` all records of logs are, those too for which a checkpoint stands: they say nothing then, and do no harm.
 ///
 /// # Errors
 /// What the store says. A store that keeps no versions has nothing to find.
-pub fn uncover(location: &Location, apply: bool) -> Result<Vec<Covered>> {
+pub fn uncover(location: &Location, records: bool, apply: bool) -> Result<Vec<Covered>> {
     let store = location.open_unseen()?;
-    uncover_in(&store, apply)
-}
-
-/// The same in a store that is at hand.
-///
-/// # Errors
-/// As [`uncover`].
-pub fn uncover_in(store: &AnyStore, apply: bool) -> Result<Vec<Covered>> {
     let Some(extras) = store.extras() else { return Ok(Vec::new()) };
     let mut found = Vec::new();
-    for folder in LASTING {
-        found.extend(covered(store, extras, folder)?);
+    for folder in LASTING.into_iter().chain(records.then_some(RECORDS)) {
+        found.extend(covered(&store, extras, folder)?);
     }
-    let mut slots = covered(store, extras, "keys")?;
+    let mut slots = covered(&store, extras, "keys")?;
     // Slots are removed for good reasons, but never all of them.
     let mut some = false;
     store.list("keys", &mut |_| {
@@ -88,7 +83,14 @@ pub fn uncover_in(store: &AnyStore, apply: bool) -> Result<Vec<Covered>> {
     })?;
     slots.retain(|slot| !slot.deleted || !some);
     found.extend(slots);
-    for covered in found.iter().filter(|_| apply) {
+    if apply {
+        put_back(&store, extras, &found)?;
+    }
+    Ok(found)
+}
+
+fn put_back(store: &AnyStore, extras: &dyn Extras, found: &[Covered]) -> Result<()> {
+    for covered in found {
         let (key, bytes) = (&covered.version.key, whole(extras, &covered.version)?);
         if !covered.deleted {
             store.delete(key)?;
@@ -97,7 +99,7 @@ pub fn uncover_in(store: &AnyStore, apply: bool) -> Result<Vec<Covered>> {
             return Err(Error::new(ErrorKind::InUse, format!("put {key} back: somebody else put something there")));
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 fn covered(store: &AnyStore, extras: &dyn Extras, folder: &str) -> Result<Vec<Covered>> {
@@ -128,6 +130,30 @@ fn covered(store: &AnyStore, extras: &dyn Extras, folder: &str) -> Result<Vec<Co
 }
 
 impl Repository {
+    /// Finds the records that were deleted or overwritten and for which no checkpoint stands, and with `apply` puts them
+    /// back; then the repository must be opened anew.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn uncover_records(&self, apply: bool) -> Result<Vec<Covered>> {
+        let store = self.store();
+        let Some(extras) = store.extras() else { return Ok(Vec::new()) };
+        let in_force = cache::checkpoint::in_force(&self.connection())?;
+        let staying = cache::checkpoint::staying(&self.connection())?;
+        let stays = |place: &(ClientId, u64)| staying.iter().any(|head| (head.client, head.seq) == *place);
+        let stands_for = |key: &Key| {
+            let place = key.log_seq().filter(|place| !stays(place));
+            let floor = place.and_then(|(client, seq)| Some((in_force.as_ref()?.floor(&client)?.seq, seq)));
+            floor.is_some_and(|(floor, seq)| seq < floor)
+        };
+        let mut found = covered(store, extras, RECORDS)?;
+        found.retain(|covered| !stands_for(&covered.version.key));
+        if apply {
+            put_back(store, extras, &found)?;
+        }
+        Ok(found)
+    }
+
     /// Versions below the newest one of a pack that may be it; none if nobody may look at them.
     pub(in crate::repo) fn older_versions(&self, pack: &PackId, size: u64) -> Vec<Version> {
         let (key, mut versions) = (Key::pack(pack), Vec::new());
