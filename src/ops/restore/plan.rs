@@ -374,7 +374,10 @@ impl<'a> Planner<'a> {
                 file.left.fetch_add(1, Ordering::AcqRel);
                 break;
             }
-            self.flush_if_full()?;
+            // Cut in the middle of a file, blocks of which both windows want some are fetched twice.
+            if self.pieces.len() >= WINDOW_PIECES {
+                self.flush_if_full()?;
+            }
         }
         file.release(self.workers.tally);
         self.flush_if_full()
