@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::Duration;
+use support::home::Home;
 use support::{Bench, contents, noise};
 
 fn files() -> impl Strategy<Value = BTreeMap<String, Vec<u8>>> {
@@ -243,4 +244,20 @@ fn chunks_that_are_smaller_than_their_entries_fill_no_table_of_contents() {
     let options = PruneOptions { grace: Duration::ZERO, max_unused: 0.0, repack_small: true, ..PruneOptions::default() };
     prune(&repository, &options, &Silent).unwrap();
     assert!(repository.packs().unwrap().iter().all(|pack| pack.toc_len < 10 << 20));
+}
+
+/// One block holds them all, and each is written to a file of its own.
+#[test]
+fn more_files_in_a_block_than_may_be_open_are_restored() {
+    let home = Home::filled_in_memory();
+    for number in 0..3000 {
+        std::fs::write(home.path(&format!("documents/{number}")), format!("{number:050}")).unwrap();
+    }
+    home.ok(&["backup", "documents"]);
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -n 256; exec \"$0\" restore latest:documents --to out --verify"]);
+    command.arg(env!("CARGO_BIN_EXE_lifeboat")).env_clear().env("HOME", home.dir.path()).current_dir(home.dir.path());
+    let output = command.env("PATH", std::env::var_os("PATH").unwrap()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(contents(&home.path("out")) == contents(&home.path("documents")));
 }

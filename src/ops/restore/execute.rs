@@ -209,7 +209,11 @@ fn carry_out(reader: &Reader, job: &Job, tally: &Tally<'_>) {
             let bytes = raw.get(piece.start as usize..piece.start as usize + piece.len as usize);
             let bytes = bytes.ok_or_else(|| Error::damaged("read a block: it is shorter than the index says"));
             match bytes.and_then(|bytes| reader.verify(ChunkType::Data, &piece.id, bytes).map(|()| bytes)) {
-                Ok(bytes) => write_piece(piece, bytes, tally),
+                Ok(bytes) => {
+                    write_piece(piece, bytes, tally);
+                    // At once: a block may hold pieces of more files than may be open.
+                    piece.file.release(tally);
+                }
                 Err(error) => elsewhere.push((piece, error)),
             }
         }
@@ -225,8 +229,8 @@ fn carry_out(reader: &Reader, job: &Job, tally: &Tally<'_>) {
             Ok(_) => piece.file.fail(tally, &Error::damaged("read a chunk: its length is another one")),
             Err(error) => piece.file.fail(tally, &error),
         }
+        piece.file.release(tally);
     }
-    job.pieces.iter().for_each(|piece| piece.file.release(tally));
 }
 
 /// Writes a piece around the holes of its file.
