@@ -58,7 +58,7 @@ fn a_program_that_is_killed_at_any_moment_loses_nothing_that_was_committed() {
     let rounds = std::env::var("LIFEBOAT_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(500);
     let verbs: [&[&str]; 4] = [
         &["backup", "documents", "--checkpoint", "1ms"],
-        &["prune", "--grace", "0s", "--max-unused", "0%"],
+        &["prune", "--grace", "0s", "--max-unused", "0%", "--truncate-logs", "always"],
         &["forget", "--keep-last", "3", "--allow-most", "--yes"],
         &["restore", "latest:documents", "--to", "into", "--overwrite", "always"],
     ];
@@ -127,7 +127,7 @@ fn a_backup_that_sleeps_through_a_whole_prune_commits_nothing_that_is_gone() {
         signal(&child, "STOP");
         // With another cache, as another machine has: the sleeper may hold the lock of its own.
         home.ok(&["forget", "--keep-last", "1", "--allow-most", "--yes", "--cache-dir", "other"]);
-        home.ok(&["prune", "--grace", "0s", "--max-unused", "0%", "--cache-dir", "other"]);
+        home.ok(&["prune", "--grace", "0s", "--max-unused", "0%", "--truncate-logs", "always", "--cache-dir", "other"]);
         signal(&child, "CONT");
         let status = child.wait().unwrap();
         assert!(status.success(), "round {round}: {status}");

@@ -354,3 +354,57 @@ fn many_backups_leave_a_short_log_by_themselves_and_a_dry_run_says_so() {
     assert_eq!(expected.len(), 30);
     history.healthy(&machine(&history.bench, "fresh"), &expected);
 }
+
+fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy_dir(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_store_that_is_set_back_to_before_its_logs_were_cut_off_is_noticed() {
+    let mut history = History::new();
+    history.back_up(0..6);
+    let (there, before) = (history.bench.repository_dir(), history.bench.path("before"));
+    drop(machine(&history.bench, "old"));
+    copy_dir(&there, &before);
+    history.back_up(6..9);
+    history.thin_out(3);
+    cut(&history.bench.open());
+    let expected = History::seen_by(&history.bench.open());
+    // Who has seen less than was cut off sees no rollback, and who has seen the checkpoint does.
+    for name in ["old", "new"] {
+        history.healthy(&machine(&history.bench, name), &expected);
+    }
+    std::fs::rename(&there, history.bench.path("after")).unwrap();
+    copy_dir(&before, &there);
+    for name in ["old", "new"] {
+        let error = history.bench.open_over(local(&history.bench), name).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::RolledBack, "{error}");
+    }
+    let mut lost = Vec::new();
+    let accepted = Repository::open_rolled_back(
+        &history.bench.location(),
+        &history.bench.access(),
+        &history.bench.options_of("old"),
+        &Silent,
+        &mut |rollback| {
+            lost.extend(rollback.logs.clone());
+            Ok(())
+        },
+    );
+    assert_eq!(History::seen_by(&accepted.unwrap()).len(), 6);
+    assert!(!lost.is_empty());
+    // And back to what it was.
+    std::fs::remove_dir_all(&there).unwrap();
+    std::fs::rename(history.bench.path("after"), &there).unwrap();
+    for name in ["new", "other"] {
+        history.healthy(&machine(&history.bench, name), &expected);
+    }
+}
