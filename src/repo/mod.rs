@@ -208,6 +208,10 @@ impl Repository {
             return Err(Error::new(ErrorKind::WrongKey, message).with_hint("this is another repository, or somebody replaced it"));
         }
         let memory = options.state_dir.join(format!("{}.slots", format.id));
+        // What this machine met the last time is most likely what it meets now.
+        let slot = slots::last_opened(&memory).map(|slot| (Key::slot(&slot), slots::MAX_SLOT));
+        let heads = log::remembered(&options.state_dir.join(format!("{}.heads", format.id)), stored.0.width());
+        stored.0.expect(&slot.into_iter().chain(heads).collect::<Vec<_>>());
         Ok((fingerprint, slots::open_bundle(stored, access, fingerprint, &memory)?))
     }
 

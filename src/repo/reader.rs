@@ -6,7 +6,7 @@ use crate::format::log::PackRef;
 use crate::format::tree::{ChunkType, Class};
 use crate::id::{ChunkId, ChunkPrefix, PackId};
 use crate::repo::block::Opener;
-use crate::repo::cache::{IndexReader, Place, StoredPack};
+use crate::repo::cache::{IndexReader, Place, StoredBlock, StoredPack};
 use crate::repo::nodes::Allowance;
 use crate::repo::{Repository, Shards};
 use crate::store::Key;
@@ -22,7 +22,12 @@ const KEPT_BYTES: usize = 16 << 20;
 /// Bytes between two blocks that are fetched in vain so that both come with one request.
 const LARGEST_GAP: u64 = 128 << 10;
 /// Bytes that are fetched with one request, at most.
-const LONGEST_SPAN: u64 = 4 << 20;
+const LONGEST_SPAN: u64 = 8 << 20;
+
+/// Bytes of a tree that are fetched with one request: its pages lie close together, those of a directory before its own.
+const NEIGHBOURHOOD: u64 = 512 << 10;
+/// So many of these are kept: a tree that has changed lies in several packs.
+const NEIGHBOURHOODS: usize = 6;
 
 /// Which block of which pack; orders as the blocks lie in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,6 +55,8 @@ struct State {
     opener: Opener,
     stored: Vec<u8>,
     ahead: Option<Ahead>,
+    /// What lies around the pages of trees that were read last.
+    near: VecDeque<Ahead>,
 }
 
 /// Bytes of a pack that were fetched because several blocks of it are wanted.
@@ -72,8 +79,14 @@ impl Repository {
     /// # Errors
     /// `Failed` if the cache cannot be opened.
     pub fn reader(&self) -> Result<Reader> {
-        let state =
-            State { packs: VecDeque::new(), blocks: VecDeque::new(), opener: Opener::new()?, stored: Vec::new(), ahead: None };
+        let state = State {
+            packs: VecDeque::new(),
+            blocks: VecDeque::new(),
+            opener: Opener::new()?,
+            stored: Vec::new(),
+            ahead: None,
+            near: VecDeque::new(),
+        };
         let index = IndexReader::new(self.cache().connect()?)?;
         let (shards, complete) = (OnceCell::new(), Cell::new(false));
         let (state, allowance) = (RefCell::new(state), Allowance::default());
@@ -203,6 +216,32 @@ impl Reader {
         bytes.resize(length(last), 0);
         if joined > 1 && self.repository.store().read_at(&Key::pack(&pack.id), first, &mut bytes).is_ok() {
             state.ahead = Some(Ahead { pack: pack.id, offset: first, bytes });
+        }
+    }
+
+    /// Fetches what lies around a page of a tree, where a request costs time. What cannot be fetched so is left for whoever
+    /// reads the block alone.
+    fn fetch_around(&self, state: &mut State, pack: &StoredPack, place: BlockPlace) {
+        let Some(block) = pack.blocks.get(place.block as usize).filter(|block| block.row.kind != ChunkType::Data) else { return };
+        let length = block.row.stored_len() as usize;
+        let mut near = state.near.iter();
+        if self.repository.width() == 1 || near.any(|near| near.part(&pack.id, block.offset, length).is_some()) {
+            return;
+        }
+        let end_of = |block: &StoredBlock| block.offset + u64::from(block.row.stored_len());
+        let (before, after) = pack.blocks.split_at(place.block as usize);
+        let (mut first, mut end) = (block.offset, end_of(block));
+        for block in before.iter().rev().take_while(|block| end.saturating_sub(block.offset) <= NEIGHBOURHOOD) {
+            first = block.offset;
+        }
+        for block in after.iter().take_while(|block| end_of(block) - first <= NEIGHBOURHOOD) {
+            end = end_of(block);
+        }
+        let oldest = if state.near.len() < NEIGHBOURHOODS { None } else { state.near.pop_front() };
+        let mut bytes = oldest.map(|near| near.bytes).unwrap_or_default();
+        bytes.resize(usize::try_from(end - first).unwrap_or(length), 0);
+        if self.repository.store().read_at(&Key::pack(&pack.id), first, &mut bytes).is_ok() {
+            state.near.push_back(Ahead { pack: pack.id, offset: first, bytes });
         }
     }
 
@@ -354,8 +393,12 @@ impl Reader {
             return Ok(block);
         }
         let pack = self.pack(&mut state, place.pack)?;
-        let State { blocks, opener, stored, .. } = &mut *state;
-        let raw = self.open(&pack, place, (opener, stored), None)?;
+        self.fetch_around(&mut state, &pack, place);
+        let State { blocks, opener, stored, near, .. } = &mut *state;
+        let at_hand = pack.blocks.get(place.block as usize);
+        let at_hand = at_hand
+            .and_then(|block| near.iter().find_map(|near| near.part(&pack.id, block.offset, block.row.stored_len() as usize)));
+        let raw = self.open(&pack, place, (opener, stored), at_hand)?;
         let mut buffer = Vec::new();
         let mut kept: usize = blocks.iter().map(|(_, block)| block.capacity()).sum();
         while kept + raw.len() > KEPT_BYTES

@@ -115,6 +115,11 @@ pub(super) fn credentials(access: &Access) -> Result<Vec<Credential>> {
 const SLOT_DAMAGED: &str =
     "put the slot back from a copy of the repository, or open another one with its own identity or passphrase";
 
+/// The slot that this machine opened the last time.
+pub(super) fn last_opened(memory: &Path) -> Option<SlotId> {
+    slot_memory::load(memory).first().copied()
+}
+
 /// Opens the best slot. The file `memory` remembers which one it was and which others there were, so that a machine among
 /// thousands need not try the slots of all of them each time.
 pub(super) fn open_bundle(

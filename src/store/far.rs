@@ -14,9 +14,11 @@ use crate::error::{Error, ErrorKind, Result};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
 use tokio::sync::Semaphore;
 
 /// What is to become an object.
@@ -124,12 +126,46 @@ pub(super) struct Inner {
     /// Something succeeded once, so that a failure is more likely to pass.
     reached: AtomicBool,
     answers: Answers,
+    /// Objects that were asked for before somebody reads them, by their names.
+    expected: Mutex<HashMap<String, Expected>>,
+}
+
+/// An object that somebody is going to read.
+enum Expected {
+    Here(Vec<u8>),
+    Coming(JoinHandle<Result<Vec<u8>>>),
 }
 
 impl Far {
+    /// Has an object at hand for whoever reads it next.
+    pub(super) fn hold(&self, key: &Key, bytes: Vec<u8>) {
+        self.expected().insert(key.to_string(), Expected::Here(bytes));
+    }
+
+    fn get_now(&self, name: &str, limit: u64) -> Result<Vec<u8>> {
+        let inner = &self.inner;
+        let got = runtime().block_on(inner.attempt("read the object", name, || inner.remote.get(name, limit)));
+        got.map(Into::into)
+    }
+
+    fn expected(&self) -> MutexGuard<'_, HashMap<String, Expected>> {
+        self.inner.expected.lock().expect("no code panics while it holds this lock")
+    }
+
     pub(super) fn new(remote: Box<dyn Remote>, place: String, retry: Retry, width: usize, answers: Answers) -> Self {
         let permits = Semaphore::new(width);
-        Self { inner: Arc::new(Inner { remote, place, retry, width, permits, reached: AtomicBool::new(false), answers }) }
+        Self {
+            inner: Arc::new(Inner {
+                remote,
+                place,
+                retry,
+                width,
+                permits,
+                reached: AtomicBool::new(false),
+                answers,
+                expected: Mutex::default(),
+            }),
+        }
     }
 }
 
@@ -281,10 +317,20 @@ impl Store for Far {
     }
 
     fn get(&self, key: &Key, limit: u64) -> Result<Vec<u8>> {
-        let name = key.as_str();
-        let inner = &self.inner;
-        let got = runtime().block_on(inner.attempt("read the object", name, || inner.remote.get(name, limit)));
-        got.map(Into::into)
+        let expected = self.expected().remove(key.as_str());
+        match expected {
+            Some(Expected::Here(bytes)) => Ok(bytes),
+            Some(Expected::Coming(asked)) => asked.join().unwrap_or_else(|_| self.get_now(key.as_str(), limit)),
+            None => self.get_now(key.as_str(), limit),
+        }
+    }
+
+    fn expect(&self, objects: &[(Key, u64)]) {
+        let ask = |(key, limit): &(Key, u64)| {
+            let (far, name, limit) = (self.clone(), key.to_string(), *limit);
+            (key.to_string(), Expected::Coming(std::thread::spawn(move || far.get_now(&name, limit))))
+        };
+        *self.expected() = objects.iter().map(ask).collect();
     }
 
     fn read_at(&self, key: &Key, offset: u64, buffer: &mut [u8]) -> Result<()> {
@@ -328,6 +374,8 @@ impl Store for Far {
 
     fn delete(&self, key: &Key) -> Result<()> {
         let name = key.as_str();
+        // What was at hand of it is not what is there.
+        self.expected().remove(name);
         let inner = &self.inner;
         runtime().block_on(inner.attempt("delete the object", name, || inner.remote.delete(name)))
     }

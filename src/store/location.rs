@@ -130,9 +130,13 @@ impl Location {
         }
         let store = self.connect(address)?;
         match store.get(&Key::format(), LONGEST_FORMAT) {
-            Ok(_) => Ok(self.opened.get_or_init(|| store).clone()),
+            Ok(format) => {
+                // Whoever opens the repository reads it next.
+                store.hold(&Key::format(), format);
+                Ok(self.opened.get_or_init(|| Arc::new(store)).clone())
+            }
             Err(error) if error.kind() == ErrorKind::Missing => {
-                if was_deleted(&*store) {
+                if was_deleted(&store) {
                     let message = format!("open the repository {address}: its format was deleted");
                     return Err(Error::damaged(message).with_hint(
                         "the bucket still has an older version: `lifeboat repair --apply` puts it back; find out who deleted it",
@@ -153,7 +157,7 @@ impl Location {
     pub fn open_unseen(&self) -> Result<AnyStore> {
         match &self.place {
             Place::Directory(_) => self.open(),
-            Place::Remote(address) => self.connect(address),
+            Place::Remote(address) => Ok(Arc::new(self.connect(address)?)),
         }
     }
 
@@ -182,10 +186,10 @@ impl Location {
         }
         listed.map_err(|error| error.while_doing(format!("make the repository {address}")))?;
         store.probe()?;
-        Ok(self.opened.get_or_init(|| store).clone())
+        Ok(self.opened.get_or_init(|| Arc::new(store)).clone())
     }
 
-    fn connect(&self, address: &Address) -> Result<AnyStore> {
+    fn connect(&self, address: &Address) -> Result<Far> {
         let wished = address.number("connections").and_then(|number| usize::try_from(number).ok());
         let width = wished.or(self.settings.connections).unwrap_or(CONNECTIONS).max(1);
         let remote: Box<dyn Remote> = match address.scheme {
@@ -195,7 +199,7 @@ impl Location {
         };
         let place = address.to_string();
         let answers = Answers::load(self.settings.answers.as_ref(), &place);
-        Ok(Arc::new(Far::new(remote, place, Retry::of(address), width, answers)))
+        Ok(Far::new(remote, place, Retry::of(address), width, answers))
     }
 
     fn throttled(&self, store: AnyStore) -> AnyStore {

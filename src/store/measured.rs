@@ -228,6 +228,10 @@ impl Store for Measured {
         Ok(Box::new(MeasuredStaged { below, cells: self.cells.clone(), written: 0 }))
     }
 
+    fn expect(&self, objects: &[(Key, u64)]) {
+        self.below.expect(objects);
+    }
+
     fn get(&self, key: &Key, limit: u64) -> Result<Vec<u8>> {
         let result = self.below.get(key, limit);
         self.cells.note(Operation::Get, key.as_str(), &result, result.as_ref().map_or(0, |bytes| bytes.len() as u64));

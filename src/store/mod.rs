@@ -177,6 +177,10 @@ pub trait Store: Send + Sync {
     /// The place in words, for messages.
     fn describe(&self) -> String;
 
+    /// Says that these objects, which are there as far as is known and are no longer than that, are read whole next, each
+    /// once: a store that answers late may ask for them now. Replaces what was said before.
+    fn expect(&self, _objects: &[(Key, u64)]) {}
+
     /// Requests that are worth having under way at once; 1 for a store that answers at once.
     fn width(&self) -> usize {
         1

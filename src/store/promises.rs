@@ -8,7 +8,7 @@ use super::far::{Body, Remote, Use};
 use super::fault::Fault;
 use crate::error::{Error, Result};
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all, join4};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -121,29 +121,45 @@ pub(super) async fn probe(remote: &dyn Remote) -> Result<Promises, Fault> {
     getrandom::fill(&mut random).map_err(|error| Fault::lasting(format!("no random name: {error}")))?;
     let base = format!("{FOLDER}/{:016x}", u64::from_le_bytes(random));
     let first = format!("{base}.a");
+    let races: Vec<String> = (0..RACES).map(|race| format!("{base}.r{race}")).collect();
     let (one, two) = (noise(&first, 0, 1024), noise(&first, 1, 1024));
     remote.create(&first, &Body::Bytes(one.clone()), Use::Hot).await?;
-    let read_back = answered(remote.get(&first, 4096).await)?.is_some_and(|bytes| bytes == one);
-    let ranges = answered(remote.read(&first, 100, 50).await)?.is_some_and(|bytes| bytes == one.slice(100..150));
-    let refused = answered(remote.create(&first, &Body::Bytes(two), Use::Hot).await)? == Some(false);
-    let kept = answered(remote.get(&first, 4096).await)?.is_some_and(|bytes| bytes == one);
-    let listed = remote.list(FOLDER, None).await?;
-    let listed = listed.items.iter().any(|item| item.name == first) || listed.next.is_some();
-    let create_once = refused && kept;
-    let mut create_atomic = create_once && !remote.never_atomic();
-    let mut names = vec![first];
-    for race in 0..RACES {
-        if create_atomic {
-            names.push(format!("{base}.r{race}"));
-            create_atomic = race_for(remote, &names[race + 1]).await?;
+    let again = Body::Bytes(two.clone());
+    let asked = (remote.get(&first, 4096), remote.read(&first, 100, 50), remote.list(FOLDER, None));
+    let (got, read, listed, again) = join4(asked.0, asked.1, asked.2, remote.create(&first, &again, Use::Hot)).await;
+    // A server that replaces may have done so by then.
+    let read_after_write = answered(got)?.is_some_and(|bytes| bytes == one || bytes == two);
+    let ranges = answered(read)?.is_some_and(|bytes| bytes == one.slice(100..150) || bytes == two.slice(100..150));
+    let listed = listed?;
+    let list_after_write = listed.items.iter().any(|item| item.name == first) || listed.next.is_some();
+    let refused = answered(again)? == Some(false);
+    let races: &[String] = if refused && !remote.never_atomic() { &races } else { &[] };
+    let (kept, raced) = join(remote.get(&first, 4096), race(remote, races)).await;
+    let create_once = refused && answered(kept)?.is_some_and(|bytes| bytes == one);
+    let create_atomic = raced? && create_once;
+    let names: Vec<&String> = races.iter().chain([&first]).collect();
+    let deleted = join_all(names.iter().map(|name| remote.delete(name))).await;
+    let deleted: Vec<_> = deleted.into_iter().map(answered).collect::<Result<_, _>>()?;
+    let delete = deleted.iter().all(Option::is_some);
+    let seen = join_all(names.iter().map(|name| remote.look(name))).await;
+    let seen: Vec<_> = seen.into_iter().map(answered).collect::<Result<_, _>>()?;
+    let gone = !delete || seen.iter().all(|seen| matches!(seen, Some(None)));
+    let read_after_write = read_after_write && gone;
+    Ok(Promises { create_once, create_atomic, read_after_write, list_after_write, ranges, delete })
+}
+
+/// True if exactly one wins each race, and its bytes are what is there in the end; false if there is none.
+async fn race(remote: &dyn Remote, names: &[String]) -> Result<bool, Fault> {
+    let mut won = Vec::new();
+    for name in names {
+        match race_for(remote, name).await? {
+            Some(bytes) => won.push((name, bytes)),
+            None => return Ok(false),
         }
     }
-    let (mut delete, mut gone) = (true, true);
-    for name in &names {
-        delete &= answered(remote.delete(name).await)?.is_some();
-        gone &= !delete || matches!(answered(remote.look(name).await)?, Some(None));
-    }
-    Ok(Promises { create_once, create_atomic, read_after_write: read_back && gone, list_after_write: listed, ranges, delete })
+    let kept = join_all(won.iter().map(|(name, _)| remote.get(name, RACED as u64))).await.into_iter().map(answered);
+    let kept = kept.collect::<Result<Vec<_>, Fault>>()?;
+    Ok(!won.is_empty() && kept.iter().zip(&won).all(|(kept, (_, bytes))| kept.as_ref() == Some(bytes)))
 }
 
 /// What the server answered, `None` for a refusal. A line that breaks says nothing about the server, so the probe is made
@@ -155,8 +171,8 @@ fn answered<T>(result: Result<T, Fault>) -> Result<Option<T>, Fault> {
     }
 }
 
-/// True if of many that create `name` at once one wins, and its bytes are what is there.
-async fn race_for(remote: &dyn Remote, name: &str) -> Result<bool, Fault> {
+/// The bytes of the one that wins of many that create `name` at once; nothing if not exactly one does.
+async fn race_for(remote: &dyn Remote, name: &str) -> Result<Option<Bytes>, Fault> {
     let run = |racer: usize| async move {
         let bytes = noise(name, racer, RACED);
         let created = remote.create(name, &Body::Bytes(bytes.clone()), Use::Hot).await;
@@ -165,12 +181,12 @@ async fn race_for(remote: &dyn Remote, name: &str) -> Result<bool, Fault> {
     let results = join_all((0..RACERS).map(run)).await;
     let mut winners = results.iter().filter(|(created, _)| matches!(created, Ok(true)));
     match (winners.next(), winners.next()) {
-        (Some((_, bytes)), None) => Ok(answered(remote.get(name, RACED as u64).await)?.is_some_and(|there| there == *bytes)),
-        (Some(_), Some(_)) => Ok(false),
+        (Some((_, bytes)), None) => Ok(Some(bytes.clone())),
+        (Some(_), Some(_)) => Ok(None),
         // Whoever was told to come back may have won, and not have heard of it.
         (None, _) => {
             let unheard = results.into_iter().find_map(|(created, _)| created.err().filter(Fault::is_passing));
-            unheard.map_or(Ok(false), Err)
+            unheard.map_or(Ok(None), Err)
         }
     }
 }

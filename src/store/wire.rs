@@ -115,7 +115,10 @@ impl Wire {
         if asks_machine {
             patience = MACHINE;
         }
+        // Without the query, which may hold a token.
+        let (told, began) = (format!("{} {}", sent.method(), sent.url().path()), std::time::Instant::now());
         let answered = tokio::time::timeout(patience, self.client.execute(sent)).await;
+        tracing::debug!("{told}: {} ms", began.elapsed().as_millis());
         if asks_machine && !matches!(answered, Ok(Ok(_))) {
             return Err(no_credentials());
         }

@@ -96,18 +96,19 @@ fn verify(repository: &Repository, options: &CheckOptions, observer: &dyn Observ
     report.findings.extend(repository.met().map(Finding::of_opening));
     let progress = Arc::new(Progress::default());
     observer.observe(Event::Started(Stage::Checking, &progress));
-    let checked = look(repository, options, (&progress, began), observer, &mut report);
+    let checked = std::thread::scope(|scope| {
+        // It waits for one answer after the other, and for nothing else that is asked.
+        let asked = scope.spawn(|| repository.probe_store());
+        let checked = look(repository, options, (&progress, began), observer, &mut report);
+        // A store in trouble is reported by everything else that is asked of it, and those who may not write cannot ask.
+        let lacks = asked.join().ok().and_then(Result::ok).unwrap_or_default();
+        report.findings.extend(lacks.into_iter().map(Finding::of_store));
+        checked
+    });
     observer.observe(Event::Finished(Stage::Checking));
     checked?;
     report.elapsed = began.elapsed();
     Ok(report)
-}
-
-/// Finds out what the store keeps of what the repository relies on; those who may not write cannot.
-fn ask_store(repository: &Repository, report: &mut CheckReport) {
-    // A store in trouble is reported by everything else that is asked of it.
-    let Ok(lacks) = repository.probe_store() else { return };
-    report.findings.extend(lacks.into_iter().map(Finding::of_store));
 }
 
 /// Compares index objects with the tables of contents, as far as this machine's index has them right.
@@ -128,7 +129,6 @@ fn look(
     report.records = records.looked_at;
     report.findings.extend(records.problems.into_iter().map(Finding::of_record));
     report.findings.extend(repository.verify_slots()?.into_iter().map(Finding::of_record));
-    ask_store(repository, report);
     if !options.quick {
         let locks = repository.look_at_locks(observer)?;
         report.findings.extend(locks.filter(|locks| locks.extended > 0).map(|locks| Finding::of_locks(&locks)));

@@ -17,7 +17,7 @@ pub(super) mod shards;
 pub(super) mod stat;
 pub(super) mod sums;
 
-pub(super) use index::{IndexReader, Place, StoredPack};
+pub(super) use index::{IndexReader, Place, StoredBlock, StoredPack};
 pub(super) use log::CachedSnapshot;
 pub use stat::StatRow;
 

@@ -462,13 +462,17 @@ impl<'a> Prune<'a> {
         let (mut locks, mut deleted) = (LockReport { left: 0, left_bytes: 0, until: None, ..self.report.locks }, (0, 0));
         self.stage(Stage::Deleting, |progress| {
             progress.files_total.store(doomed.len() as u64, Ordering::Relaxed);
-            doomed.iter().try_for_each(|(id, size)| {
+            doomed.chunks(self.repository.width()).try_for_each(|packs| {
                 stop_if_asked(self.observer)?;
-                match remove(&**self.repository.store(), &Key::pack(id), now())? {
-                    Removal::Gone => deleted = (deleted.0 + 1, deleted.1 + size),
-                    Removal::Locked(until) => locks.leave(*size, until),
+                let remove = |(id, _): &(PackId, u64)| remove(&**self.repository.store(), &Key::pack(id), now());
+                let removed = self.repository.side_by_side(packs, remove);
+                for ((_, size), removal) in packs.iter().zip(removed) {
+                    match removal? {
+                        Removal::Gone => deleted = (deleted.0 + 1, deleted.1 + size),
+                        Removal::Locked(until) => locks.leave(*size, until),
+                    }
+                    progress.add_file(*size);
                 }
-                progress.add_file(*size);
                 Ok(())
             })
         })?;

@@ -15,9 +15,16 @@ use crate::repo::cache;
 use crate::repo::packer::OpenPack;
 use crate::repo::{ChunkWriter, Repository, Session};
 use crate::store::Key;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
+
+/// Bytes between two needed blocks that are fetched in vain so that both come with one request.
+const LARGEST_GAP: u64 = 128 << 10;
+/// Bytes that are fetched with one request, at most, if no block is longer.
+const LONGEST_SPAN: u64 = 4 << 20;
+/// Requests for one pack under way at once, where that is worth it.
+const SPANS: usize = 8;
 
 /// Most sessions whose blocks one pack holds.
 const MAX_SEALS: usize = 64;
@@ -36,6 +43,22 @@ pub(in crate::repo) struct Repacked {
     pub(in crate::repo) packs: Vec<PackRef>,
     /// Numbers of the packs that are not needed any more.
     pub(in crate::repo) done: HashSet<u32>,
+}
+
+/// A needed block: where it lies, and the chunks in it that are needed, by their offsets.
+struct Wanted<'a> {
+    entry: &'a BlockEntry,
+    offset: u64,
+    needed: HashSet<u32>,
+}
+
+/// Blocks that are fetched with one request.
+type Span<'a> = Vec<Wanted<'a>>;
+
+impl Wanted<'_> {
+    fn end(&self) -> u64 {
+        self.offset + u64::from(self.entry.row.stored_len())
+    }
 }
 
 struct Copier<'a> {
@@ -94,8 +117,8 @@ struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    fn open(repository: &'a Repository, pack: PackRef) -> Result<Self> {
-        let (seals, toc) = repository.load_toc(&pack)?;
+    fn open(repository: &'a Repository, pack: PackRef, toc: Result<(Vec<SealEntry>, Toc)>) -> Result<Self> {
+        let (seals, toc) = toc?;
         let readable = seals.iter().all(|seal| repository.keys().open_session(seal).is_ok());
         let whole = if readable {
             None
@@ -109,8 +132,8 @@ impl<'a> Source<'a> {
         Ok(Self { repository, pack, seals, toc, whole })
     }
 
-    fn bytes(&self, offset: u64, length: u32) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; length as usize];
+    fn bytes(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(length).expect("at most a pack")];
         if let Some(whole) = &self.whole {
             let from = usize::try_from(offset).unwrap_or(usize::MAX);
             let part = whole.get(from..from.saturating_add(bytes.len()));
@@ -121,17 +144,48 @@ impl<'a> Source<'a> {
         Ok(bytes)
     }
 
+    /// The needed chunks, given by block and offset, in the requests with which their blocks are fetched.
+    fn spans(&self, live: &[(u32, u32)]) -> Vec<Span<'_>> {
+        let mut needed: HashMap<u32, HashSet<u32>> = HashMap::new();
+        for (block, start) in live {
+            needed.entry(*block).or_default().insert(*start);
+        }
+        // Where a request costs nothing, what is fetched in vain does.
+        let far = self.repository.width() > 1;
+        let (mut offset, mut spans) = (u64::from(self.toc.first_block), Vec::<Span<'_>>::new());
+        for (number, entry) in (0u32..).zip(&self.toc.blocks) {
+            if let Some(needed) = needed.remove(&number) {
+                let wanted = Wanted { entry, offset, needed };
+                let joins = |span: &Span<'_>| {
+                    let (first, last) = (span.first().map_or(0, |block| block.offset), span.last().map_or(0, Wanted::end));
+                    far && wanted.offset - last <= LARGEST_GAP && wanted.end() - first <= LONGEST_SPAN
+                };
+                match spans.last_mut().filter(|span| joins(span)) {
+                    Some(span) => span.push(wanted),
+                    None => spans.push(vec![wanted]),
+                }
+            }
+            offset += u64::from(entry.row.stored_len());
+        }
+        spans
+    }
+
     /// Takes the needed chunks, given by block and offset, over.
     fn take(&self, live: &[(u32, u32)], copier: &mut Copier<'_>, rewrite: &mut Rewrite) -> Result<()> {
-        let mut offset = u64::from(self.toc.first_block);
-        for (number, entry) in (0u32..).zip(&self.toc.blocks) {
-            let length = entry.row.stored_len();
-            let needed: HashSet<u32> = live.iter().filter(|(block, _)| *block == number).map(|(_, start)| *start).collect();
-            if !needed.is_empty() {
-                let bytes = self.bytes(offset, length)?;
-                self.block(entry, bytes, &needed, (copier, rewrite))?;
+        let spans = self.spans(live);
+        for some in spans.chunks(self.repository.width().min(SPANS)) {
+            let fetch = |span: &Span<'_>| {
+                let (first, end) = (span.first().map_or(0, |block| block.offset), span.last().map_or(0, Wanted::end));
+                self.bytes(first, end - first).map(|bytes| (first, bytes))
+            };
+            for (span, fetched) in some.iter().zip(self.repository.side_by_side(some, fetch)) {
+                let (first, fetched) = fetched?;
+                for Wanted { entry, offset, needed } in span {
+                    let from = usize::try_from(offset - first).expect("it lies within what was fetched");
+                    let bytes = fetched[from..from + entry.row.stored_len() as usize].to_vec();
+                    self.block(entry, bytes, needed, (copier, rewrite))?;
+                }
             }
-            offset += u64::from(length);
         }
         Ok(())
     }
@@ -222,14 +276,15 @@ impl Repository {
         let mut copier = Copier { repository: self, waiting: [Vec::new(), Vec::new()], packs: Vec::new() };
         let mut rewrite = Rewrite::start(self)?;
         let mut done = HashSet::new();
-        for (number, pack) in sources {
+        let tocs = sources.chunks(self.width()).flat_map(|some| self.side_by_side(some, |(_, pack)| self.load_toc(pack)));
+        for ((number, pack), toc) in sources.iter().zip(tocs) {
             stop_if_asked(observer)?;
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 observer.observe(Event::Note("time is up: the rest is repacked another time"));
                 break;
             }
             let live = marker.marks.live(*number)?;
-            let taken = Source::open(self, *pack).and_then(|source| source.take(&live, &mut copier, &mut rewrite));
+            let taken = Source::open(self, *pack, toc).and_then(|source| source.take(&live, &mut copier, &mut rewrite));
             match taken {
                 Ok(()) => drop(done.insert(*number)),
                 // Another runner's plan took it, so nobody needs it, or what was needed of it is elsewhere by now.

@@ -3,8 +3,9 @@
 //! It is kept twice, each copy with its own sum, and what either remembers counts: a disk that loses one loses nothing.
 
 use crate::error::{Error, Result};
-use crate::format::log::Head;
+use crate::format::log::{Head, MAX_RECORD};
 use crate::id::{ClientId, ObjectHash};
+use crate::store::Key;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -60,6 +61,11 @@ fn parse(line: &str) -> Option<Head> {
     let client = ClientId::from_hex(words.next()?).ok()?;
     let seq = words.next()?.parse().ok()?;
     Some(Head { client, seq, hash: ObjectHash::from_hex(words.next()?).ok()? })
+}
+
+/// The records that are remembered as the last ones, at most so many, and how long they can be.
+pub(in crate::repo) fn remembered(path: &Path, most: usize) -> Vec<(Key, u64)> {
+    load(path).heads.iter().take(most).map(|head| (Key::log(&head.client, head.seq), MAX_RECORD)).collect()
 }
 
 /// Remembers `heads` besides what is remembered; of each log the later one. Nothing is written if all is known.

@@ -20,6 +20,7 @@ mod toc;
 mod unreadable;
 
 pub(super) use follow::object_hash;
+pub(super) use heads::remembered;
 pub(super) use instance::load as load_instance;
 pub use judge::Standing;
 pub(super) use judge::{Deed, Judgement, Seen};

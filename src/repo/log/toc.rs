@@ -50,8 +50,12 @@ impl Repository {
         if packs.is_empty() {
             return Ok(());
         }
-        // A few are read faster than threads are started.
-        let (next, threads) = (AtomicUsize::new(0), (packs.len() / 8).clamp(1, LOADERS));
+        let threads = match self.width() {
+            // A few are read faster than threads are started.
+            1 => (packs.len() / 8).clamp(1, LOADERS),
+            width => packs.len().min(width),
+        };
+        let next = AtomicUsize::new(0);
         let (loaded, queue) = bounded(threads);
         std::thread::scope(|scope| {
             for _ in 0..threads {
@@ -130,15 +134,18 @@ impl Repository {
         })
     }
 
-    fn read_toc(&self, pack: &PackRef, read: &dyn Fn(u64, &mut [u8]) -> Result<()>) -> Result<(Vec<SealEntry>, Toc)> {
+    fn read_toc(&self, pack: &PackRef, read: &(dyn Fn(u64, &mut [u8]) -> Result<()> + Sync)) -> Result<(Vec<SealEntry>, Toc)> {
         let tail_len = u64::from(pack.toc_len) + FOOTER_LEN as u64;
         if pack.size > MAX_PACK || pack.size < tail_len + HEADER_LEN as u64 {
             return Err(Error::damaged(format!("read the pack {}: its listed length cannot be", pack.id)));
         }
-        let mut tail = vec![0; usize::try_from(tail_len).expect("at most 64 MiB")];
-        read(pack.size - tail_len, &mut tail)?;
-        let mut front = vec![0; usize::try_from(pack.size.min(1 << 10)).expect("at most 1 KiB")];
-        read(0, &mut front)?;
+        let part = |(offset, length): &(u64, u64)| {
+            let mut part = vec![0; usize::try_from(*length).expect("at most 64 MiB")];
+            read(*offset, &mut part).map(|()| part)
+        };
+        let mut ends = self.side_by_side(&[(pack.size - tail_len, tail_len), (0, pack.size.min(1 << 10))], part).into_iter();
+        let (Some(tail), Some(front)) = (ends.next(), ends.next()) else { unreachable!("both ends were asked for") };
+        let (tail, mut front) = (tail?, front?);
         let (header, seals) = match decode_head(&front) {
             Err(_) if pack.size > front.len() as u64 => {
                 front.resize(usize::try_from(pack.size.min(1 << 20)).expect("at most 1 MiB"), 0);
