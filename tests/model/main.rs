@@ -16,6 +16,7 @@ mod compaction;
 mod judge;
 mod protocol;
 mod repository;
+mod revocation;
 mod rules;
 mod steps;
 mod symmetry;
