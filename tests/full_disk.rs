@@ -6,7 +6,7 @@ mod support;
 
 use lifeboat::error::ErrorKind;
 use lifeboat::event::Silent;
-use lifeboat::ops::backup::backup;
+use lifeboat::ops::backup::{BackupOptions, Input, backup};
 use lifeboat::ops::prune::prune;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -122,4 +122,25 @@ fn on_a_full_disk_snapshots_can_be_forgotten_and_then_pruned() {
     std::fs::remove_file(bench.repository_dir().join("lost+found")).unwrap();
     assert!(prune(&bench.open(), &prune_all(), &Silent).unwrap().pruned.deleted > 0);
     whole(&bench);
+}
+
+#[test]
+fn whoever_meets_the_full_disk_first_it_is_named() {
+    let Some((bench, _disk)) = on_disk("8m") else { return };
+    bench.write("large", noise(9, 30_000_000));
+    for round in 0..3u64 {
+        let input = match round {
+            0 => Input::Paths(vec![bench.source()]),
+            // What does not fit is met while the stream is read, or when its directories are stored.
+            _ => Input::Stream {
+                name: b"a/b/stream".to_vec(),
+                reader: Box::new(std::io::Cursor::new(noise(round, if round == 1 { 30_000_000 } else { 8_000_000 }))),
+                finish: Box::new(|| Ok(())),
+            },
+        };
+        let options = BackupOptions { input, ..bench.backup_options() };
+        let error = backup(&bench.open(), options, &Silent).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+        assert!(!error.to_string().contains("session") && error.hint().contains("free some space"), "{error}");
+    }
 }
