@@ -30,6 +30,10 @@ pub(in crate::repo) fn open(folder: &Path) -> Result<(Opened, Option<TempDir>)> 
         }
     }
     let mut opened = Cache::open(temporary.path())?;
-    opened.notice = Some(format!("{error}: what this command learns is not kept for the next one"));
+    opened.notice = Some(format!(
+        "the cache in {} cannot be written ({error}): what this command learns is not kept for the next one; --cache-dir \
+         names another folder",
+        folder.display()
+    ));
     Ok((opened, Some(temporary)))
 }
