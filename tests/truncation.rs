@@ -206,6 +206,50 @@ fn a_writer_that_slept_while_its_log_was_cut_off_starts_again() {
     }
 }
 
+/// A place that is taken when a record is created there, and free again when the writer looks at who has it.
+#[test]
+fn a_writer_whose_rival_is_cut_off_while_it_looks_goes_on_behind_the_checkpoint() {
+    let mut history = History::new();
+    history.back_up(0..3);
+    drop(machine(&history.bench, "slow"));
+    let rival = Arc::new(Mutex::new(None::<String>));
+    let stepped = Arc::new(AtomicBool::new(false));
+    let shared = Arc::new(Mutex::new(history));
+    let inner = local(&shared.lock().unwrap().bench);
+    let (place, done, other) = (rival.clone(), stepped.clone(), shared.clone());
+    let store = Interposed::new(inner, move |_, verb, key| {
+        let mut taken = place.lock().unwrap();
+        if verb == Verb::Create && key.starts_with("log/") && taken.is_none() {
+            *taken = Some(key.to_owned());
+            other.lock().unwrap().back_up(3..4);
+        } else if verb == Verb::Get && taken.as_deref() == Some(key) && !done.swap(true, Ordering::SeqCst) {
+            let mut history = other.lock().unwrap();
+            history.back_up(4..7);
+            history.thin_out(2);
+            assert!(cut(&history.bench.open()).pruned.records_deleted > 3);
+            assert!(!history.bench.repository_dir().join(key).exists());
+            history.fill(2);
+        }
+        Fate::Pass
+    });
+    let (slow, how) = {
+        let mut history = shared.lock().unwrap();
+        history.bench.write("slow", noise(78, 9000));
+        let tree = contents(&history.bench.source());
+        history.trees.insert("slow".into(), tree);
+        let how = BackupOptions { description: "slow".into(), ..history.bench.backup_options() };
+        (history.bench.open_over(store.store(), "slow").unwrap(), how)
+    };
+    backup(&slow, how, &Silent).unwrap();
+    assert!(stepped.load(Ordering::SeqCst));
+    let history = shared.lock().unwrap();
+    let expected = History::seen_by(&history.bench.open());
+    assert!(expected.iter().any(|(description, ..)| description == "slow"));
+    for name in ["slow", "fresh"] {
+        history.healthy(&machine(&history.bench, name), &expected);
+    }
+}
+
 /// The owner's key in somebody's hands who keeps to the format and not to the protocol.
 #[test]
 fn a_checkpoint_counts_only_if_the_owners_plan_names_it_and_saw_the_same() {

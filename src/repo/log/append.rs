@@ -117,8 +117,14 @@ impl Repository {
                 return Ok(head);
             }
             // Somebody was faster: another process with the same keys, or a fence.
-            let bytes = self.front_of(&key, MAX_RECORD)?;
-            let bytes = bytes.ok_or_else(|| Error::failed(format!("read the record {key}: it was there a moment ago")))?;
+            let Some(bytes) = self.front_of(&key, MAX_RECORD)? else {
+                // A checkpoint stands for it by now, and it was deleted; then the log goes on behind the checkpoint.
+                self.refresh(&Silent)?;
+                if self.head_and_fence(member)?.0 == head {
+                    return Err(Error::failed(format!("read the record {key}: it was there a moment ago")));
+                }
+                continue;
+            };
             self.take_in(member, head, &bytes, &mut Vec::new(), &Silent)?;
             // What `still_valid` looks at: generations first, then the decision.
             self.follow_prunes()?;
@@ -133,7 +139,8 @@ impl Repository {
             Ok(Created::New) => Ok(true),
             // An answer that is lost here must not pass for another's record: this one would be appended twice.
             Ok(Created::Exists) => match self.store().get(key, object.len() as u64) {
-                Err(error) if error.kind() == ErrorKind::Damaged => Ok(false),
+                // Another's: longer, or deleted since.
+                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Missing) => Ok(false),
                 other => Ok(other? == object),
             },
             Err(error) => match self.store().get(key, MAX_RECORD) {
