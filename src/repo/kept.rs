@@ -60,6 +60,11 @@ impl Kept {
         true
     }
 
+    /// True if a part of this length is there; whether it is whole is for [`Kept::read`] to find out.
+    pub(super) fn has(&self, key: &Key, offset: u64, length: usize) -> bool {
+        std::fs::metadata(self.path(key, offset, length)).is_ok_and(|found| found.len() == (length + HASH) as u64)
+    }
+
     /// Keeps a part that was read and found whole. Where that cannot be, it is not kept.
     pub(super) fn put(&self, key: &Key, offset: u64, bytes: &[u8]) {
         let length = (bytes.len() + HASH) as u64;

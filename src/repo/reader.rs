@@ -228,6 +228,9 @@ impl Reader {
         if self.repository.width() == 1 || near.any(|near| near.part(&pack.id, block.offset, length).is_some()) {
             return;
         }
+        if self.repository.kept().is_some_and(|kept| kept.has(&Key::pack(&pack.id), block.offset, length)) {
+            return;
+        }
         let end_of = |block: &StoredBlock| block.offset + u64::from(block.row.stored_len());
         let (before, after) = pack.blocks.split_at(place.block as usize);
         let (mut first, mut end) = (block.offset, end_of(block));
