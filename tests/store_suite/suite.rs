@@ -240,7 +240,9 @@ pub fn listings_are_complete_and_keep_to_their_folder(place: &Place) {
     let below: Vec<_> = expected.keys().filter(|key| key.starts_with(&format!("{one}/"))).cloned().collect();
     assert_eq!(listed(&store, &one).into_keys().collect::<Vec<_>>(), below);
     let all = listed(&store, "");
-    assert_eq!(all.keys().filter(|key| !key.starts_with("format/")).count(), 1202);
+    // A racer of the probe may come late, after what the others left was removed.
+    let ours = all.keys().filter(|key| !key.starts_with("format/") && !key.starts_with("probe/"));
+    assert_eq!(ours.count(), 1202);
 }
 
 pub fn a_listing_ends_with_the_error_of_who_asked(place: &Place) {
