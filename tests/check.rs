@@ -151,3 +151,35 @@ fn a_chunk_that_lies_in_two_packs_is_read_from_the_one_that_is_whole() {
     }
     assert!(rescued > 0);
 }
+
+/// Two packs of the same length whose tables of contents have the same length too.
+fn twins() -> (Bench, Vec<PathBuf>) {
+    let bench = Bench::new();
+    for round in 0..2 {
+        bench.write(&format!("file{round}"), noise(round, 3000));
+        bench.backup();
+    }
+    let twins = packs(&bench)[..2].to_vec();
+    let lengths: Vec<u64> = twins.iter().map(|pack| std::fs::metadata(pack).unwrap().len()).collect();
+    assert_eq!(lengths[0], lengths[1]);
+    (bench, twins)
+}
+
+#[test]
+fn a_whole_pack_in_the_place_of_another_one_of_its_length_is_damage() {
+    for swap in [true, false] {
+        let (bench, twins) = twins();
+        let [first, second] = [0, 1].map(|which| std::fs::read(&twins[which]).unwrap());
+        tamper(&twins[0], |bytes| *bytes = second);
+        if swap {
+            tamper(&twins[1], |bytes| *bytes = first);
+        }
+        for options in [CheckOptions::of_all_data(1), CheckOptions::default()] {
+            let report = look(&bench, &options);
+            let damage = report.findings.iter().filter(|finding| finding.severity == Severity::Damage);
+            let damaged: Vec<_> = damage.filter(|finding| finding.object.starts_with("pack ")).collect();
+            assert_eq!(damaged.len(), 1 + usize::from(swap), "{options:?}: {:?}", report.findings);
+            assert!(report.is_damaged() && damaged.iter().all(|finding| finding.problem.contains("name")), "{damaged:?}");
+        }
+    }
+}

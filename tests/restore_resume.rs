@@ -4,7 +4,7 @@ mod support;
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::home::Home;
 use support::{contents, noise};
 
@@ -48,13 +48,21 @@ fn a_restore_that_is_killed_at_any_moment_goes_on_and_writes_only_what_is_missin
     let home = home();
     let expected = contents(&home.path("documents"));
     let total: u64 = expected.iter().filter_map(|(_, content)| content.as_ref()).map(|content| content.len() as u64).sum();
+    let began = Instant::now();
+    home.ok(&ARGUMENTS);
+    let whole_run = u64::try_from(began.elapsed().as_micros()).unwrap();
+    std::fs::remove_dir_all(home.path("out")).unwrap();
     let (mut partial, mut left_something) = (0, 0);
-    for round in 0..30_u64 {
+    for round in 0..200_u64 {
+        // Thirty rounds, and more where the machine is so busy that no kill came in the middle yet.
+        if round >= 30 && partial > 0 && left_something > 0 {
+            break;
+        }
         for kill in 0..1 + round % 3 {
             let mut child = home.command(&ARGUMENTS).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            // How long a whole run takes is not known; a wide spread hits every part of it.
-            let spread = 1 << (12 + (round + kill) % 7);
-            let moment = u64::from_le_bytes(noise(1000 * round + kill, 8).try_into().unwrap()) % spread;
+            // The next run may take much longer or shorter than the first one: some spreads are wider, some narrower.
+            let spread = (whole_run << ((round + kill) % 4)) / 4;
+            let moment = u64::from_le_bytes(noise(1000 * round + kill, 8).try_into().unwrap()) % spread.max(1);
             std::thread::sleep(Duration::from_micros(moment));
             let _ = child.kill();
             child.wait().unwrap();

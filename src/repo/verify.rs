@@ -206,12 +206,19 @@ impl PackVerifier {
             }
             other => other?,
         };
-        if !self.index_has(&pack.id, &toc)? {
+        let differs = !self.index_has(&pack.id, &toc)?;
+        // Another pack's table of contents is as whole as its own: only all the bytes say whether the index or the pack is
+        // wrong.
+        if depth == Depth::Data || differs {
+            let misplaced = if differs { Lost::Everything } else { Lost::Nothing };
+            self.read_all(pack, (&seals, &toc), misplaced, report)?;
+        }
+        if differs && report.problems.is_empty() {
             let message = format!("compare the index with the pack {}: this machine's index differs", pack.id);
             let (error, lost) = (Error::failed(message), Lost::Nothing);
             report.problems.push(PackProblem { error, trouble: Trouble::Index, lost });
         }
-        if depth == Depth::Data { self.read_all(pack, &seals, &toc, report) } else { Ok(()) }
+        Ok(())
     }
 
     /// True if every chunk of the table of contents is in this machine's index.
@@ -229,8 +236,15 @@ impl PackVerifier {
         Ok(true)
     }
 
-    /// Reads the pack once from end to end, and everything in it.
-    fn read_all(&mut self, pack: &PackRef, seals: &[SealEntry], toc: &Toc, report: &mut PackReport) -> Result<()> {
+    /// Reads the pack once from end to end, and everything in it. `misplaced` is lost if all of it can be opened and its
+    /// name is not that of the bytes.
+    fn read_all(
+        &mut self,
+        pack: &PackRef,
+        (seals, toc): (&[SealEntry], &Toc),
+        misplaced: Lost,
+        report: &mut PackReport,
+    ) -> Result<()> {
         self.hasher.reset();
         let mut at = 0;
         self.pass(pack, &mut at, u64::from(toc.first_block), report)?;
@@ -264,7 +278,7 @@ impl PackVerifier {
         self.pass(pack, &mut at, pack.size, report)?;
         if *self.hasher.finalize().as_bytes() != pack.id.0 && report.problems.is_empty() {
             let error = Error::damaged(format!("read the pack {}: its bytes are not what its name says", pack.id));
-            damaged(report, error, Lost::Nothing);
+            damaged(report, error, misplaced);
         }
         Ok(())
     }

@@ -79,7 +79,7 @@ impl Home {
 
     /// On a disk in memory where there is one: for tests of many runs, and none of the disk.
     pub fn filled_in_memory() -> Self {
-        Self { dir: tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap() }.fill()
+        Self { dir: super::dir_in_memory() }.fill()
     }
 
     /// Files, and no repository yet.

@@ -23,6 +23,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use zeroize::Zeroizing;
 
+/// A temporary directory on a disk in memory where there is one with room; containers often have a tiny one.
+pub fn dir_in_memory() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let is_roomy = rustix::fs::statvfs(memory).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= 1 << 30);
+    let dir = if is_roomy { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    dir.or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// A directory with a repository, a cache, and a source.
 pub struct Bench {
     pub dir: tempfile::TempDir,
@@ -36,7 +44,7 @@ impl Bench {
 
     /// On a disk in memory where there is one: for tests that make many caches, and mean no disk.
     pub fn in_memory() -> Self {
-        Self::within(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap())
+        Self::within(dir_in_memory())
     }
 
     fn within(dir: tempfile::TempDir) -> Self {
