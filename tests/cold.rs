@@ -2,14 +2,16 @@
 
 mod support;
 
+#[path = "support/away.rs"]
+mod away;
 #[path = "support/proxy.rs"]
 mod proxy;
 #[path = "support/servers.rs"]
 mod servers;
 
+use away::Away;
 use proxy::{Action, Proxy, Request};
-use servers::Server;
-use std::process::Output;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use support::home::Home;
@@ -19,14 +21,20 @@ use support::noise;
 const ARCHIVED: i32 = 15;
 
 /// A home directory whose repository is behind a proxy.
-struct Away {
-    home: Home,
-    server: Server,
+struct Behind {
+    away: Away,
     proxy: Proxy,
-    url: String,
 }
 
-impl Away {
+impl Deref for Behind {
+    type Target = Away;
+
+    fn deref(&self) -> &Away {
+        &self.away
+    }
+}
+
+impl Behind {
     fn new(options: &str) -> Option<Self> {
         let server = servers::moto()?;
         let proxy = Proxy::new(server.port, |_| Action::Pass);
@@ -35,36 +43,7 @@ impl Away {
         std::fs::create_dir_all(home.path("documents/deep")).unwrap();
         std::fs::write(home.path("documents/note"), "hello").unwrap();
         std::fs::write(home.path("documents/deep/data"), noise(1, 400_000)).unwrap();
-        Some(Self { home, server, proxy, url })
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = self.home.command(&[&["--repo", &self.url], arguments].concat());
-        command.envs(self.server.variables()).output().unwrap()
-    }
-
-    fn ok(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn json(&self, arguments: &[&str]) -> serde_json::Value {
-        serde_json::from_str(&self.ok(&[arguments, &["--json"]].concat())).unwrap()
-    }
-
-    fn fails(&self, arguments: &[&str], code: i32) -> String {
-        let output = self.run(arguments);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
-        said
-    }
-
-    /// A machine that knows nothing of it.
-    fn forget_all(&self) {
-        for folder in [".cache", ".local"] {
-            std::fs::remove_dir_all(self.home.path(folder)).unwrap();
-        }
+        Some(Self { away: Away { home, server, url }, proxy })
     }
 }
 
@@ -81,7 +60,7 @@ fn made(requests: &[Request]) -> Vec<(String, &Request)> {
 #[test]
 fn every_object_carries_what_the_url_asks_for_and_only_file_contents_are_cold() {
     let Some(away) =
-        Away::new("class=glacier_ir&tags=owner:me,plan:daily&metadata=team:ops&checksum=sha256&sse=kms&sse-key=a-key")
+        Behind::new("class=glacier_ir&tags=owner:me,plan:daily&metadata=team:ops&checksum=sha256&sse=kms&sse-key=a-key")
     else {
         return;
     };
@@ -122,14 +101,14 @@ fn every_object_carries_what_the_url_asks_for_and_only_file_contents_are_cold() 
 
 #[test]
 fn other_kinds_of_encryption_by_the_server_are_asked_for() {
-    let Some(mut away) = Away::new("sse=aes256") else { return };
+    let Some(mut away) = Behind::new("sse=aes256") else { return };
     away.ok(&["init"]);
     let requests = away.proxy.take_requests();
     let asked = |name: &str, value: &str, requests: &[Request]| {
         made(requests).iter().all(|(_, request)| request.headers.get(name).is_some_and(|found| found == value))
     };
     assert!(asked("x-amz-server-side-encryption", "AES256", &requests));
-    away.url = away.url.replace("sse=aes256", "sse=customer").replace("/repository", "/other");
+    away.away.url = away.url.replace("sse=aes256", "sse=customer").replace("/repository", "/other");
     let said = away.fails(&["init"], 2);
     assert!(said.contains("LIFEBOAT_SSE_CUSTOMER_KEY"), "{said}");
     let mut command = away.home.command(&["--repo", &away.url, "init"]);
@@ -141,13 +120,13 @@ fn other_kinds_of_encryption_by_the_server_are_asked_for() {
     let reads = requests.iter().filter(|request| request.method == "GET" && !request.path.contains("list-type"));
     assert!(reads.clone().count() > 0);
     assert!(reads.into_iter().all(|request| request.headers.contains_key("x-amz-server-side-encryption-customer-key")));
-    away.url = format!("{}&lock-days=3", away.url);
+    away.away.url = format!("{}&lock-days=3", away.url);
     assert!(away.fails(&["snapshots"], 2).contains("lock-days does not go with sse=customer"));
 }
 
 #[test]
 fn archived_packs_are_refused_priced_asked_for_and_then_restored() {
-    let Some(away) = Away::new("class=DEEP_ARCHIVE") else { return };
+    let Some(away) = Behind::new("class=DEEP_ARCHIVE") else { return };
     away.ok(&["init"]);
     away.ok(&["backup", "documents"]);
     // A machine that has nothing reads the tables of contents of archived packs beside them.
@@ -179,7 +158,7 @@ fn archived_packs_are_refused_priced_asked_for_and_then_restored() {
 
 #[test]
 fn only_the_packs_that_are_needed_are_thawed() {
-    let Some(away) = Away::new("class=GLACIER") else { return };
+    let Some(away) = Behind::new("class=GLACIER") else { return };
     away.ok(&["init"]);
     away.ok(&["backup", "documents"]);
     std::fs::write(away.home.path("documents/second"), noise(7, 300_000)).unwrap();
@@ -214,7 +193,7 @@ fn only_the_packs_that_are_needed_are_thawed() {
 /// The server of this test thaws at once, so the time in between is played by the proxy: it answers that the thaw goes on.
 #[test]
 fn a_thaw_that_goes_on_is_told_and_waited_for() {
-    let Some(away) = Away::new("class=GLACIER") else { return };
+    let Some(away) = Behind::new("class=GLACIER") else { return };
     away.ok(&["init"]);
     away.ok(&["backup", "documents"]);
     let is_pack = |request: &Request| request.path.contains("/packs/") && request.method == "HEAD";
@@ -255,16 +234,16 @@ fn a_thaw_that_goes_on_is_told_and_waited_for() {
 
 #[test]
 fn a_pack_that_is_archived_against_all_expectation_stops_the_restore_and_says_what_to_do() {
-    let Some(mut away) = Away::new("class=GLACIER") else { return };
+    let Some(mut away) = Behind::new("class=GLACIER") else { return };
     away.ok(&["init"]);
     away.ok(&["backup", "documents"]);
     let known = away.url.clone();
     // A rule of the bucket may archive what was put as usual; here the URL does not say it.
-    away.url = away.url.replace("&class=GLACIER", "");
+    away.away.url = away.url.replace("&class=GLACIER", "");
     let said = away.fails(&["restore", "latest", "--to", "out"], ARCHIVED);
     assert!(said.contains("InvalidObjectState") && said.contains("--thaw"), "{said}");
     away.ok(&["restore", "latest", "--to", "out", "--thaw", "--overwrite", "always"]);
-    away.url = known;
+    away.away.url = known;
     let home = &away.home;
     let target = home.path("copy");
     let target = target.to_str().unwrap();
@@ -274,7 +253,7 @@ fn a_pack_that_is_archived_against_all_expectation_stops_the_restore_and_says_wh
 
 #[test]
 fn copies_and_mirrors_of_archived_packs_are_priced_and_thawed_first() {
-    let Some(away) = Away::new("class=DEEP_ARCHIVE") else { return };
+    let Some(away) = Behind::new("class=DEEP_ARCHIVE") else { return };
     away.ok(&["init"]);
     away.ok(&["backup", "documents"]);
     let (copy, mirror) = (away.home.path("copy"), away.home.path("mirror"));
@@ -297,7 +276,7 @@ fn copies_and_mirrors_of_archived_packs_are_priced_and_thawed_first() {
 
 #[test]
 fn prices_of_ones_own_replace_the_assumed_ones() {
-    let Some(away) = Away::new("class=GLACIER") else { return };
+    let Some(away) = Behind::new("class=GLACIER") else { return };
     away.ok(&["init"]);
     away.ok(&["backup", "documents"]);
     std::fs::create_dir_all(away.home.path(".config/lifeboat")).unwrap();

@@ -1,19 +1,22 @@
 //! What a machine keeps of a repository elsewhere: nothing is fetched twice to look at it, and it can be looked at while the
 //! store cannot be reached.
 
+#[path = "support/away.rs"]
+mod away;
 #[path = "support/proxy.rs"]
 mod proxy;
 #[path = "support/servers.rs"]
 mod servers;
 mod support;
 
+use away::Away;
 use lifeboat::event::Silent;
 use lifeboat::ops::ls::{LsOptions, ls};
 use lifeboat::repo::Repository;
 use lifeboat::store::{Local, Measured, ObjectClass, Operation};
 use proxy::{Action, Proxy};
+use std::ops::Deref;
 use std::path::PathBuf;
-use std::process::Output;
 use std::sync::Arc;
 use support::home::Home;
 use support::{Bench, noise};
@@ -123,34 +126,29 @@ fn a_cache_that_cannot_be_written_is_a_warning() {
 }
 
 /// A home directory with a repository on a real server, behind something that counts.
-struct Away {
-    home: Home,
-    server: servers::Server,
+struct Behind {
+    away: Away,
     proxy: Option<Proxy>,
-    url: String,
 }
 
-impl Away {
+impl Deref for Behind {
+    type Target = Away;
+
+    fn deref(&self) -> &Away {
+        &self.away
+    }
+}
+
+impl Behind {
     fn new() -> Option<Self> {
         let server = servers::moto()?;
         let proxy = Proxy::new(server.port, |_| Action::Pass);
         let url = server.url_at("kept", proxy.port);
         let url = format!("{url}{}retries=0", if url.contains('?') { '&' } else { '?' });
-        let away = Self { home: Home::documents(), server, proxy: Some(proxy), url };
+        let away = Self { away: Away { home: Home::documents(), server, url }, proxy: Some(proxy) };
         away.ok(&["init"]);
         away.ok(&["backup", "documents"]);
         Some(away)
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = self.home.command(&[&["--repo", &self.url], arguments].concat());
-        command.envs(self.server.variables()).output().unwrap()
-    }
-
-    fn ok(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
     }
 
     /// Requests for packs since this was last asked.
@@ -162,7 +160,7 @@ impl Away {
 
 #[test]
 fn a_server_is_asked_once_for_what_is_listed() {
-    let Some(away) = Away::new() else { return };
+    let Some(away) = Behind::new() else { return };
     away.packs_read();
     let first = away.ok(&["ls", "-R", "latest"]);
     assert!(away.packs_read() > 0);
@@ -180,7 +178,7 @@ fn a_server_is_asked_once_for_what_is_listed() {
 
 #[test]
 fn what_was_looked_at_can_be_looked_at_while_the_store_cannot_be_reached() {
-    let Some(mut away) = Away::new() else { return };
+    let Some(mut away) = Behind::new() else { return };
     std::fs::write(away.home.path("documents/note"), "second").unwrap();
     away.ok(&["backup", "documents"]);
     let listed: serde_json::Value = serde_json::from_str(&away.ok(&["snapshots", "--json"])).unwrap();
@@ -216,7 +214,7 @@ fn what_was_looked_at_can_be_looked_at_while_the_store_cannot_be_reached() {
 
 #[test]
 fn a_writer_keeps_nothing_that_it_cannot_read() {
-    let Some(away) = Away::new() else { return };
+    let Some(away) = Behind::new() else { return };
     let (identity, recipient) = lifeboat::repo::generate_identity().unwrap();
     let file = away.home.path("writer.txt");
     std::fs::write(&file, identity.as_bytes()).unwrap();

@@ -2,24 +2,19 @@
 
 mod support;
 
+#[path = "support/away.rs"]
+mod away;
 #[path = "support/proxy.rs"]
 mod proxy;
 #[path = "support/servers.rs"]
 mod servers;
 
+use away::Away;
 use lifeboat::store::{Key, Location};
 use proxy::{Action, Proxy, Request};
 use servers::Server;
-use std::process::Output;
 use support::home::Home;
 use support::noise;
-
-/// A home directory whose repository is in a bucket.
-struct Away {
-    home: Home,
-    server: Server,
-    url: String,
-}
 
 impl Away {
     fn new(server: Option<Server>, options: &str) -> Option<Self> {
@@ -29,28 +24,6 @@ impl Away {
         std::fs::create_dir_all(home.path("documents")).unwrap();
         std::fs::write(home.path("documents/data"), noise(1, 300_000)).unwrap();
         Some(Self { home, server, url })
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = self.home.command(&[&["--repo", &self.url], arguments].concat());
-        command.envs(self.server.variables()).output().unwrap()
-    }
-
-    fn ok(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn json(&self, arguments: &[&str]) -> serde_json::Value {
-        serde_json::from_str(&self.ok(&[arguments, &["--json"]].concat())).unwrap()
-    }
-
-    fn fails(&self, arguments: &[&str], code: i32) -> String {
-        let output = self.run(arguments);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
-        said
     }
 
     /// The bucket itself, as somebody with its credentials sees it.

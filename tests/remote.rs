@@ -1,23 +1,19 @@
 //! The program with a repository on another machine.
 
+#[path = "support/away.rs"]
+mod away;
 #[path = "support/servers.rs"]
 mod servers;
 mod support;
 
+use away::Away;
 use servers::Server;
 use std::path::Path;
-use std::process::Output;
 use support::home::Home;
 use support::noise;
 
-/// A home directory whose repository is in a folder of a server.
-struct Away {
-    home: Home,
-    server: Server,
-    url: String,
-}
-
 impl Away {
+    /// Files in a home directory whose repository will be in a folder of the server.
     fn new(server: Option<Server>) -> Option<Self> {
         let server = server?;
         let (home, url) = (Home::new(), server.url("repository"));
@@ -25,25 +21,6 @@ impl Away {
         std::fs::write(home.path("documents/note"), "hello").unwrap();
         std::fs::write(home.path("documents/deep/data"), noise(1, 3_000_000)).unwrap();
         Some(Self { home, server, url })
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = self.home.command(&[&["--repo", &self.url], arguments].concat());
-        command.envs(self.server.variables()).output().unwrap()
-    }
-
-    fn ok(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn fails(&self, arguments: &[&str], code: i32) -> String {
-        let output = self.run(arguments);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
-        assert!(said.lines().count() <= 2 && said.contains("hint: "), "{said}");
-        said
     }
 }
 
@@ -60,8 +37,7 @@ fn lives(away: &Away) {
     assert_eq!(std::fs::read(away.home.path("out/documents/note")).unwrap(), b"hello again");
     assert!(std::fs::read(away.home.path("out/documents/deep/data")).unwrap() == noise(2, 3_000_000));
     // A machine that knows nothing of it.
-    std::fs::remove_dir_all(away.home.path(".cache")).unwrap();
-    std::fs::remove_dir_all(away.home.path(".local")).unwrap();
+    away.forget_all();
     assert_eq!(away.ok(&["cat", "latest:documents/note"]), "hello again");
     away.ok(&["forget", "--keep-last", "1", "--yes"]);
     away.ok(&["prune", "--grace", "0s"]);

@@ -1,25 +1,33 @@
 //! What servers and lines do to requests: each fault is mended by trying again, or reported with what to do, and a backup
 //! that could not put everything commits nothing.
 
+#[path = "support/away.rs"]
+mod away;
 #[path = "support/proxy.rs"]
 mod proxy;
 #[path = "support/servers.rs"]
 mod servers;
 mod support;
 
+use away::Away;
 use proxy::{Action, Proxy, Request};
-use servers::Server;
-use std::process::Output;
+use std::ops::Deref;
 use std::time::Duration;
 use support::home::Home;
 use support::noise;
 
 /// A home directory whose repository is behind a proxy.
 struct Behind {
-    home: Home,
-    server: Server,
+    away: Away,
     proxy: Proxy,
-    url: String,
+}
+
+impl Deref for Behind {
+    type Target = Away;
+
+    fn deref(&self) -> &Away {
+        &self.away
+    }
 }
 
 impl Behind {
@@ -31,29 +39,9 @@ impl Behind {
         std::fs::create_dir_all(home.path("documents")).unwrap();
         std::fs::write(home.path("documents/note"), "hello").unwrap();
         std::fs::write(home.path("documents/data"), noise(1, 2_000_000)).unwrap();
-        let behind = Self { home, server, proxy, url };
+        let behind = Self { away: Away { home, server, url }, proxy };
         behind.ok(&["init"]);
         Some(behind)
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = self.home.command(&[&["--repo", &self.url], arguments].concat());
-        command.envs(self.server.variables()).output().unwrap()
-    }
-
-    fn ok(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let said = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "{arguments:?}: {said}{}", String::from_utf8_lossy(&output.stderr));
-        said
-    }
-
-    fn fails(&self, arguments: &[&str], code: i32) -> String {
-        let output = self.run(arguments);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
-        assert!(said.contains("hint: "), "{said}");
-        said
     }
 
     /// Snapshots that are there when nothing goes wrong.
