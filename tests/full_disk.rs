@@ -91,14 +91,20 @@ fn a_prune_frees_space_where_no_byte_can_be_written() {
     assert_eq!(prune(&bench.open(), &prune_all(), &Silent).unwrap().pruned.deleted, 0);
 }
 
+/// A disk without room for anything more, with two backups of which nothing can go.
+fn with_two_backups_and_full() -> Option<(Bench, Disk)> {
+    let (bench, disk) = on_disk("16m")?;
+    for version in [1, 2] {
+        fill(&bench, version);
+        bench.backup();
+    }
+    disk.fill();
+    Some((bench, disk))
+}
+
 #[test]
 fn a_full_disk_on_which_nothing_can_go_is_left_as_it_is() {
-    let Some((bench, disk)) = on_disk("16m") else { return };
-    fill(&bench, 1);
-    bench.backup();
-    fill(&bench, 2);
-    bench.backup();
-    disk.fill();
+    let Some((bench, _disk)) = with_two_backups_and_full() else { return };
     let before = bench.objects("");
     assert_eq!(prune(&bench.open(), &prune_all(), &Silent).unwrap().pruned.generation, None);
     assert_eq!(bench.objects(""), before);
@@ -107,12 +113,7 @@ fn a_full_disk_on_which_nothing_can_go_is_left_as_it_is() {
 
 #[test]
 fn on_a_full_disk_snapshots_can_be_forgotten_and_then_pruned() {
-    let Some((bench, disk)) = on_disk("16m") else { return };
-    fill(&bench, 1);
-    bench.backup();
-    fill(&bench, 2);
-    bench.backup();
-    disk.fill();
+    let Some((bench, _disk)) = with_two_backups_and_full() else { return };
     backup(&bench.open(), bench.backup_options(), &Silent).unwrap_err();
     forget_first(&bench.open());
     let report = prune(&bench.open(), &prune_all(), &Silent);

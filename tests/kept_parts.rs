@@ -3,19 +3,19 @@
 
 #[path = "support/away.rs"]
 mod away;
+#[path = "support/behind.rs"]
+mod behind;
 #[path = "support/proxy.rs"]
 mod proxy;
 #[path = "support/servers.rs"]
 mod servers;
 mod support;
 
-use away::Away;
+use behind::Behind;
 use lifeboat::event::Silent;
 use lifeboat::ops::ls::{LsOptions, ls};
 use lifeboat::repo::Repository;
 use lifeboat::store::{Local, Measured, ObjectClass, Operation};
-use proxy::{Action, Proxy};
-use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 use support::home::Home;
@@ -125,42 +125,24 @@ fn a_cache_that_cannot_be_written_is_a_warning() {
     }
 }
 
-/// A home directory with a repository on a real server, behind something that counts.
-struct Behind {
-    away: Away,
-    proxy: Option<Proxy>,
-}
-
-impl Deref for Behind {
-    type Target = Away;
-
-    fn deref(&self) -> &Away {
-        &self.away
-    }
-}
-
 impl Behind {
-    fn new() -> Option<Self> {
-        let server = servers::moto()?;
-        let proxy = Proxy::new(server.port, |_| Action::Pass);
-        let url = server.url_at("kept", proxy.port);
-        let url = format!("{url}{}retries=0", if url.contains('?') { '&' } else { '?' });
-        let away = Self { away: Away { home: Home::documents(), server, url }, proxy: Some(proxy) };
-        away.ok(&["init"]);
-        away.ok(&["backup", "documents"]);
-        Some(away)
+    fn backed_up() -> Option<Self> {
+        let behind = Self::new("retries=0")?;
+        behind.ok(&["init"]);
+        behind.ok(&["backup", "documents"]);
+        Some(behind)
     }
 
     /// Requests for packs since this was last asked.
     fn packs_read(&self) -> usize {
-        let requests = self.proxy.as_ref().unwrap().take_requests();
+        let requests = self.proxy.take_requests();
         requests.iter().filter(|request| request.method == "GET" && request.path.contains("packs/")).count()
     }
 }
 
 #[test]
 fn a_server_is_asked_once_for_what_is_listed() {
-    let Some(away) = Behind::new() else { return };
+    let Some(away) = Behind::backed_up() else { return };
     away.packs_read();
     let first = away.ok(&["ls", "-R", "latest"]);
     assert!(away.packs_read() > 0);
@@ -178,7 +160,7 @@ fn a_server_is_asked_once_for_what_is_listed() {
 
 #[test]
 fn what_was_looked_at_can_be_looked_at_while_the_store_cannot_be_reached() {
-    let Some(mut away) = Behind::new() else { return };
+    let Some(away) = Behind::backed_up() else { return };
     std::fs::write(away.home.path("documents/note"), "second").unwrap();
     away.ok(&["backup", "documents"]);
     let listed: serde_json::Value = serde_json::from_str(&away.ok(&["snapshots", "--json"])).unwrap();
@@ -194,7 +176,8 @@ fn what_was_looked_at_can_be_looked_at_while_the_store_cannot_be_reached() {
     ];
     let before: Vec<String> = looks.iter().map(|look| away.ok(look)).collect();
     // The server is gone.
-    away.proxy = None;
+    let Behind { away, proxy } = away;
+    drop(proxy);
     for (look, before) in looks.iter().zip(&before) {
         let output = away.run(look);
         let said = String::from_utf8_lossy(&output.stderr);
@@ -214,7 +197,7 @@ fn what_was_looked_at_can_be_looked_at_while_the_store_cannot_be_reached() {
 
 #[test]
 fn a_writer_keeps_nothing_that_it_cannot_read() {
-    let Some(away) = Behind::new() else { return };
+    let Some(away) = Behind::backed_up() else { return };
     let (identity, recipient) = lifeboat::repo::generate_identity().unwrap();
     let file = away.home.path("writer.txt");
     std::fs::write(&file, identity.as_bytes()).unwrap();

@@ -3,43 +3,24 @@
 
 #[path = "support/away.rs"]
 mod away;
+#[path = "support/behind.rs"]
+mod behind;
 #[path = "support/proxy.rs"]
 mod proxy;
 #[path = "support/servers.rs"]
 mod servers;
 mod support;
 
-use away::Away;
-use proxy::{Action, Proxy, Request};
-use std::ops::Deref;
+use behind::Behind;
+use proxy::{Action, Request};
 use std::time::Duration;
-use support::home::Home;
 use support::noise;
-
-/// A home directory whose repository is behind a proxy.
-struct Behind {
-    away: Away,
-    proxy: Proxy,
-}
-
-impl Deref for Behind {
-    type Target = Away;
-
-    fn deref(&self) -> &Away {
-        &self.away
-    }
-}
 
 impl Behind {
     /// With a repository, as long as nothing goes wrong.
-    fn new() -> Option<Self> {
-        let server = servers::moto()?;
-        let proxy = Proxy::new(server.port, |_| Action::Pass);
-        let (home, url) = (Home::new(), server.url_at("repository", proxy.port));
-        std::fs::create_dir_all(home.path("documents")).unwrap();
-        std::fs::write(home.path("documents/note"), "hello").unwrap();
-        std::fs::write(home.path("documents/data"), noise(1, 2_000_000)).unwrap();
-        let behind = Self { away: Away { home, server, url }, proxy };
+    fn with_repository() -> Option<Self> {
+        let behind = Self::new("")?;
+        std::fs::write(behind.home.path("documents/data"), noise(1, 2_000_000)).unwrap();
         behind.ok(&["init"]);
         Some(behind)
     }
@@ -58,7 +39,7 @@ fn puts_pack(request: &Request) -> bool {
 
 #[test]
 fn faults_that_pass_are_tried_again_until_they_have() {
-    let Some(behind) = Behind::new() else { return };
+    let Some(behind) = Behind::with_repository() else { return };
     behind.proxy.rule(|request| match request.number {
         number if number % 3 != 0 => Action::Pass,
         number => match (number / 3) % 9 {
@@ -88,7 +69,7 @@ fn faults_that_pass_are_tried_again_until_they_have() {
 
 #[test]
 fn a_backup_that_could_not_put_everything_commits_nothing_and_the_next_one_goes_on() {
-    let Some(behind) = Behind::new() else { return };
+    let Some(behind) = Behind::with_repository() else { return };
     for action in
         [Action::refuse(503, "SlowDown"), Action::Cut, Action::refuse(403, "AccessDenied"), Action::refuse(400, "ExpiredToken")]
     {
@@ -107,7 +88,7 @@ fn a_backup_that_could_not_put_everything_commits_nothing_and_the_next_one_goes_
 
 #[test]
 fn a_server_that_says_that_it_has_an_object_and_loses_it_is_found_out() {
-    let Some(behind) = Behind::new() else { return };
+    let Some(behind) = Behind::with_repository() else { return };
     let url = format!("{}&retries=1", behind.url);
     for lost in ["/packs/", "/log/"] {
         behind.proxy.rule(move |request| match request.method == "PUT" && request.path.contains(lost) {
@@ -125,7 +106,7 @@ fn a_server_that_says_that_it_has_an_object_and_loses_it_is_found_out() {
 
 #[test]
 fn bytes_that_were_hurt_on_the_way_are_fetched_again() {
-    let Some(behind) = Behind::new() else { return };
+    let Some(behind) = Behind::with_repository() else { return };
     behind.ok(&["backup", "documents"]);
     let seen = std::sync::Mutex::new(std::collections::HashSet::new());
     behind.proxy.rule(move |request| {
@@ -146,7 +127,7 @@ fn bytes_that_were_hurt_on_the_way_are_fetched_again() {
 
 #[test]
 fn a_delete_that_is_not_allowed_is_reported_and_loses_nothing() {
-    let Some(behind) = Behind::new() else { return };
+    let Some(behind) = Behind::with_repository() else { return };
     behind.ok(&["backup", "documents"]);
     std::fs::write(behind.home.path("documents/data"), noise(2, 2_000_000)).unwrap();
     behind.ok(&["backup", "documents"]);
@@ -166,7 +147,7 @@ fn a_delete_that_is_not_allowed_is_reported_and_loses_nothing() {
 
 #[test]
 fn a_listing_that_shows_nothing_loses_nothing() {
-    let Some(behind) = Behind::new() else { return };
+    let Some(behind) = Behind::with_repository() else { return };
     behind.ok(&["backup", "documents"]);
     behind.proxy.rule(|request| match request.path.contains("list-type=2") && !request.path.contains("keys") {
         true => Action::Answer(200, "<?xml version=\"1.0\"?><ListBucketResult><Name>bucket</Name></ListBucketResult>".into()),
@@ -181,7 +162,7 @@ fn a_listing_that_shows_nothing_loses_nothing() {
 
 #[test]
 fn a_line_that_is_slow_is_kept_full() {
-    let Some(behind) = Behind::new() else { return };
+    let Some(behind) = Behind::with_repository() else { return };
     for number in 0..40 {
         std::fs::write(behind.home.path(&format!("documents/{number}")), noise(100 + number, 1_000_000)).unwrap();
     }
@@ -205,7 +186,7 @@ fn a_line_that_is_slow_is_kept_full() {
 
 #[test]
 fn what_is_cut_in_the_middle_in_either_direction_is_sent_again() {
-    let Some(behind) = Behind::new() else { return };
+    let Some(behind) = Behind::with_repository() else { return };
     let seen = std::sync::Mutex::new(std::collections::HashSet::new());
     behind.proxy.rule(move |request| {
         let range = request.headers.get("range").cloned().unwrap_or_default();
@@ -228,7 +209,7 @@ fn what_is_cut_in_the_middle_in_either_direction_is_sent_again() {
 
 #[test]
 fn an_object_that_is_always_too_short_is_damage_and_never_content() {
-    let Some(behind) = Behind::new() else { return };
+    let Some(behind) = Behind::with_repository() else { return };
     behind.ok(&["backup", "documents"]);
     behind.proxy.rule(|request| match request.method == "GET" && request.path.contains("/packs/") {
         true => Action::Shorten,
@@ -247,7 +228,7 @@ fn an_object_that_is_always_too_short_is_damage_and_never_content() {
 
 #[test]
 fn a_server_that_always_says_that_a_name_is_taken_commits_nothing_and_is_not_asked_forever() {
-    let Some(behind) = Behind::new() else { return };
+    let Some(behind) = Behind::with_repository() else { return };
     for (seed, status, code) in [(2, 412, "PreconditionFailed"), (3, 409, "ConditionalRequestConflict")] {
         for taken in ["/packs/", "/log/"] {
             // What an attempt before has put would not be put again.
@@ -272,7 +253,7 @@ fn a_server_that_always_says_that_a_name_is_taken_commits_nothing_and_is_not_ask
 
 #[test]
 fn credentials_that_expire_in_the_middle_are_told_from_wrong_ones_and_the_next_run_goes_on() {
-    let Some(behind) = Behind::new() else { return };
+    let Some(behind) = Behind::with_repository() else { return };
     for (status, code, hint) in [
         (403, "ExpiredToken", "renew the credentials"),
         (403, "InvalidAccessKeyId", "check the credentials"),
@@ -298,7 +279,7 @@ fn credentials_that_expire_in_the_middle_are_told_from_wrong_ones_and_the_next_r
 
 #[test]
 fn a_listing_that_lags_behind_makes_no_prune_delete_what_is_needed() {
-    let Some(behind) = Behind::new() else { return };
+    let Some(behind) = Behind::with_repository() else { return };
     behind.ok(&["backup", "documents"]);
     // From here on listings show what there was at this moment.
     behind.proxy.rule(|request| if request.path.contains("list-type=2") { Action::Replay } else { Action::Pass });
