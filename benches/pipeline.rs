@@ -187,6 +187,7 @@ fn back_up(source: &Path, place: &Path) -> Outcome<(Duration, u64)> {
             dry_run: false,
             threads: 0,
             metadata: Vec::new(),
+            retain_until: None,
             checkpoint: CheckpointOptions::default(),
         },
         &Silent,

@@ -112,7 +112,7 @@ fn extra() -> impl Strategy<Value = Vec<(u64, Vec<u8>)>> {
         Encoder(&mut out).int(value);
         out
     });
-    btree_map(64u64.., value, 0..3).prop_map(|map| map.into_iter().collect())
+    btree_map(65u64.., value, 0..3).prop_map(|map| map.into_iter().collect())
 }
 
 fn holes() -> impl Strategy<Value = Vec<Hole>> {
@@ -309,7 +309,7 @@ prop_compose! {
         root in id(), words in vec(text(), 5), parent in of(id()), paths in vec(vec(any::<u8>(), 0..20), 0..3),
         tags in btree_set(text(), 0..3), times in any::<(i64, i64)>(), files in any::<u64>(),
         failures in vec((vec(any::<u8>(), 0..9), text()), 0..3), incomplete in any::<bool>(),
-        metadata in btree_map(text(), text(), 0..3), extra in extra(),
+        metadata in btree_map(text(), text(), 0..3), retain_until in of(1i64..), extra in extra(),
     ) -> Snapshot {
         Snapshot {
             root: ChunkId(root), kind: words[0].clone(), parent: parent.map(SnapshotId), host: words[1].clone(), paths,
@@ -317,7 +317,7 @@ prop_compose! {
             counts: Counts { files, bytes_stored: files / 3, ..Counts::default() },
             failure_count: failures.len() as u64 * 2,
             failures: failures.into_iter().map(|(path, reason)| Failure { path, reason }).collect(),
-            version: words[3].clone(), user: words[4].clone(), incomplete, metadata: metadata.into_iter().collect(), extra,
+            version: words[3].clone(), user: words[4].clone(), incomplete, metadata: metadata.into_iter().collect(), retain_until, extra,
         }
     }
 }

@@ -106,6 +106,7 @@ fn commit(session: Session, writer: ChunkWriter, root: ChunkId) -> SnapshotId {
         root,
         tags: vec!["a".into(), "b".into()],
         metadata: vec![("k".into(), "v".into())],
+        retain_until: Some(4_000_000_000_000_000_000),
         ..Snapshot::empty()
     };
     session.commit(writer, complete).unwrap().unwrap().0

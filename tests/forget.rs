@@ -378,11 +378,83 @@ fn every_command_line_of_the_reference_runs() {
     for block in reference.split("```sh\n").skip(1) {
         for line in block.split("```").next().unwrap().lines() {
             let mut shell = Command::new("sh");
-            shell.args(["-c", line]).env_clear().env("HOME", home.dir.path()).env("PATH", &path).env("SNAPSHOT", &ids[5][..8]);
+            shell
+                .args(["-c", line])
+                .current_dir(home.dir.path())
+                .env_clear()
+                .env("HOME", home.dir.path())
+                .env("PATH", &path)
+                .env("SNAPSHOT", &ids[5][..8]);
             let output = shell.stdin(Stdio::null()).output().unwrap();
             assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
             lines += 1;
         }
     }
-    assert_eq!(lines, 12);
+    assert_eq!(lines, 13);
+}
+
+#[test]
+fn a_snapshot_is_kept_until_its_own_retention_ends_unless_it_is_said_that_this_is_meant() {
+    let home = Home::filled();
+    let retained = home.json(&["backup", "documents", "--retain", "90d", "--json"]);
+    home.ok(&["backup", "documents"]);
+    home.ok(&["backup", "documents"]);
+    let id = &retained["id"].as_str().unwrap()[..8];
+    let until: jiff::Timestamp = retained["retain_until"].as_str().unwrap().parse().unwrap();
+    let days = (until - jiff::Timestamp::now()).get_seconds() / 86_400;
+    assert!((89..=90).contains(&days), "{retained}");
+    // It is shown, and as a mark only where there is one.
+    let entries = home.json(&["snapshots", "--json"]);
+    let marks: Vec<_> = entries.as_array().unwrap().iter().map(|entry| entry["marks"].to_string()).collect();
+    assert_eq!(marks, ["[]", "[\"retained\"]", "[]", "[]"]);
+    assert!(entries[0]["retain_until"].is_null() && entries[1]["retain_until"].is_string());
+    let (list, show) = (home.ok(&["snapshots"]), home.ok(&["show", id]));
+    let date = until.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y-%m-%d").to_string();
+    assert!(list.contains(&format!("retained until {date}")), "{list}");
+    assert!(show.lines().any(|line| line.starts_with("retained ") && line.contains(&date)), "{show}");
+    // Rules keep it, and by its name it does not go.
+    let rules = ["forget", "--keep-last", "1", "--allow-most", "--json"];
+    let forgot = home.json(&[&rules[..], &["--dry-run"]].concat());
+    assert!(reasons(&forgot)[1].starts_with(&format!("retained until {date}")), "{forgot}");
+    assert!(fails(&home, &["forget", id], 11).contains("is retained until"));
+    home.json(&rules);
+    assert_eq!(kept(&home), 2);
+    // A hold outweighs what is said in spite of a retention.
+    home.ok(&["hold", id]);
+    assert!(fails(&home, &["forget", id, "--despite-retention"], 11).contains("held"));
+    home.ok(&["unhold", id]);
+    home.ok(&["forget", id, "--despite-retention"]);
+    assert_eq!(kept(&home), 1);
+}
+
+#[test]
+fn a_retention_that_has_ended_keeps_nothing() {
+    let (home, _) = may(1);
+    let plant_one = |day: u8, until: i64| {
+        plant(&home.open(), &home.repository_dir(), &format!("2024-04-{day:02}T12:00:00Z"), |snapshot| {
+            snapshot.retain_until = Some(until);
+        })
+    };
+    let (ended, lasts) = (plant_one(1, 1_700_000_000_000_000_000), plant_one(2, i64::MAX));
+    let marks = |id: SnapshotId| home.json(&["show", &id.to_string(), "--json"])["marks"].to_string();
+    assert_eq!((marks(ended).as_str(), marks(lasts).as_str()), ("[]", "[\"retained\"]"));
+    let result = home.json(&["forget", "--keep-last", "1", "--json"]);
+    assert_eq!(reasons(&result)[1..3], ["retained until 2262-04-11 23:47 UTC".to_owned(), String::new()], "{result}");
+    assert_eq!(reasons(&result)[0], "", "{result}");
+}
+
+#[test]
+fn the_configuration_gives_every_backup_a_retention_that_the_command_line_overrides() {
+    let home = Home::filled();
+    let configure = |text: &str| std::fs::write(home.path(".config/lifeboat/lifeboat.toml"), text).unwrap();
+    configure("retain = \"1w\"\n");
+    let days = |arguments: &[&str]| {
+        let made = home.json(&[&["backup", "documents", "--json"], arguments].concat());
+        let until = made["retain_until"].as_str().map(|until| until.parse::<jiff::Timestamp>().unwrap());
+        until.map(|until| (until - jiff::Timestamp::now()).get_seconds().div_euclid(86_400) + 1)
+    };
+    assert_eq!((days(&[]), days(&["--retain", "3d"]), days(&["--retain", "none"])), (Some(7), Some(3), None));
+    configure("retain = \"soon\"\n");
+    assert!(fails(&home, &["backup", "documents"], 2).contains("configuration"));
+    assert_eq!(home.code(&["backup", "documents", "--retain", "0d"]), 2);
 }

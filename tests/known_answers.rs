@@ -186,6 +186,8 @@ fn trees(answers: &mut Answers) {
         ..Snapshot::empty()
     };
     answers.push(("snapshot", hex(&snapshot.encode())));
+    let retained = Snapshot { retain_until: Some(2 * SECOND), ..snapshot };
+    answers.push(("retained snapshot", hex(&retained.encode())));
 }
 
 #[test]

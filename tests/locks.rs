@@ -186,6 +186,95 @@ fn locks_for_longer(server: Option<Server>) {
     assert_eq!(after, all.iter().map(until).collect::<Vec<_>>());
 }
 
+const DAY: i64 = 86_400_000_000_000;
+
+fn now() -> i64 {
+    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap()
+}
+
+/// When the retention of the snapshot ends, as the program says it.
+fn retained_until(snapshot: &serde_json::Value) -> i64 {
+    let until: jiff::Timestamp = snapshot["retain_until"].as_str().unwrap().parse().unwrap();
+    i64::try_from(until.as_nanosecond()).unwrap()
+}
+
+#[test]
+fn locks_reach_to_the_end_of_a_snapshots_own_retention_and_no_further() {
+    LOCKING.iter().for_each(|server| reaches_to_the_end(server()));
+}
+
+fn reaches_to_the_end(server: Option<Server>) {
+    let Some(mut away) = Away::new(server, "lock-days=10") else { return };
+    away.ok(&["init"]);
+    // One that is retained, one that is retained for less than what is put is locked for, and one that just stands.
+    let backup = |number: u64, retain: &[&str]| {
+        std::fs::write(away.home.path("documents/data"), noise(number, 300_000)).unwrap();
+        let before = away.keys("packs");
+        let made = away.json(&[&["backup", "documents"], retain].concat());
+        let packs: Vec<Key> = away.keys("packs").into_iter().filter(|key| !before.contains(key)).collect();
+        assert!(packs.len() >= 2, "{packs:?}");
+        (made, packs)
+    };
+    let (long, of_long) = backup(1, &["--retain", "30d"]);
+    let (_, of_short) = backup(2, &["--retain", "1h"]);
+    let (_, of_standing) = backup(3, &[]);
+    let store = away.location().open().unwrap();
+    let extras = store.extras().unwrap();
+    let until = |key: &Key| extras.state(key).unwrap().unwrap().locked_until.unwrap();
+    let put: Vec<i64> = of_short.iter().map(until).collect();
+    away.url = away.url.replace("lock-days=10", "lock-days=90");
+    assert!(away.ok(&["check"]).contains("are not locked"));
+    away.ok(&["prune", "--grace", "0s"]);
+    let end = retained_until(&long);
+    assert!(of_long.iter().all(|key| (end..end + 1_000_000_000).contains(&until(key))), "to its end, in whole seconds");
+    assert_eq!(of_short.iter().map(until).collect::<Vec<_>>(), put, "its end is before that of the lock that it was put with");
+    let others = ["format", "keys", "log"].iter().flat_map(|folder| away.keys(folder));
+    assert!(of_standing.iter().cloned().chain(others).all(|key| until(&key) > now() + 89 * DAY), "as long as it stands");
+    assert!(!away.ok(&["check"]).contains("are not locked"));
+    assert_eq!(away.json(&["prune", "--grace", "0s"])["locks_extended"].as_u64(), Some(0), "nothing more is to be done");
+    // What is held is kept for as long as the hold lasts.
+    away.ok(&["hold", &long["id"].as_str().unwrap()[..8]]);
+    away.ok(&["prune", "--grace", "0s"]);
+    assert!(of_long.iter().all(|key| until(key) > now() + 89 * DAY));
+}
+
+#[test]
+fn a_retention_that_is_absurd_locks_no_further_ahead_than_whoever_prunes_has_said() {
+    LOCKING.iter().for_each(|server| locks_no_further(server()));
+}
+
+fn locks_no_further(server: Option<Server>) {
+    let Some(mut away) = Away::new(server, "lock-days=10") else { return };
+    away.ok(&["init"]);
+    let said = away.fails(&["backup", "documents", "--retain", "9000y"], 2);
+    assert!(said.contains("2262"), "{said}");
+    let made = away.json(&["backup", "documents", "--retain", "200y"]);
+    let store = away.location().open().unwrap();
+    let extras = store.extras().unwrap();
+    let until = |key: &Key| extras.state(key).unwrap().unwrap().locked_until.unwrap();
+    let all: Vec<Key> = ["format", "keys", "log", "packs"].iter().flat_map(|folder| away.keys(folder)).collect();
+    let put: Vec<i64> = all.iter().map(until).collect();
+    away.ok(&["prune", "--grace", "0s"]);
+    assert_eq!(all.iter().map(until).collect::<Vec<_>>(), put, "more than half of its days are left");
+    // Only who says so locks for longer than what is put.
+    let url = away.url.clone();
+    away.url = format!("{url}&lock-limit=60");
+    away.ok(&["prune", "--grace", "0s"]);
+    let reach = (now() + 59 * DAY)..(now() + 61 * DAY);
+    assert!(all.iter().all(|key| reach.contains(&until(key))), "{made}");
+    away.url = format!("{url}&lock-limit=5");
+    assert!(away.fails(&["snapshots"], 2).contains("lock-limit=5 goes with lock-days of no more than that"));
+    // Once the snapshot is forgotten, in spite of what it says, its locks run out.
+    away.url = url.replace("lock-days=10", "lock-days=500");
+    let id = &made["id"].as_str().unwrap()[..8];
+    let said = away.fails(&["forget", id, "--allow-all", "--yes"], 11);
+    assert!(said.contains("is retained until") && said.contains("--despite-retention"), "{said}");
+    away.ok(&["forget", id, "--allow-all", "--yes", "--despite-retention"]);
+    away.ok(&["prune", "--grace", "0s"]);
+    let packs = all.iter().filter(|key| key.as_str().starts_with("packs/"));
+    assert!(packs.clone().count() >= 2 && packs.into_iter().all(|key| reach.contains(&until(key))));
+}
+
 /// Somebody with the credentials of a writer deletes and overwrites what a bucket lets him.
 #[test]
 fn what_was_deleted_or_overwritten_comes_back_from_older_versions() {

@@ -28,6 +28,7 @@ fn subject(number: usize, time: &str) -> Subject {
         tags: Vec::new(),
         time: nanos(time),
         held: false,
+        retained: None,
         incomplete: false,
     }
 }

@@ -37,6 +37,7 @@ fn subjects() -> impl Strategy<Value = Vec<Subject>> {
                 tags: if tag == 0 { vec!["tag".into()] } else { Vec::new() },
                 time,
                 held,
+                retained: None,
                 incomplete,
             }
         });

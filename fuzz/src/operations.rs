@@ -127,6 +127,7 @@ impl World {
             dry_run: false,
             threads: 1,
             metadata: Vec::new(),
+            retain_until: None,
             checkpoint: CheckpointOptions::default(),
         };
         let repository = self.open(machine);

@@ -193,6 +193,9 @@ pub(super) struct BackupArguments {
     /// Back up what the command after -- prints, as a file of this name; nothing is kept if it fails
     #[arg(long, value_name = "NAME", conflicts_with = "files_from")]
     pub(super) command: Option<String>,
+    /// Forget it no sooner than this after now: 90d, 1y6m; `none` overrides a default from the configuration
+    #[arg(long, value_name = "TIME")]
+    pub(super) retain: Option<super::backup::Retain>,
     /// Keep access times
     #[arg(long)]
     pub(super) atime: bool,

@@ -6,12 +6,30 @@ use super::{INCOMPLETE, keys, show, text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ops::backup::{BackupOptions, BackupReport, CheckpointOptions, Input, SETTLE, backup};
 use crate::ops::init::{InitOptions, init};
+use crate::plan::age::Age;
 use crate::repo::{NewSlot, Repository};
 use crate::source::files::RuleOptions;
 use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+/// The own retention of a snapshot.
+#[derive(Clone)]
+pub(super) enum Retain {
+    /// It has none.
+    None,
+    /// It lasts so long.
+    For(Age),
+}
+
+impl std::str::FromStr for Retain {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text == "none" { Ok(Self::None) } else { text.parse().map(Self::For) }
+    }
+}
 
 pub(super) fn run(context: &Context, arguments: BackupArguments) -> Result<u8> {
     let input = input(&arguments)?;
@@ -36,6 +54,7 @@ pub(super) fn run(context: &Context, arguments: BackupArguments) -> Result<u8> {
         dry_run: arguments.dry_run,
         threads: context.threads(),
         metadata: Vec::new(),
+        retain_until: retain_until(context, arguments.retain.as_ref())?,
         checkpoint: CheckpointOptions { every: arguments.checkpoint, ..CheckpointOptions::default() },
     };
     let report = backup(&repository, options, &context.watcher)?;
@@ -50,6 +69,17 @@ pub(super) fn run(context: &Context, arguments: BackupArguments) -> Result<u8> {
         summary(context, &report);
     }
     Ok(if report.incomplete() { INCOMPLETE } else { 0 })
+}
+
+/// When the retention ends that was asked for on the command line, or else in the configuration.
+fn retain_until(context: &Context, said: Option<&Retain>) -> Result<Option<i64>> {
+    let configured = context.retain()?;
+    let Some(Retain::For(age)) = said.or(configured.as_ref()) else { return Ok(None) };
+    let end = age.after(&jiff::Zoned::now()).and_then(|end| i64::try_from(end.timestamp().as_nanosecond()).ok());
+    end.map(Some).ok_or_else(|| {
+        Error::usage(format!("back up: a retention of {age} ends after the year 2262"))
+            .with_hint("that is as far as it goes; what shall never be forgotten is held with `lifeboat hold`")
+    })
 }
 
 fn json(report: &BackupReport) -> serde_json::Value {

@@ -38,6 +38,9 @@ pub(super) struct ForgetArguments {
     /// Even if nothing is left of a client or of a group
     #[arg(long)]
     allow_all: bool,
+    /// Even if a snapshot's own retention has not ended
+    #[arg(long)]
+    despite_retention: bool,
     /// Say what would be done
     #[arg(long, short = 'n')]
     dry_run: bool,
@@ -218,17 +221,18 @@ pub(super) fn run(context: &Context, arguments: &ForgetArguments) -> Result<u8> 
 
 fn plan(repository: &Repository, arguments: &ForgetArguments) -> Result<ForgetPlan> {
     let filter = show::filter(&arguments.filter);
+    let heeded = |survey: Survey| if arguments.despite_retention { survey.despite_retention() } else { survey };
     if arguments.snapshots.is_empty() {
         let times = match arguments.times {
             WhichTimes::Checked => Times::Checked,
             WhichTimes::Claimed => Times::Claimed,
             WhichTimes::Stored => Times::Stored,
         };
-        let survey = Survey::of_filter(repository, &filter)?;
+        let survey = heeded(Survey::of_filter(repository, &filter)?);
         let decisions = arguments.rules.retention(survey.kept())?.decide(&survey, times)?;
         return Ok(survey.plan(decisions, times));
     }
-    let survey = Survey::of_names(repository, &arguments.snapshots)?;
+    let survey = heeded(Survey::of_names(repository, &arguments.snapshots)?);
     if filter != SnapshotFilter::default() || !arguments.rules.retention(survey.kept())?.rules.is_empty() {
         return Err(Error::usage("forget: both snapshots and rules or filters were given")
             .with_hint("name the snapshots that go, or say which are kept"));

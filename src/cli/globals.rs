@@ -1,6 +1,7 @@
 //! Where things are: command line, then environment, then configuration, then the places of the XDG specification.
 
 use super::arguments::Globals;
+use super::backup::Retain;
 use super::observer::Watcher;
 use super::{prompt, rollback};
 use crate::error::{Error, ErrorKind, Result};
@@ -35,6 +36,7 @@ struct Configuration {
     connections: Option<u16>,
     limit_upload: Option<String>,
     limit_download: Option<String>,
+    retain: Option<String>,
     #[serde(default)]
     prices: Prices,
 }
@@ -83,6 +85,12 @@ impl Context {
             Some(text) => Ok((self.place(text)?, true)),
             None => Ok((Location::directory(&xdg("XDG_DATA_HOME", ".local/share")?.join("repository")), false)),
         }
+    }
+
+    /// The own retention that snapshots get unless told otherwise.
+    pub(super) fn retain(&self) -> Result<Option<Retain>> {
+        let text = self.configuration.retain.as_deref();
+        text.map(str::parse).transpose().map_err(|error: Error| error.while_doing("read the configuration"))
     }
 
     /// A place as the user writes it, to be reached with the settings at hand.

@@ -65,7 +65,7 @@ pub(super) fn snapshot_json(id: Option<&SnapshotId>, snapshot: &Snapshot) -> ser
         "new": counts.new, "changed": counts.changed, "unmodified": counts.unmodified,
         "bytes_read": counts.bytes_read, "bytes_added": counts.bytes_added, "bytes_stored": counts.bytes_stored,
         "failures": snapshot.failures.iter().map(failure_json).collect::<Vec<_>>(),
-        "failure_count": snapshot.failure_count,
+        "failure_count": snapshot.failure_count, "retain_until": snapshot.retain_until.map(text::json_time),
     });
     match value {
         serde_json::Value::Object(object) => object,
@@ -88,17 +88,30 @@ pub(super) fn client_name(names: &HashMap<ClientId, String>, client: &ClientId) 
     names.get(client).map(|name| text::printable(name.as_bytes())).unwrap_or_default()
 }
 
+/// True as long as its own retention lasts.
+fn is_retained(entry: &SnapshotEntry) -> bool {
+    entry.snapshot.retain_until.is_some_and(|until| i128::from(until) > jiff::Timestamp::now().as_nanosecond())
+}
+
 /// What is to be known of a snapshot at a glance, in words.
 fn marks(entry: &SnapshotEntry) -> Vec<&'static str> {
     let snapshot = &entry.snapshot;
     let marks = [
         (entry.damaged_files > 0, "damaged"),
         (entry.is_held(), "held"),
+        (is_retained(entry), "retained"),
         (!entry.is_kept(), "forgotten"),
         (snapshot.incomplete, "unfinished"),
         (!snapshot.incomplete && snapshot.failure_count > 0, "incomplete"),
     ];
     marks.into_iter().filter(|(applies, _)| *applies).map(|(_, mark)| mark).collect()
+}
+
+/// The marks, and until when it is retained.
+fn standing_words(entry: &SnapshotEntry) -> Vec<String> {
+    let until = entry.snapshot.retain_until.map(text::time).unwrap_or_default();
+    let word = |mark: &str| if mark == "retained" { format!("retained until {until}") } else { mark.to_owned() };
+    marks(entry).into_iter().map(word).collect()
 }
 
 fn entry_json(entry: &SnapshotEntry) -> serde_json::Value {
@@ -144,7 +157,7 @@ pub(super) fn snapshots(context: &Context, arguments: &SnapshotsArguments) -> Re
             text::size(snapshot.counts.bytes_stored),
             text::printable(snapshot.tags.join(",").as_bytes()),
             paths(snapshot),
-            marks(entry).join(", "),
+            standing_words(entry).join(", "),
         ];
         if !names.is_empty() {
             row.insert(2, client_name(&names, &entry.client));
@@ -188,6 +201,7 @@ pub(super) fn show(context: &Context, arguments: &OneArguments) -> Result<u8> {
         ("changes", format!("{} new, {} changed, {} unmodified", counts.new, counts.changed, counts.unmodified)),
         ("added", format!("{}, stored as {}", text::size(counts.bytes_added), text::size(counts.bytes_stored))),
         ("program", snapshot.version.clone()),
+        ("retained", snapshot.retain_until.map(|until| format!("until {}", text::time(until))).unwrap_or_default()),
         ("standing", standing(&entry)),
         ("failures", text::count(snapshot.failure_count)),
     ] {

@@ -7,6 +7,9 @@ use crate::id::{ChunkId, SnapshotId};
 /// Most failures that are kept in a snapshot; all are counted.
 pub const MAX_FAILURES: usize = 1000;
 
+/// Key of a snapshot's own retention: readers of before there was one keep it and pass over it.
+const RETAIN_UNTIL: u64 = 64;
+
 /// What a backup counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
@@ -92,6 +95,8 @@ pub struct Snapshot {
     pub incomplete: bool,
     /// Application metadata by name, ascending.
     pub metadata: Vec<(String, String)>,
+    /// Until when it is to be kept at least, nanoseconds since 1970; its own retention, if whoever made it gave it one.
+    pub retain_until: Option<i64>,
     /// Fields of later versions, kept as they are: key and encoded value.
     pub extra: Vec<(u64, Vec<u8>)>,
 }
@@ -169,6 +174,9 @@ impl Snapshot {
                 metadata.text(value);
             }
         }
+        if let Some(until) = self.retain_until {
+            map.key(RETAIN_UNTIL).int(until);
+        }
         map.finish(&self.extra);
         out
     }
@@ -217,6 +225,7 @@ impl Snapshot {
                 13 => snapshot.user = non_empty(decoder)?,
                 14 => snapshot.incomplete = decoder.flag()?,
                 15 => snapshot.metadata = metadata(decoder)?,
+                RETAIN_UNTIL => snapshot.retain_until = Some(retention(decoder)?),
                 _ => unknown(key, decoder, &mut snapshot.extra)?,
             }
         }
@@ -248,6 +257,7 @@ impl Snapshot {
             user: String::new(),
             incomplete: false,
             metadata: Vec::new(),
+            retain_until: None,
             extra: Vec::new(),
         }
     }
@@ -257,6 +267,13 @@ fn non_empty(decoder: &mut Decoder<'_>) -> Result<String> {
     match decoder.text()? {
         "" => Err(decoder.wrong("an empty text that should have been left out")),
         text => Ok(text.to_owned()),
+    }
+}
+
+fn retention(decoder: &mut Decoder<'_>) -> Result<i64> {
+    match decoder.int()? {
+        until if until > 0 => Ok(until),
+        _ => Err(decoder.wrong("a retention that ends before 1970")),
     }
 }
 

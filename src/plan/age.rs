@@ -19,6 +19,12 @@ impl Age {
         moment.checked_sub(self.0.0).ok()
     }
 
+    /// The moment this long after `moment`; `None` if the calendar has ended by then.
+    #[must_use]
+    pub fn after(&self, moment: &Zoned) -> Option<Zoned> {
+        moment.checked_add(self.0.0).ok()
+    }
+
     fn short(text: &str) -> Option<Span> {
         let mut span = Span::new();
         let (mut rest, mut units) = (text, UNITS);

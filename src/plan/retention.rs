@@ -102,6 +102,8 @@ pub struct Subject {
     pub time: i64,
     /// True if a hold protects it.
     pub held: bool,
+    /// Until when its own retention keeps it, nanoseconds since 1970, if that has not ended.
+    pub retained: Option<i64>,
     /// True if it is a checkpoint of a backup that did not finish.
     pub incomplete: bool,
 }
@@ -131,6 +133,8 @@ pub enum Reason {
     Id,
     /// A hold protects it.
     Held,
+    /// Its own retention ends then, nanoseconds since 1970.
+    Retained(i64),
     /// It is a checkpoint of a backup that did not finish, and no finished one is newer.
     Unfinished,
 }
@@ -192,6 +196,7 @@ impl Subject {
             tags: snapshot.tags.clone(),
             time: candidate.time(times),
             held: entry.is_held(),
+            retained: candidate.retained,
             incomplete: snapshot.incomplete,
         }
     }
@@ -262,6 +267,7 @@ impl Retention {
             if member.subject.held {
                 kept[place].push(Reason::Held);
             }
+            kept[place].extend(member.subject.retained.map(Reason::Retained));
             // What did not finish is all there is of the newest state until a backup finishes.
             if place < finished {
                 kept[place].push(Reason::Unfinished);
@@ -386,6 +392,10 @@ impl fmt::Display for Reason {
             Self::Tag(tag) => write!(out, "tag {tag}"),
             Self::Id => out.write_str("id"),
             Self::Held => out.write_str("held"),
+            Self::Retained(until) => {
+                let until = Timestamp::from_nanosecond((*until).into()).unwrap_or_default();
+                write!(out, "retained until {}", until.strftime("%Y-%m-%d %H:%M UTC"))
+            }
             Self::Unfinished => out.write_str("unfinished"),
         }
     }

@@ -47,6 +47,7 @@ const S3: &[&str] = &[
     "tags",
     "metadata",
     "lock-days",
+    "lock-limit",
     "lock-mode",
 ];
 
@@ -136,7 +137,7 @@ fn options(scheme: Scheme, url: &Url, wrong: &dyn Fn(&str) -> Error) -> Result<B
         if name == "fingerprint" {
             Fingerprint::from_hex(&value)?;
         }
-        let numeric = matches!(name.as_ref(), "connections" | "retries" | "timeout" | "lock-days");
+        let numeric = matches!(name.as_ref(), "connections" | "retries" | "timeout" | "lock-days" | "lock-limit");
         let fits = !numeric || value.parse::<u32>().is_ok_and(|number| name == "retries" || (1..=100_000).contains(&number));
         let choices: &[&str] = match name.as_ref() {
             "style" => &["path", "virtual"],

@@ -119,10 +119,7 @@ fn s3(address: &Address, settings: &StoreSettings, wire: &Wire) -> Result<Bucket
         Some(style) => style == "virtual",
         None => endpoint.is_none(),
     };
-    let retention = address.number("lock-days").map(|days| Retention {
-        days,
-        mode: if address.option("lock-mode") == Some("compliance") { "COMPLIANCE" } else { "GOVERNANCE" },
-    });
+    let retention = retention(address)?;
     // Whoever names an endpoint has another server than Amazon's, and not all of these know checksums. Retention needs one.
     let checksum = address.option("checksum");
     if checksum == Some("sha256") || (checksum.is_none() && (endpoint.is_none() || retention.is_some())) {
@@ -152,6 +149,18 @@ fn s3(address: &Address, settings: &StoreSettings, wire: &Wire) -> Result<Bucket
     builder = builder.with_http_connector(wire.amended(Arc::new(S3Extras { credentials, region, retention, folder })));
     let cloud = builder.build().map_err(|error| wrong(address, error))?;
     Ok(Bucket { s3, ..bucket(address, &address.path, Arc::new(cloud)) })
+}
+
+/// For how long what is put is to be locked, and how far locks may be lengthened.
+fn retention(address: &Address) -> Result<Option<Retention>> {
+    let (days, limit) = (address.number("lock-days"), address.number("lock-limit"));
+    if let Some(limit) = limit.filter(|limit| days.is_none_or(|days| *limit < days)) {
+        return Err(Error::usage(format!(
+            "open the store {address}: lock-limit={limit} goes with lock-days of no more than that"
+        )));
+    }
+    let mode = if address.option("lock-mode") == Some("compliance") { "COMPLIANCE" } else { "GOVERNANCE" };
+    Ok(days.map(|days| Retention { days, limit: limit.unwrap_or(days), mode }))
 }
 
 /// Beginning of the paths of objects below `root` in the bucket at `base`.

@@ -98,6 +98,10 @@ pub trait Extras: Send + Sync {
     /// Days for which what is put must be kept from being deleted; `None` if nothing was asked for.
     fn lock_days(&self) -> Option<u32>;
 
+    /// Days ahead up to which a lock may reach that is lengthened for a snapshot's own retention; no less than
+    /// [`Extras::lock_days`].
+    fn lock_limit(&self) -> Option<u32>;
+
     /// What there is of an object, `None` if there is none.
     ///
     /// # Errors

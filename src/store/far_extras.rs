@@ -48,6 +48,10 @@ impl Extras for Far {
         self.s3().0.retention.as_ref().map(|retention| retention.days)
     }
 
+    fn lock_limit(&self) -> Option<u32> {
+        self.s3().0.retention.as_ref().map(|retention| retention.limit)
+    }
+
     fn state(&self, key: &Key) -> Result<Option<ObjectState>> {
         let (s3, bucket) = self.s3();
         let name = bucket.full(key.as_str());

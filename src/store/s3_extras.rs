@@ -16,6 +16,8 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Retention {
     pub(super) days: u32,
+    /// Days ahead up to which a lock may be lengthened.
+    pub(super) limit: u32,
     /// `GOVERNANCE`, which some may lift, or `COMPLIANCE`, which nobody may.
     pub(super) mode: &'static str,
 }
@@ -141,7 +143,7 @@ mod tests {
 
     #[test]
     fn retention_is_asked_for_what_snapshots_need_and_for_nothing_else() {
-        let extras = extras(Some(Retention { days: 30, mode: "COMPLIANCE" }));
+        let extras = extras(Some(Retention { days: 30, limit: 30, mode: "COMPLIANCE" }));
         let now: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
         let headers = |method, uri: &str| extras.additions(&request(method, uri), now);
         let kept = headers(Method::PUT, "http://h/bucket/my%20packs/packs/00/11");
@@ -159,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_request_that_got_more_headers_is_signed_with_them() {
-        let extras = extras(Some(Retention { days: 1, mode: "GOVERNANCE" }));
+        let extras = extras(Some(Retention { days: 1, limit: 1, mode: "GOVERNANCE" }));
         let mut put = request(Method::PUT, "http://host/bucket/packs/00/11");
         crate::store::retry::runtime().block_on(extras.amend(&mut put)).unwrap();
         let signed = put.headers()["authorization"].to_str().unwrap();

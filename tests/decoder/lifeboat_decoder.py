@@ -138,7 +138,7 @@ MAY = {0: {OWNER}, 8: {OWNER}, 9: {OWNER}, 10: {OWNER}, 13: {OWNER}, 1: {WRITER,
 MAY.update({12: {OWNER}, **{k: {MAINTAINER, OWNER} for k in (3, 4, 5, 7, 14)}})
 SNAPSHOT = {0: (B(32), 1), 1: (TEXT, 1), 2: (B(32), 0), 3: (TEXT, 1), 4: (ARR(BYTES), 1), 5: (ARR(TEXT, str.encode), 0), 6: (TEXT, 0),
             7: (INT, 1), 8: (INT, 1), 9: (TUP(*[U] * 10), 1), 10: (ARR(TUP(BYTES, TEXT)), 0), 11: (U, 0), 12: (TEXT, 1), 13: (TEXT, 0),
-            14: (TRUE, 0), 15: (ARR(TEXT), 0)}
+            14: (TRUE, 0), 15: (ARR(TEXT), 0), 64: (lambda v: U(v, 1 << 63), 0)}
 NODE = {0: (BYTES, 1), 1: (U, 1), 2: (lambda v: U(v, 0o10000), 1), 3: (U, 1), 4: (U, 1), 5: (BYTES, 0), 6: (BYTES, 0), 7: (TIME, 1),
         8: (TIME, -1), 9: (TIME, -1), 10: (TIME, -1), 11: (U, 0), 12: (IDS, -1), 13: (ARR(U), 0), 14: (TUP(U, B(32), U), 0),
         15: (ARR(U), 0), 16: (BYTES, 0), 17: (B(32), 0), 18: (TUP(U, U), 0), 19: (TUP(U, U), 0), 20: (ARR(BYTES), 0), 21: (U, 0), 22: (TRUE, 0)}
@@ -776,7 +776,7 @@ def main():
         elif a.command == "list":
             for cid, seq, sid, m in r.snapshots():
                 paths = " ".join(os.fsdecode(x) for x in m[4])
-                print(f"{sid.hex()} {cid.hex()}/{seq} {m[7]} {m[1]} {m[3]} {paths}{' checkpoint' if 14 in m else ''}")
+                print(f"{sid.hex()} {cid.hex()}/{seq} {m[7]} {m[1]} {m[3]} {paths}{' checkpoint' if 14 in m else ''}{f' retained until {m[64]}' if 64 in m else ''}")
         else:
             r.load_packs()
             if a.command == "check": r.check()

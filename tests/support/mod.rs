@@ -115,6 +115,7 @@ impl Bench {
             dry_run: false,
             threads: 3,
             metadata: Vec::new(),
+            retain_until: None,
             checkpoint: lifeboat::ops::backup::CheckpointOptions::default(),
         }
     }

@@ -101,6 +101,8 @@ fn write(run: &Run<'_>, mut snapshot: Snapshot) -> Result<()> {
     }
     snapshot.root = root;
     snapshot.incomplete = true;
+    // The retention is that of the finished backup; what stands in for it goes as soon as there is one.
+    snapshot.retain_until = None;
     snapshot.end = super::now();
     snapshot.counts.bytes_read = run.bytes_read.load(Ordering::Relaxed);
     if run.session.claim(writer, &snapshot)? {

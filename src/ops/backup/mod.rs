@@ -74,6 +74,8 @@ pub struct BackupOptions {
     pub threads: usize,
     /// Application metadata by name.
     pub metadata: Vec<(String, String)>,
+    /// Until when the snapshot is to be kept at least, nanoseconds since 1970.
+    pub retain_until: Option<i64>,
     /// When to write down what is done so far.
     pub checkpoint: CheckpointOptions,
 }
@@ -118,6 +120,7 @@ pub fn backup(repository: &Repository, options: BackupOptions, observer: &dyn Ob
     snapshot.metadata.clone_from(&options.metadata);
     snapshot.metadata.sort_unstable();
     snapshot.metadata.dedup_by(|a, b| a.0 == b.0);
+    snapshot.retain_until = options.retain_until;
     snapshot.version = env!("CARGO_PKG_VERSION").to_owned();
     repository.load_index(observer)?;
     let (id, snapshot) = match options.input {

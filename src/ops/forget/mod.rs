@@ -34,6 +34,8 @@ pub struct Candidate {
     pub entry: SnapshotEntry,
     /// When the store says that its record was written.
     pub stored: Option<StoredTime>,
+    /// Until when its own retention keeps it, nanoseconds since 1970; `None` if it has none, or if that has ended.
+    pub retained: Option<i64>,
 }
 
 impl Candidate {
@@ -116,8 +118,20 @@ impl Survey {
     fn new(repository: &Repository, kept: Vec<SnapshotEntry>, chosen: Vec<SnapshotEntry>) -> Result<Self> {
         let records: Vec<_> = chosen.iter().map(SnapshotEntry::record).collect();
         let times = repository.stored_times(&records)?;
-        let candidate = |entry: SnapshotEntry| Candidate { stored: times.get(&entry.record()).copied(), entry };
+        let now = repository.now();
+        let candidate = |entry: SnapshotEntry| Candidate {
+            stored: times.get(&entry.record()).copied(),
+            retained: entry.snapshot.retain_until.filter(|until| *until > now),
+            entry,
+        };
         Ok(Self { candidates: chosen.into_iter().map(candidate).collect(), kept })
+    }
+
+    /// The same, but no snapshot's own retention counts.
+    #[must_use]
+    pub fn despite_retention(mut self) -> Self {
+        self.candidates.iter_mut().for_each(|candidate| candidate.retained = None);
+        self
     }
 
     /// What rules have to judge.
@@ -146,7 +160,8 @@ impl Survey {
     #[must_use]
     pub fn plan_all(self) -> ForgetPlan {
         let fates: Vec<_> = self.candidates.into_iter().map(|candidate| (candidate, Decision::default())).collect();
-        let objections = objection::to_loss(&fates, &self.kept);
+        let mut objections: Vec<Objection> = objection::to_retention(&fates).into_iter().collect();
+        objections.extend(objection::to_loss(&fates, &self.kept));
         ForgetPlan { fates, objections }
     }
 }

@@ -37,6 +37,15 @@ pub enum Objection {
         /// How many there are like it, itself included.
         count: usize,
     },
+    /// A snapshot's own retention has not ended.
+    Retained {
+        /// One of them.
+        id: SnapshotId,
+        /// When it ends, nanoseconds since 1970.
+        until: i64,
+        /// How many there are like it, itself included.
+        count: usize,
+    },
     /// Nothing of a group would be left.
     Group {
         /// In words: host, kind, paths.
@@ -82,7 +91,7 @@ pub(super) fn to_rules(fates: &Fates, times: Times) -> Vec<Objection> {
         .filter(|(candidate, decision)| losing.contains(&decision.group) && is_doubtful(candidate))
         .map(|(candidate, _)| candidate)
         .collect();
-    if let (Times::Checked, Some(Candidate { entry, stored: Some(stored) })) = (times, wrong.first()) {
+    if let (Times::Checked, Some(Candidate { entry, stored: Some(stored), .. })) = (times, wrong.first()) {
         objections.push(Objection::Times { id: entry.id, claimed: entry.snapshot.end, stored: *stored, count: wrong.len() });
     }
     let keeping: BTreeSet<usize> = fates.iter().filter(|(_, decision)| !goes(decision)).map(|(_, d)| d.group).collect();
@@ -107,6 +116,14 @@ fn group_name(entry: &SnapshotEntry) -> String {
     let snapshot = &entry.snapshot;
     let paths: Vec<_> = snapshot.paths.iter().map(|path| String::from_utf8_lossy(path)).collect();
     format!("{} {} {}", snapshot.host, snapshot.kind, paths.join(" "))
+}
+
+/// What speaks against forgetting snapshots that are to be kept for longer.
+pub(super) fn to_retention(fates: &Fates) -> Option<Objection> {
+    let going = fates.iter().filter(|(_, decision)| goes(decision));
+    let retained: Vec<_> = going.filter_map(|(candidate, _)| Some((candidate.retained?, candidate.entry.id))).collect();
+    let (until, id) = retained.iter().max()?;
+    Some(Objection::Retained { id: *id, until: *until, count: retained.len() })
 }
 
 /// What speaks against losing that much, however it was chosen.
@@ -139,7 +156,7 @@ impl Objection {
     #[must_use]
     pub fn is_met_by(&self, allow: Allow) -> bool {
         match self {
-            Self::NothingKept | Self::Times { .. } => false,
+            Self::NothingKept | Self::Times { .. } | Self::Retained { .. } => false,
             Self::Group { .. } | Self::Client { .. } => allow >= Allow::Everything,
             Self::Most { .. } => allow >= Allow::Most,
         }
@@ -159,6 +176,11 @@ impl Objection {
                 };
                 let why = format!("snapshot {} claims to be of {claimed}, the store has it {since} (UTC){more}", id.short());
                 (why, "--times stored goes by the store's times, --times claimed believes the clients' clocks")
+            }
+            Self::Retained { id, until, count } => {
+                let more = if *count > 1 { format!(", and {} more for as long or less", count - 1) } else { String::new() };
+                let why = format!("snapshot {} is retained until {} (UTC){more}", id.short(), time(*until));
+                (why, "wait until then, or add --despite-retention if that is meant")
             }
             Self::Group { name } => (format!("nothing would be left of {name}"), "add --allow-all if that is meant"),
             Self::Client { client, host, count } => {

@@ -17,6 +17,8 @@ pub(in crate::repo) struct Usage {
     pub(in crate::repo) used: u64,
     /// Chunks that some snapshot needs from here.
     pub(in crate::repo) used_chunks: u64,
+    /// The latest time until which what is needed from here is to be locked, nanoseconds since 1970.
+    pub(in crate::repo) lock_until: i64,
 }
 
 /// Which packs each client may rely on.
@@ -42,7 +44,7 @@ impl Marks {
         connection
             .execute_batch(
                 "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-16384;
-                 CREATE TABLE used(id BLOB, client INTEGER, PRIMARY KEY(id, client)) WITHOUT ROWID;
+                 CREATE TABLE used(id BLOB, client INTEGER, until INTEGER, PRIMARY KEY(id, client)) WITHOUT ROWID;
                  CREATE TABLE live(pack INTEGER, block INTEGER, start INTEGER, PRIMARY KEY(pack, block, start)) WITHOUT ROWID;
                  BEGIN;",
             )
@@ -75,10 +77,12 @@ impl Marks {
         &self.clients
     }
 
-    /// Marks a chunk as needed by a client's snapshot; false if it was marked before.
-    pub(in crate::repo) fn mark(&self, prefix: &ChunkPrefix, client: u32) -> Result<bool> {
-        let mut insert = self.connection.prepare_cached("INSERT OR IGNORE INTO used(id, client) VALUES(?, ?)").map_err(failed)?;
-        insert.execute(params![&prefix[..], client]).map(|rows| rows > 0).map_err(failed)
+    /// Marks a chunk as needed by a client's snapshot, and to be locked until then; false if it was marked before, for however
+    /// long.
+    pub(in crate::repo) fn mark(&self, prefix: &ChunkPrefix, (client, until): (u32, i64)) -> Result<bool> {
+        let sql = "INSERT OR IGNORE INTO used(id, client, until) VALUES(?, ?, ?)";
+        let mut insert = self.connection.prepare_cached(sql).map_err(failed)?;
+        insert.execute(params![&prefix[..], client, until]).map(|rows| rows > 0).map_err(failed)
     }
 
     /// Sees the index as it is now; within one transaction it would stay as it was.
@@ -108,10 +112,11 @@ impl Marks {
                 usage.entry(pack).or_default().total = total.cast_unsigned();
             }
         }
-        self.each_needed(trust, avoided, |pack, _, _, len| {
+        self.each_needed(trust, avoided, |[pack, _, _, len], until, is_first| {
             let usage = usage.entry(pack).or_default();
-            usage.used += u64::from(len);
-            usage.used_chunks += 1;
+            usage.lock_until = usage.lock_until.max(until);
+            usage.used += if is_first { u64::from(len) } else { 0 };
+            usage.used_chunks += u64::from(is_first);
             Ok(())
         })?;
         Ok(usage)
@@ -123,8 +128,8 @@ impl Marks {
         self.connection.execute("DELETE FROM live", []).map_err(failed)?;
         let mut insert =
             self.connection.prepare_cached("INSERT OR IGNORE INTO live(pack, block, start) VALUES(?, ?, ?)").map_err(failed)?;
-        self.each_needed(trust, &HashSet::new(), |pack, block, start, _| {
-            if packs.contains(&pack) {
+        self.each_needed(trust, &HashSet::new(), |[pack, block, start, _], _, is_first| {
+            if is_first && packs.contains(&pack) {
                 insert.execute([pack, block, start]).map_err(failed)?;
             }
             Ok(())
@@ -141,33 +146,32 @@ impl Marks {
         rows.collect::<Result<_, _>>().map_err(failed)
     }
 
-    /// Calls `each` with pack, block, offset, and length of every chunk at the place from which it is needed.
+    /// Calls `each` with pack, block, offset, and length of every chunk at the place from which it is needed, with the time until
+    /// which it is to be locked there, and whether this is the first client that needs it from there.
     fn each_needed(
         &self,
         trust: &dyn Trust,
         avoided: &HashSet<u32>,
-        mut each: impl FnMut(u32, u32, u32, u32) -> Result<()>,
+        mut each: impl FnMut([u32; 4], i64, bool) -> Result<()>,
     ) -> Result<()> {
         // Both tables lie in the order of ids, so this is one pass over each.
         let sql = "SELECT u.id, u.client, c.pack, c.block, c.start, c.len,
-                   EXISTS(SELECT 1 FROM cache.lost l WHERE l.pack = c.pack AND l.chunk IN (c.id, x''))
+                   EXISTS(SELECT 1 FROM cache.lost l WHERE l.pack = c.pack AND l.chunk IN (c.id, x'')), u.until
                    FROM used u JOIN cache.chunk c ON c.id = u.id ORDER BY u.id, u.client, c.pack";
         let mut statement = self.connection.prepare(sql).map_err(failed)?;
         let mut rows = statement.query([]).map_err(failed)?;
-        let mut group: Option<(Vec<u8>, u32)> = None;
+        let mut group: Option<(Vec<u8>, u32, i64)> = None;
         let mut places: Vec<[u32; 5]> = Vec::new();
         let mut done: HashSet<u32> = HashSet::new();
-        let mut settle = |group: &Option<(Vec<u8>, u32)>, places: &mut Vec<[u32; 5]>, done: &mut HashSet<u32>| {
-            let Some((_, client)) = group else { return Ok(()) };
+        let mut settle = |group: &Option<(Vec<u8>, u32, i64)>, places: &mut Vec<[u32; 5]>, done: &mut HashSet<u32>| {
+            let Some((_, client, until)) = group else { return Ok(()) };
             let is_lost = |place: &[u32; 5]| place[4] != 0;
             let good = |place: &&[u32; 5]| !is_lost(place) && !avoided.contains(&place[0]) && trust.trusts(*client, place[0]);
             let chosen = if places.len() > 1 { places.iter().filter(good).max().copied() } else { None };
             let needed: &[[u32; 5]] = chosen.as_ref().map_or(places.as_slice(), std::slice::from_ref);
             for [pack, block, start, len, _] in needed {
                 // Several clients may need the same chunk from the same place.
-                if done.insert(*pack) {
-                    each(*pack, *block, *start, *len)?;
-                }
+                each([*pack, *block, *start, *len], *until, done.insert(*pack))?;
             }
             places.clear();
             Ok::<(), Error>(())
@@ -175,13 +179,13 @@ impl Marks {
         while let Some(row) = rows.next().map_err(failed)? {
             let id = row.get_ref(0).map_err(failed)?.as_blob().map_err(|_| Error::failed("read marks: a row is damaged"))?;
             let client: u32 = row.get(1).map_err(failed)?;
-            let same = group.as_ref().map(|(known, of)| (known == id, *of == client));
+            let same = group.as_ref().map(|(known, of, _)| (known == id, *of == client));
             if same != Some((true, true)) {
                 settle(&group, &mut places, &mut done)?;
                 if !same.is_some_and(|(id, _)| id) {
                     done.clear();
                 }
-                group = Some((id.to_vec(), client));
+                group = Some((id.to_vec(), client, row.get(7).map_err(failed)?));
             }
             let column = |at: usize| row.get::<_, u32>(at).map_err(failed);
             places.push([column(2)?, column(3)?, column(4)?, column(5)?, column(6)?]);

@@ -80,6 +80,8 @@ pub struct PackDecision {
     pub total: u64,
     /// See `total`.
     pub used: u64,
+    /// Until when what is needed of it is to be locked, nanoseconds since 1970; 0 where nothing is.
+    pub lock_until: i64,
     /// What becomes of it.
     pub decision: Decision,
     /// Why, in words.
@@ -167,7 +169,7 @@ mod tests {
     use super::*;
 
     fn candidate(id: u8, size: u64, used: u64) -> Candidate {
-        let usage = Usage { total: 100, used, used_chunks: u64::from(used > 0) };
+        let usage = Usage { total: 100, used, used_chunks: u64::from(used > 0), lock_until: 0 };
         Candidate { number: Some(u32::from(id)), id: PackId([id; 32]), size, usage, young: false, broken: false }
     }
 

@@ -28,15 +28,18 @@ impl Marker {
     pub(in crate::repo) fn mark(&mut self, view: &View, progress: &Progress, observer: &dyn Observer) -> Result<()> {
         self.reader.refresh()?;
         progress.files_total.store(view.snapshots.len() as u64, Ordering::Relaxed);
-        for snapshot in &view.snapshots {
+        // What is marked first stays marked so: the first snapshot that needs a chunk is the one that locks it for longest.
+        let mut snapshots: Vec<_> = view.snapshots.iter().collect();
+        snapshots.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.lock_until));
+        for snapshot in snapshots {
             if self.walked.insert(snapshot.id) {
-                let client = self.marks.client(&snapshot.client);
+                let whose = (self.marks.client(&snapshot.client), snapshot.lock_until);
                 // The record has the snapshot itself; a copy goes with the packs of a backup that had something to store.
                 let copy = ChunkId::from(snapshot.id);
                 if self.reader.locate(&copy).is_ok() {
-                    self.marks.mark(&copy.prefix(), client)?;
+                    self.marks.mark(&copy.prefix(), whose)?;
                 }
-                self.walk(&snapshot.root, client, progress, observer)?;
+                self.walk(&snapshot.root, whose, progress, observer)?;
             }
             progress.files.fetch_add(1, Ordering::Relaxed);
         }
@@ -44,11 +47,11 @@ impl Marker {
     }
 
     /// Marks a tree; pages that were met before are not read again.
-    fn walk(&self, root: &ChunkId, client: u32, progress: &Progress, observer: &dyn Observer) -> Result<()> {
+    fn walk(&self, root: &ChunkId, whose: (u32, i64), progress: &Progress, observer: &dyn Observer) -> Result<()> {
         // A stack of pages instead of recursion: trees may be deeper than any stack.
         let mut pages = vec![*root];
         while let Some(id) = pages.pop() {
-            if !self.marks.mark(&id.prefix(), client)? {
+            if !self.marks.mark(&id.prefix(), whose)? {
                 continue;
             }
             stop_if_asked(observer)?;
@@ -59,7 +62,7 @@ impl Marker {
                 Page::Leaf(nodes) => {
                     for node in nodes.iter().rev() {
                         pages.extend(node.subtree);
-                        self.content(&node.content, client)?;
+                        self.content(&node.content, whose)?;
                     }
                 }
             }
@@ -67,15 +70,14 @@ impl Marker {
         Ok(())
     }
 
-    fn content(&self, content: &Content, client: u32) -> Result<()> {
-        let mark =
-            |chunks: &[ChunkRef]| chunks.iter().try_for_each(|chunk| self.marks.mark(&chunk.id.prefix(), client).map(drop));
+    fn content(&self, content: &Content, whose: (u32, i64)) -> Result<()> {
+        let mark = |chunks: &[ChunkRef]| chunks.iter().try_for_each(|chunk| self.marks.mark(&chunk.id.prefix(), whose).map(drop));
         let mut lists = match content {
             Content::Chunks(chunks) => return mark(chunks),
             Content::List { root, .. } => vec![root.id],
         };
         while let Some(id) = lists.pop() {
-            if !self.marks.mark(&id.prefix(), client)? {
+            if !self.marks.mark(&id.prefix(), whose)? {
                 continue;
             }
             let page = ListPage::decode(&self.reader.chunk(ChunkType::List, &id)?)?;

@@ -2,7 +2,7 @@
 
 use super::decide::{Candidate, Decision, PackDecision, PruneOptions, Truncation, decide, reason};
 use super::full::largest;
-use super::lock::LockReport;
+use super::lock::{LockReport, Reach, WantedLocks};
 use super::mark::{Marker, Trusted};
 use super::view::View;
 use crate::crypto::sign::PRUNE_OBJECT;
@@ -70,6 +70,8 @@ pub(super) struct Prune<'a> {
     marker: Marker,
     /// Packs that are condemned at once.
     most: usize,
+    /// How far locks reach, as seen from the beginning.
+    reach: Option<Reach>,
     pub(super) report: PruneReport,
 }
 
@@ -117,8 +119,8 @@ fn not_looked_into(packs: usize) -> Error {
 
 impl<'a> Prune<'a> {
     pub(super) fn new(repository: &'a Repository, options: &'a PruneOptions, observer: &'a dyn Observer) -> Result<Self> {
-        let marker = Marker::new(repository)?;
-        Ok(Self { repository, options, observer, marker, most: usize::MAX, report: PruneReport::default() })
+        let (marker, reach) = (Marker::new(repository)?, Reach::of_store(repository));
+        Ok(Self { repository, options, observer, marker, most: usize::MAX, reach, report: PruneReport::default() })
     }
 
     /// Condemns no more packs than that at once.
@@ -150,13 +152,15 @@ impl<'a> Prune<'a> {
                 modified: listed.get(&candidate.id).map_or(0, |(_, modified)| *modified),
                 total: candidate.usage.total,
                 used: candidate.usage.used,
+                lock_until: candidate.usage.lock_until,
                 decision: *decision,
                 reason: reason(candidate, *decision),
             })
             .collect();
+        let wanted = WantedLocks::of(&self.report.packs, &view, self.reach);
         let mut truncates = self.is_to_truncate()?;
         if self.options.dry_run {
-            self.repository.extend_locks(&self.report.packs, (false, &mut self.report.locks), self.observer)?;
+            self.repository.extend_locks(&wanted, (false, &mut self.report.locks), self.observer)?;
             return Ok(self.report);
         }
         let deadline = self.options.max_duration.map(|duration| began + duration);
@@ -183,7 +187,7 @@ impl<'a> Prune<'a> {
             let gone = cache::prune::gone(&self.repository.connection())?;
             condemned.retain(|pack| !gone.contains(pack));
         }
-        self.repository.extend_locks(&self.report.packs, (true, &mut self.report.locks), self.observer)?;
+        self.repository.extend_locks(&wanted, (true, &mut self.report.locks), self.observer)?;
         Ok(self.report)
     }
 
@@ -223,7 +227,7 @@ impl<'a> Prune<'a> {
 
     fn mark_once(&mut self) -> Result<View> {
         self.repository.load_index(self.observer)?;
-        let view = self.repository.view()?;
+        let view = self.repository.view(self.reach)?;
         let progress = Arc::new(Progress::default());
         self.observer.observe(Event::Started(Stage::Marking, &progress));
         let marked = self.marker.mark(&view, &progress, self.observer);

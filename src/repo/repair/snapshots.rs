@@ -147,7 +147,7 @@ impl Repairer {
     fn verify_whole(&self, found: &FoundSnapshot) -> Result<()> {
         let snapshot = found.snapshot()?;
         let client = self.repository.keys().client()?;
-        let kept = Kept { id: found.id, client, root: snapshot.root };
+        let kept = Kept { id: found.id, client, root: snapshot.root, lock_until: 0 };
         let view = View { heads: Vec::new(), snapshots: vec![kept] };
         let mut marker = Marker::new(&self.repository)?;
         marker.mark(&view, &Progress::default(), &Silent)?;
