@@ -203,6 +203,31 @@ fn only_faces_print_and_read_the_environment() {
     none(violations);
 }
 
+/// Where all random bytes and the time come from that an engine uses, and the one place that knows of others than the
+/// system's.
+const SURROUNDINGS: &[&str] = &["repo", "surroundings"];
+
+#[test]
+fn an_engine_draws_random_bytes_and_the_time_in_one_place_and_from_the_system() {
+    let is = |token: Option<&TokenTree>, word: &str| matches!(token, Some(TokenTree::Ident(name)) if name == word);
+    let mut violations = Vec::new();
+    for source in sources().iter().filter(|source| source.module != SURROUNDINGS) {
+        let of_engine = ["repo", "ops"].contains(&source.module[0].as_str());
+        every_token(TokenStream::from_str(&source.text).unwrap(), &mut |tokens| {
+            let follows = |word| separator(tokens, 1) > 0 && is(tokens.get(3), word);
+            // Whoever could do this in a program that people run could make keys that are known.
+            if is(tokens.first(), "simulated") {
+                violations.push((source.path.clone(), "names simulated surroundings".to_owned()));
+            }
+            let random = is(tokens.first(), "fill_random") || is(tokens.first(), "crypto") && follows("random");
+            if of_engine && (random || is(tokens.first(), "Timestamp") && follows("now")) {
+                violations.push((source.path.clone(), "does not ask its surroundings".to_owned()));
+            }
+        });
+    }
+    none(violations);
+}
+
 struct Functions {
     long: Vec<String>,
 }

@@ -7,16 +7,6 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 #[derive(Clone, Zeroize, ZeroizeOnDrop, PartialEq, Eq)]
 pub struct Secret(pub [u8; 32]);
 
-impl Secret {
-    /// A new random secret.
-    ///
-    /// # Errors
-    /// `Failed` if the system has no random bytes to give.
-    pub fn random() -> crate::error::Result<Self> {
-        super::random().map(Self)
-    }
-}
-
 const CHUNK_NAME: &str = "lifeboat v1 chunk name";
 const CHUNKER_TABLE: &str = "lifeboat v1 chunker table";
 const TREE_PAGE: &str = "lifeboat v1 tree page";

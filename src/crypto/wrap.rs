@@ -91,8 +91,22 @@ fn no_plugin(doing: &str, name: &str) -> Error {
 /// Makes a new X25519 identity: its secret line and its recipient.
 #[must_use]
 pub fn generate_identity() -> (Zeroizing<String>, String) {
-    let identity = age::x25519::Identity::generate();
+    spelled(&age::x25519::Identity::generate())
+}
+
+fn spelled(identity: &age::x25519::Identity) -> (Zeroizing<String>, String) {
     (Zeroizing::new(identity.to_string().expose_secret().to_owned()), identity.to_public().to_string())
+}
+
+/// The X25519 identity whose secret these bytes are: its secret line and its recipient.
+///
+/// # Errors
+/// `Failed` if the bytes cannot be spelled as one.
+pub fn identity_of(secret: &[u8; 32]) -> Result<(Zeroizing<String>, String)> {
+    let line = bech32::encode_upper::<bech32::Bech32>(bech32::Hrp::parse_unchecked("age-secret-key-"), secret);
+    let line = Zeroizing::new(line.map_err(|error| Error::failed(format!("make an identity: {error}")))?);
+    let identity = line.parse().map_err(|error| Error::failed(format!("make an identity: {error}")))?;
+    Ok(spelled(&identity))
 }
 
 /// The recipients of the identities in the text of an identity file.

@@ -2,7 +2,7 @@
 
 use crate::crypto::derive::{Secret, client_seed};
 use crate::crypto::sign::ClientKey;
-use crate::crypto::{random, wrap};
+use crate::crypto::wrap;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::key::{Bundle, Role};
 use crate::format::log::RecordBody;
@@ -80,7 +80,7 @@ impl Repository {
         trusted.sort_unstable();
         trusted.dedup();
         let (_, owner) = find_slot(self.store(), access, self.fingerprint())?;
-        let slot = SlotId(random()?);
+        let slot = SlotId(self.keys().surroundings.random()?);
         let seed = self.seed_of(&owner, &slot)?;
         let public = ClientKey::from_seed(&seed.0).public();
         let bundle = bundle_for(&owner, enrolment.role, Some(seed));

@@ -1,15 +1,15 @@
 //! The keys of an opened repository, ready for use.
 
 use crate::crypto::derive::{NameKeys, PageKey, Secret, SessionContext, chunker_table, session_key};
-use crate::crypto::random;
 use crate::crypto::sign::{ClientKey, client_id};
-use crate::crypto::wrap::{credential_of, unwrap, wrap_to};
+use crate::crypto::wrap::{credential_of, unwrap};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::key::{Bundle, Role};
 use crate::format::pack::SealEntry;
 use crate::format::tree::{ChunkType, Class};
 use crate::id::{ChunkId, ClientId, RepositoryId, SessionId};
 use crate::repo::sealed::not_allowed;
+use crate::repo::surroundings::Surroundings;
 use std::collections::HashMap;
 use std::sync::Mutex;
 use zeroize::Zeroizing;
@@ -27,6 +27,7 @@ pub(super) struct GenerationKeys {
 pub(super) struct Keys {
     pub(super) repository: RepositoryId,
     pub(super) role: Role,
+    pub(super) surroundings: Surroundings,
     signer: Option<ClientKey>,
     names: Option<NameKeys>,
     page: Option<PageKey>,
@@ -47,7 +48,7 @@ fn slot_of(class: Class) -> usize {
 }
 
 impl Keys {
-    pub(super) fn new(bundle: &Bundle) -> Self {
+    pub(super) fn new(bundle: &Bundle, surroundings: Surroundings) -> Self {
         let domain = bundle.domain.map(Secret);
         let names = match (&domain, bundle.names) {
             (Some(domain), _) => Some(NameKeys::derive(domain)),
@@ -66,6 +67,7 @@ impl Keys {
         Self {
             repository: bundle.repository,
             role: bundle.role,
+            surroundings,
             signer: bundle.signing_seed.as_ref().map(ClientKey::from_seed),
             names,
             page: domain.as_ref().map(PageKey::derive),
@@ -116,8 +118,8 @@ impl Keys {
         let generation = self.newest();
         let shared = generation.shared[slot_of(class)].as_ref();
         let shared = shared.ok_or_else(|| not_allowed("back up", self.role.name()))?;
-        let secret = Secret::random()?;
-        let session = SessionId(random()?);
+        let secret = self.surroundings.secret()?;
+        let session = SessionId(self.surroundings.random()?);
         let context = SessionContext {
             repository: &self.repository,
             session: &session,
@@ -125,7 +127,7 @@ impl Keys {
             generation: generation.number,
         };
         let key = session_key(&secret, shared, &context);
-        let wrapped = wrap_to(&generation.vault[slot_of(class)], &secret.0)?;
+        let wrapped = self.surroundings.wrap_to(&generation.vault[slot_of(class)], &secret.0)?;
         let entry = SealEntry { session, class, generation: generation.number, commit: key.commit, wrapped };
         Ok(OwnSession { entry, key: Zeroizing::new(key.key) })
     }

@@ -90,10 +90,16 @@ impl Repository {
         cache::damage::verified(&self.connection())
     }
 
-    /// This machine's clock, nanoseconds since 1970.
+    /// This machine's clock, nanoseconds since 1970: told to people, and never relied on.
     #[must_use]
     pub fn now(&self) -> i64 {
-        super::log::now()
+        self.keys().surroundings.now()
+    }
+
+    /// False in a simulation: what only the system sets of a file is not for its seed to decide.
+    #[must_use]
+    pub fn keeps_times_of_change(&self) -> bool {
+        !self.keys().surroundings.is_simulated()
     }
 
     /// Writes down what was found of a pack that was read, or that is damaged.
@@ -110,7 +116,7 @@ impl Repository {
             }
         }
         let whole = depth == Depth::Data && !found.problems.iter().any(PackProblem::concerns_data);
-        let time = whole.then(super::log::now);
+        let time = whole.then(|| self.now());
         cache::damage::note_read(&mut self.connection(), pack, time, &bad)
     }
 

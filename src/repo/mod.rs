@@ -37,6 +37,7 @@ mod slot_memory;
 mod slots;
 mod sound;
 mod stat;
+mod surroundings;
 mod thaw;
 mod verify;
 mod view;
@@ -66,6 +67,8 @@ pub use session::{ChunkWriter, Session, SessionCounts};
 pub use shards::{CompactOptions, CompactReport, IndexProblem, Shards};
 pub use slots::{Access, NewSlot, OpenOptions, SlotInfo, default_sizes, generate_identity, recipients_of};
 pub use stat::StatCache;
+#[doc(hidden)]
+pub use surroundings::Surroundings;
 pub use thaw::{THAW_DAYS, ThawOptions, ThawPlan, ThawReport, thaw_time};
 pub use verify::{Depth, Lost, PackProblem, PackReport, PackVerifier, Trouble};
 pub use view::Contents;
@@ -135,7 +138,19 @@ impl Repository {
     /// # Errors
     /// As [`Repository::open`].
     pub fn open_store(store: AnyStore, access: &Access, options: &OpenOptions, observer: &dyn Observer) -> Result<Self> {
-        let repository = Self::assemble(store, access, options)?;
+        Self::open_in(&Surroundings::default(), store, access, options, observer)
+    }
+
+    /// The same in these surroundings.
+    #[doc(hidden)]
+    pub fn open_in(
+        surroundings: &Surroundings,
+        store: AnyStore,
+        access: &Access,
+        options: &OpenOptions,
+        observer: &dyn Observer,
+    ) -> Result<Self> {
+        let repository = Self::assemble_in(surroundings, store, access, options)?;
         match repository.refresh(observer) {
             Err(error) if cache::is_corrupt(&error) => repository.remake_cache(observer).map(|()| repository),
             other => other.map(|()| repository),
@@ -167,6 +182,10 @@ impl Repository {
 
     /// Finds a slot and opens the cache, which may be behind the log.
     fn assemble(store: AnyStore, access: &Access, options: &OpenOptions) -> Result<Self> {
+        Self::assemble_in(&Surroundings::default(), store, access, options)
+    }
+
+    fn assemble_in(surroundings: &Surroundings, store: AnyStore, access: &Access, options: &OpenOptions) -> Result<Self> {
         let duplicates = duplicates::Duplicates::default();
         let (format, encoded) = duplicates::read_format(&store, &duplicates).map_err(|error| match error.kind() {
             ErrorKind::Missing => {
@@ -191,7 +210,7 @@ impl Repository {
                 second
             }
         };
-        Self::with_bundle((store, duplicates), (format, fingerprint), &bundle, options)
+        Self::with_bundle((store, duplicates), (format, fingerprint), &bundle, options, surroundings)
     }
 
     /// The best bundle of a repository of this format, and its fingerprint.
@@ -220,13 +239,14 @@ impl Repository {
         (format, fingerprint): (RepositoryFormat, Fingerprint),
         bundle: &Bundle,
         options: &OpenOptions,
+        surroundings: &Surroundings,
     ) -> Result<Self> {
         let name = format.id.to_string();
         let folder = options.cache_dir.join(&name);
         let (Opened { cache, connection, notice }, temporary) = cache::elsewhere::open(&folder)?;
-        let keys = Arc::new(Keys::new(bundle));
+        let keys = Arc::new(Keys::new(bundle, surroundings.clone()));
         let state = options.state_dir.join(format!("{name}.heads"));
-        let instance = log::load_instance(&options.state_dir.join(format!("{name}.instance")))?;
+        let instance = log::load_instance(&options.state_dir.join(format!("{name}.instance")), surroundings)?;
         let connection = Mutex::new(connection);
         let inner = Inner {
             store,

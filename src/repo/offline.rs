@@ -2,7 +2,6 @@
 //! in the store, and the cache says the rest as of the last time that it was brought up to the logs.
 
 use crate::error::{Error, Result};
-use crate::repo::log::now;
 use crate::repo::slots::MAX_SLOT;
 use crate::repo::{Access, OpenOptions, Repository, slot_memory};
 use crate::store::{Key, Location, Offline};
@@ -45,7 +44,7 @@ impl Repository {
                     write(&folder, &name, &self.store().get(&key, MAX_SLOT)?).map_err(failed)?;
                 }
             }
-            write(&folder, SEEN, now().to_string().as_bytes()).map_err(failed)
+            write(&folder, SEEN, self.now().to_string().as_bytes()).map_err(failed)
         };
         let _ = remember();
     }

@@ -1,9 +1,9 @@
 //! Writes sealed blocks into packs: one thread, one open pack for each class.
 
 use crate::crypto::derive::{CommittedKey, object_key};
-use crate::crypto::{fill_random, seal};
+use crate::crypto::seal;
 use crate::error::{Error, Result};
-use crate::format::envelope::ObjectKind;
+use crate::format::envelope::{Header, ObjectKind};
 use crate::format::log::PackRef;
 use crate::format::pack::{BlockEntry, FOOTER_LEN, Footer, SealEntry, TOC_TARGET, Toc, encode_head, padded_pack_len};
 use crate::format::tree::Class;
@@ -12,7 +12,7 @@ use crate::repo::Repository;
 use crate::repo::block::SealedBlock;
 use crate::repo::keys::Keys;
 use crate::repo::parity::ParityWriter;
-use crate::repo::sealed::new_header;
+use crate::repo::surroundings::Surroundings;
 use crate::store::{AnyStore, Key, Staged, archive};
 use crossbeam_channel::{Receiver, Sender};
 use std::collections::VecDeque;
@@ -34,6 +34,7 @@ pub(super) struct PackedBlock {
 
 /// A pack that is being written.
 pub(super) struct OpenPack {
+    surroundings: Surroundings,
     key: CommittedKey,
     seals: Vec<SealEntry>,
     staged: Box<dyn Staged>,
@@ -48,8 +49,15 @@ pub(super) struct OpenPack {
 
 impl OpenPack {
     /// Begins a pack whose blocks are sealed in the sessions of `seals`, with `parity` in per mille beside it.
-    pub(super) fn start(keys: &Keys, store: &AnyStore, seals: Vec<SealEntry>, parity: u16) -> Result<Self> {
-        let header = new_header(keys, ObjectKind::Pack)?;
+    pub(super) fn start(
+        keys: &Keys,
+        surroundings: &Surroundings,
+        store: &AnyStore,
+        seals: Vec<SealEntry>,
+        parity: u16,
+    ) -> Result<Self> {
+        let (generation, salt) = (keys.newest().number, surroundings.random()?);
+        let header = Header { kind: ObjectKind::Pack, generation, salt };
         let key = object_key(keys.index_key(header.generation)?, &keys.repository, &header.encode());
         let head = encode_head(&header, &seals);
         let first_block = u32::try_from(head.len()).expect("a head is short");
@@ -60,7 +68,8 @@ impl OpenPack {
         let contents = (is_data && archive(&**store).is_some()).then(|| (head.clone(), store.clone()));
         let hasher = blake3::Hasher::new();
         let parity = (parity > 0).then(|| (ParityWriter::new(parity), store.clone()));
-        let mut pack = Self { key, seals, staged, hasher, length: 0, toc, toc_len: 0, parity, contents };
+        let surroundings = surroundings.clone();
+        let mut pack = Self { surroundings, key, seals, staged, hasher, length: 0, toc, toc_len: 0, parity, contents };
         pack.append(&head)?;
         Ok(pack)
     }
@@ -97,7 +106,7 @@ impl OpenPack {
         let mut left = usize::try_from(padding).expect("padding is a fraction of a pack");
         while left > 0 {
             let step = left.min(random.len());
-            fill_random(&mut random[..step])?;
+            self.surroundings.fill(&mut random[..step])?;
             self.append(&random[..step])?;
             left -= step;
         }
@@ -142,6 +151,8 @@ pub(super) enum Packed {
 /// Where blocks come from and where finished packs and emptied buffers go.
 pub(super) struct Packer {
     pub(super) keys: Arc<Keys>,
+    /// Its own: it runs beside those who draw from the keys'.
+    pub(super) surroundings: Surroundings,
     pub(super) store: AnyStore,
     pub(super) target: u64,
     pub(super) repository: Repository,
@@ -173,7 +184,10 @@ impl Packer {
             let slot = usize::from(seal.class == Class::Meta);
             let mut pack = match open[slot].take() {
                 Some(pack) => pack,
-                None => OpenPack::start(&self.keys, &self.store, vec![(*seal).clone()], self.repository.parity()?)?,
+                None => {
+                    let (seals, parity) = (vec![(*seal).clone()], self.repository.parity()?);
+                    OpenPack::start(&self.keys, &self.surroundings, &self.store, seals, parity)?
+                }
             };
             pack.push(BlockEntry { row: block.row, chunks: block.chunks }, &block.bytes)?;
             // A full pool only means that this buffer is freed.

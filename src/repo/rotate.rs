@@ -92,7 +92,7 @@ impl Repository {
         planned.sort_by_key(|slot| (slot.id != current, slot.member.is_some(), slot.id));
         let mut report = RotateReport { generation: number, slots: Vec::new() };
         if !dry_run {
-            owner.generations.push(new_generation(number)?);
+            owner.generations.push(new_generation(number, &self.keys().surroundings)?);
             let heads = cache::log::heads(&self.connection())?;
             let mut base: Vec<ObjectHash> = heads.iter().map(|head| head.hash).collect();
             base.sort_unstable();

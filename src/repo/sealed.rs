@@ -1,6 +1,6 @@
 //! Objects sealed under the index key: log records and the rest that are not packs.
 
-use crate::crypto::{derive::object_key, random, seal};
+use crate::crypto::{derive::object_key, seal};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::envelope::{HEADER_LEN, Header, ObjectKind, pad_body, unpad_body};
 use crate::repo::keys::Keys;
@@ -9,7 +9,7 @@ const COMMIT_LEN: usize = 32;
 
 /// A new header with a fresh salt, under the newest generation.
 pub(super) fn new_header(keys: &Keys, kind: ObjectKind) -> Result<Header> {
-    Ok(Header { kind, generation: keys.newest().number, salt: random()? })
+    Ok(Header { kind, generation: keys.newest().number, salt: keys.surroundings.random()? })
 }
 
 /// Seals `body` into a whole object.

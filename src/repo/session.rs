@@ -171,12 +171,17 @@ impl Session {
             chunks_added: AtomicU64::new(0),
             failure: OnceLock::new(),
         });
+        if shared.keys.surroundings.is_simulated() {
+            // Else the packer asks for it, while this thread goes on.
+            repository.parity()?;
+        }
         let (blocks, block_queue) = bounded(WAITING_BLOCKS);
         let (finished, finished_queue) = bounded(2);
         let (buffers, spare) = bounded(WAITING_BLOCKS * 2);
         let (stat, cache_queue) = bounded(128);
         let packer = Packer {
             keys: shared.keys.clone(),
+            surroundings: shared.keys.surroundings.branch()?,
             store: repository.store().clone(),
             target: u64::from(format.pack_target),
             repository: repository.clone(),
@@ -246,6 +251,12 @@ impl Session {
             // The thread ends early only on an error of its own, which `finish` reports.
             let _ = stat.send(CacheWork::Stat(origin, rows));
         }
+    }
+
+    /// This machine's clock, nanoseconds since 1970.
+    #[must_use]
+    pub fn now(&self) -> i64 {
+        self.repository.now()
     }
 
     /// What the session added so far.

@@ -1,7 +1,6 @@
 //! Key slots: making a repository, opening one, and adding and removing ways in.
 
 use crate::crypto::derive::Secret;
-use crate::crypto::random;
 use crate::crypto::sign::{ClientKey, client_id};
 use crate::crypto::wrap::{self, Credential};
 use crate::error::{Error, ErrorKind, Result};
@@ -12,6 +11,7 @@ use crate::format::repository::{ChunkSizes, RepositoryFormat};
 use crate::id::{Fingerprint, ObjectHash, RepositoryId, SlotId};
 use crate::repo::duplicates::Duplicates;
 use crate::repo::roles::Act;
+use crate::repo::surroundings::Surroundings;
 use crate::repo::{Repository, cache, slot_memory};
 use crate::store::{AnyStore, Key, Location};
 use std::collections::HashSet;
@@ -247,22 +247,27 @@ pub(super) fn open_slot(wrapped: &[u8], credentials: &[Credential]) -> Result<Bu
     Err(last)
 }
 
-pub(super) fn seal_bundle(bundle: &Bundle, slot: &NewSlot) -> Result<Vec<u8>> {
+fn seal_bundle(bundle: &Bundle, slot: &NewSlot, surroundings: &Surroundings) -> Result<Vec<u8>> {
     match slot {
-        NewSlot::Recipient(recipient) => wrap::wrap_to(recipient, &bundle.encode()),
+        NewSlot::Recipient(recipient) => surroundings.wrap_to(recipient, &bundle.encode()),
         NewSlot::Passphrase(passphrase) => wrap::wrap_with_passphrase(passphrase, &bundle.encode(), None),
     }
 }
 
-fn owner_bundle(repository: RepositoryId, fingerprint: Fingerprint, seed: &Secret) -> Result<Bundle> {
+fn owner_bundle(
+    repository: RepositoryId,
+    fingerprint: Fingerprint,
+    seed: &Secret,
+    surroundings: &Surroundings,
+) -> Result<Bundle> {
     Ok(Bundle {
         role: Role::Owner,
         repository,
         fingerprint,
         signing_seed: Some(seed.0),
-        domain: Some(random()?),
+        domain: Some(surroundings.random()?),
         names: None,
-        generations: vec![new_generation(1)?],
+        generations: vec![new_generation(1, surroundings)?],
         extra: Vec::new(),
     })
 }
@@ -278,14 +283,14 @@ impl NewSlot {
 }
 
 /// A new generation of keys.
-pub(super) fn new_generation(number: u32) -> Result<Generation> {
-    let (identity_data, vault_data) = wrap::generate_identity();
-    let (identity_meta, vault_meta) = wrap::generate_identity();
+pub(super) fn new_generation(number: u32, surroundings: &Surroundings) -> Result<Generation> {
+    let (identity_data, vault_data) = surroundings.identity()?;
+    let (identity_meta, vault_meta) = surroundings.identity()?;
     Ok(Generation {
         number,
-        index: random()?,
-        shared_data: Some(random()?),
-        shared_meta: Some(random()?),
+        index: surroundings.random()?,
+        shared_data: Some(surroundings.random()?),
+        shared_meta: Some(surroundings.random()?),
         vault_data,
         vault_meta,
         identity_data: Some(identity_data.to_string()),
@@ -315,24 +320,36 @@ impl Repository {
         level: i32,
         options: &OpenOptions,
     ) -> Result<Self> {
-        let seed = Secret::random()?;
+        Self::init_in(&Surroundings::default(), create, slot, (sizes, level), options)
+    }
+
+    /// The same in these surroundings.
+    #[doc(hidden)]
+    pub fn init_in(
+        surroundings: &Surroundings,
+        create: impl FnOnce() -> Result<AnyStore>,
+        slot: &NewSlot,
+        (sizes, level): (ChunkSizes, i32),
+        options: &OpenOptions,
+    ) -> Result<Self> {
+        let seed = surroundings.secret()?;
         let format = RepositoryFormat {
-            id: RepositoryId(random()?),
+            id: RepositoryId(surroundings.random()?),
             owner: ClientKey::from_seed(&seed.0).public(),
             chunks: sizes,
             block_target: BLOCK_TARGET,
             pack_target: PACK_TARGET,
             level,
-            created: i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(0),
+            created: surroundings.now(),
             read_only: false,
         };
         let encoded = format.encode();
         let fingerprint = format.fingerprint(&encoded);
-        let bundle = owner_bundle(format.id, fingerprint, &seed)?;
-        let wrapped = seal_bundle(&bundle, slot)?;
+        let bundle = owner_bundle(format.id, fingerprint, &seed, surroundings)?;
+        let wrapped = seal_bundle(&bundle, slot, surroundings)?;
         let store = create()?;
-        let id = SlotId(random()?);
-        let begun = Self::begin(&store, (&id, &wrapped, slot), format, &bundle, options);
+        let id = SlotId(surroundings.random()?);
+        let begun = Self::begin(&store, (&id, &wrapped, slot), (format, &bundle), options, surroundings);
         let taken_back = |error| {
             // Nobody refers to these; what stays where this fails too is no obstacle.
             let _ = store.delete(&Key::slot(&id));
@@ -356,25 +373,24 @@ impl Repository {
     fn begin(
         store: &AnyStore,
         (id, wrapped, slot): (&SlotId, &[u8], &NewSlot),
-        format: RepositoryFormat,
-        bundle: &Bundle,
+        made: (RepositoryFormat, &Bundle),
         options: &OpenOptions,
+        surroundings: &Surroundings,
     ) -> Result<Self> {
         store.put(&Key::slot(id), wrapped)?;
-        let repository = Self::genesis(store.clone(), format, bundle.fingerprint, bundle, options)?;
+        let repository = Self::genesis(store.clone(), made, options, surroundings)?;
         repository.append(RecordBody::Slot { id: *id, added: true, label: String::new(), recipient: slot.recipient() })?;
         Ok(repository)
     }
 
     fn genesis(
         store: AnyStore,
-        format: RepositoryFormat,
-        fingerprint: Fingerprint,
-        bundle: &Bundle,
+        (format, bundle): (RepositoryFormat, &Bundle),
         options: &OpenOptions,
+        surroundings: &Surroundings,
     ) -> Result<Self> {
         let hash = ObjectHash(*blake3::hash(&format.encode()).as_bytes());
-        let keys = super::keys::Keys::new(bundle);
+        let keys = super::keys::Keys::new(bundle, surroundings.clone());
         let record = crate::format::log::Record {
             client: client_id(&format.owner),
             seq: 0,
@@ -391,7 +407,8 @@ impl Repository {
         body.extend_from_slice(&map);
         let object = super::sealed::seal_object(&keys, crate::format::envelope::ObjectKind::Log, &body)?;
         store.create(&Key::log(&record.client, 0), &object)?;
-        let repository = Self::with_bundle((store, Duplicates::default()), (format, fingerprint), bundle, options)?;
+        let repository =
+            Self::with_bundle((store, Duplicates::default()), (format, bundle.fingerprint), bundle, options, surroundings)?;
         repository.refresh(&Silent)?;
         Ok(repository)
     }
@@ -427,13 +444,13 @@ impl Repository {
 
     /// Seals a bundle into a new slot, and says so in the log.
     pub(super) fn put_slot(&self, bundle: &Bundle, slot: &NewSlot, label: &str) -> Result<SlotId> {
-        let id = SlotId(random()?);
+        let id = SlotId(self.keys().surroundings.random()?);
         self.put_slot_as(id, bundle, slot, label).map(|()| id)
     }
 
     /// The same under a name that was chosen before.
     pub(super) fn put_slot_as(&self, id: SlotId, bundle: &Bundle, slot: &NewSlot, label: &str) -> Result<()> {
-        self.store().put(&Key::slot(&id), &seal_bundle(bundle, slot)?)?;
+        self.store().put(&Key::slot(&id), &seal_bundle(bundle, slot, &self.keys().surroundings)?)?;
         let recipient = slot.recipient();
         self.append(RecordBody::Slot { id, added: true, label: label.to_owned(), recipient }).map(drop)
     }

@@ -1,37 +1,43 @@
 //! The real engine in a simulated world: several machines back up, forget, and prune in one repository at once, with every
 //! kind of fault.
 //!
-//! One seed decides who goes on when, what goes wrong, and what is backed up. Keys and names of objects are random all the
-//! same, so calls whose order goes by names may change places from run to run; a failure prints all that happened.
+//! One seed decides everything that the store sees: who goes on when, what goes wrong, what is backed up, what the clocks
+//! say, and every random byte that the engine draws (`lifeboat::repo::Surroundings`). So a world whose seed is known happens
+//! again call by call, byte by byte; the last test here holds the simulation to that. A failure prints the seed, with the
+//! command that runs it again, and all that happened.
 //!
 //! `LIFEBOAT_SEEDS` says how many worlds there are, `LIFEBOAT_SEED` which one is the first: with 1 and the number that a
 //! failure printed, that one alone.
 #![expect(clippy::print_stdout, reason = "a test says how to repeat it")]
 
+mod age_file;
 mod ledger;
+mod repeat;
 #[path = "../support/mod.rs"]
 mod support;
 mod world;
 
 use ledger::{Ledger, What};
+use lifeboat::crypto::wrap::identity_of;
 use lifeboat::error::Result;
 use lifeboat::event::Silent;
 use lifeboat::format::key::Role;
 use lifeboat::ops::backup::{BackupOptions, CheckpointOptions, Input, backup};
 use lifeboat::ops::check::{CheckOptions, check};
 use lifeboat::ops::prune::{PruneOptions, Truncation, prune};
-use lifeboat::ops::restore::restore;
+use lifeboat::ops::restore::{RestoreOptions, restore};
 use lifeboat::repo::{
-    Access, CompactOptions, Enrolment, NewSlot, Repository, SnapshotEntry, default_sizes, generate_identity, recipients_of,
+    Access, CompactOptions, Enrolment, NewSlot, Repository, SnapshotEntry, Surroundings, default_sizes, recipients_of,
 };
 use lifeboat::store::{AnyStore, Memory, Store};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use support::{Bench, contents, noise};
+use tempfile::TempDir;
 use world::{Chance, Odds, World};
 use zeroize::Zeroizing;
 
@@ -43,11 +49,14 @@ struct Machine {
     number: usize,
     role: Role,
     identity: Arc<Zeroizing<String>>,
+    surroundings: Surroundings,
 }
 
 struct Simulation {
+    seed: u64,
     bench: Bench,
     memory: Memory,
+    world: Arc<World>,
     ledger: Ledger,
     next: AtomicU64,
 }
@@ -55,32 +64,66 @@ struct Simulation {
 /// Worlds in which old records of logs were deleted.
 static CUT_OFF: AtomicU64 = AtomicU64::new(0);
 
+/// Machines of a world.
+const MACHINES: usize = 4;
+/// Whoever sets the world up and looks at what came of it.
+const JUDGE: usize = MACHINES;
+
+/// Where files are that are backed up: the working directory, so that its own name is in no snapshot.
+fn ground() -> Arc<TempDir> {
+    static GROUND: Mutex<Weak<TempDir>> = Mutex::new(Weak::new());
+    let mut ground = GROUND.lock().unwrap();
+    ground.upgrade().unwrap_or_else(|| {
+        let new = Arc::new(support::dir_in_memory());
+        std::env::set_current_dir(new.path()).unwrap();
+        *ground = Arc::downgrade(&new);
+        new
+    })
+}
+
 impl Simulation {
-    fn new() -> Self {
-        let (memory, bench) = (Memory::default(), Bench::in_memory());
-        Self { bench, memory, ledger: Ledger::default(), next: AtomicU64::new(0) }
+    fn new(seed: u64, odds: Odds) -> Self {
+        let memory = Memory::default();
+        let world = World::new(seed, odds, MACHINES, memory.clone());
+        let (identity, _) = identity_of(&drawn(seed, "owner")).unwrap();
+        Self { seed, bench: Bench::bare(identity), memory, world, ledger: Ledger::default(), next: AtomicU64::new(0) }
     }
 
-    /// A repository with three clients, in which everybody trusts everybody.
-    fn set_up(&self) -> Vec<Machine> {
+    fn surroundings(&self, actor: usize) -> Surroundings {
+        Surroundings::simulated(drawn(self.seed, &format!("actor {actor}")), self.world.clock(actor), age_file::wrap)
+    }
+
+    /// A repository with an owner, whose identity may be on two machines, a maintainer, and one or two writers, of whom
+    /// each trusts everybody, nobody, whom a reader vouches for, or the other.
+    fn set_up(&self, chance: &mut Chance) -> Vec<Machine> {
         let store: AnyStore = Arc::new(self.memory.clone());
         let recipient = recipients_of(self.bench.identity.as_bytes()).unwrap().remove(0);
         let (slot, sizes) = (NewSlot::Recipient(recipient), default_sizes(4096).unwrap());
-        let owner = Repository::init_store(|| Ok(store), &slot, sizes, 1, &self.bench.options_of("first")).unwrap();
+        let (judge, options) = (self.surroundings(JUDGE), self.bench.options_of("first"));
+        let owner = Repository::init_in(&judge, || Ok(store), &slot, (sizes, 1), &options).unwrap();
         let mut machines = Vec::new();
         let owners = Arc::new(self.bench.identity.clone());
-        for (number, role) in [Role::Owner, Role::Writer, Role::Maintainer, Role::Owner].into_iter().enumerate() {
+        let last = [Role::Owner, Role::Writer][chance.below(2)];
+        for (number, role) in [Role::Owner, Role::Writer, Role::Maintainer, last].into_iter().enumerate() {
             let identity = if role == Role::Owner {
                 owners.clone()
             } else {
-                let (identity, recipient) = generate_identity().unwrap();
-                let trust = vec!["all".to_owned()];
-                let enrolment = Enrolment { role, slot: NewSlot::Recipient(recipient), name: format!("m{number}"), trust };
-                owner.enrol(&self.bench.access(), &enrolment).unwrap();
+                let (identity, recipient) = identity_of(&drawn(self.seed, &format!("machine {number}"))).unwrap();
+                // Nobody is called m1 yet when m1 itself is enrolled.
+                let trust = ["all", "none", "attested", if number == 3 { "m1" } else { "all" }][chance.below(4)].to_owned();
+                let (slot, name) = (NewSlot::Recipient(recipient), format!("m{number}"));
+                owner.enrol(&self.bench.access(), &Enrolment { role, slot, name, trust: vec![trust] }).unwrap();
                 Arc::new(identity)
             };
-            machines.push(Machine { number, role, identity });
+            machines.push(Machine { number, role, identity, surroundings: self.surroundings(number) });
         }
+        let mut keys = Vec::new();
+        let key = &mut |entry: lifeboat::store::Entry| {
+            keys.push(entry.key);
+            Ok(())
+        };
+        self.memory.list("", key).unwrap();
+        keys.iter().for_each(|key| self.memory.set_modified(key, self.world.clock(JUDGE)()));
         machines
     }
 
@@ -114,11 +157,11 @@ impl Machine {
     fn open(&self, simulation: &Simulation, world: &Arc<World>, cache: usize) -> Result<Repository> {
         let access = Access { identity: Some(Zeroizing::new(self.identity.as_bytes().to_vec())), passphrase: None };
         let options = simulation.bench.options_of(&format!("{}-{cache}", self.number));
-        Repository::open_store(world.store(self.number), &access, &options, &Silent)
+        Repository::open_in(&self.surroundings, world.store(self.number), &access, &options, &Silent)
     }
 
     fn source(&self, simulation: &Simulation) -> PathBuf {
-        simulation.bench.path(&format!("source-{}", self.number))
+        PathBuf::from(format!("world-{}-{}", simulation.seed, self.number))
     }
 
     /// All that this machine does.
@@ -128,13 +171,14 @@ impl Machine {
             let choice = match self.role {
                 Role::Writer => 0,
                 Role::Maintainer => 3 + world.choose(7),
-                _ => world.choose(10),
+                _ => world.choose(11),
             };
             let outcome = match choice {
                 0..=2 => self.back_up(simulation, world, cache),
                 3..=4 => self.change(simulation, world, cache, What::Forget),
                 5 if world.choose(4) == 0 => self.change(simulation, world, cache, What::Hold),
                 5 => self.change(simulation, world, cache, What::Unforget),
+                10 => self.vouch(simulation, world, cache),
                 _ => self.prune(simulation, world, cache),
             };
             let words = outcome.as_ref().map_or_else(ToString::to_string, |()| "done".to_owned());
@@ -152,8 +196,11 @@ impl Machine {
         std::fs::create_dir(&source).unwrap();
         for file in 0..4 {
             let content = noise(world.choose(2) as u64, 3000 + 900 * file);
-            std::fs::write(source.join(format!("f{file}")), content).unwrap();
+            let path = source.join(format!("f{file}"));
+            std::fs::write(&path, content).unwrap();
+            set_old(&path);
         }
+        set_old(&source);
         simulation.ledger.begin(&tag, contents(&source));
         world.note(self.number, &format!("{tag} begins"));
         let repository = self.open(simulation, world, cache)?;
@@ -188,6 +235,14 @@ impl Machine {
         Ok(())
     }
 
+    /// Says that all packs are what they should be, which they are here; then machines rely on them that trust no writer.
+    fn vouch(&self, simulation: &Simulation, world: &Arc<World>, cache: usize) -> Result<()> {
+        world.note(self.number, "vouch");
+        let repository = self.open(simulation, world, cache)?;
+        let packs = repository.listed_packs()?;
+        repository.attest(packs.into_iter().map(|(pack, _)| pack)).map(drop)
+    }
+
     fn prune(&self, simulation: &Simulation, world: &Arc<World>, cache: usize) -> Result<()> {
         world.note(self.number, "prune");
         let grace = [Duration::ZERO, Duration::ZERO, Duration::from_hours(24)][world.choose(3)];
@@ -198,6 +253,17 @@ impl Machine {
     }
 }
 
+/// Files have the times that the seed says.
+fn set_old(path: &Path) {
+    let time = std::time::UNIX_EPOCH + Duration::from_secs(900_000_000);
+    std::fs::File::open(path).unwrap().set_modified(time).unwrap();
+}
+
+/// Bytes that a seed gives for a purpose.
+fn drawn(seed: u64, purpose: &str) -> [u8; 32] {
+    blake3::derive_key(&format!("lifeboat simulation {purpose}"), &seed.to_le_bytes())
+}
+
 /// A prune that compacts the index and cuts off the logs whenever it can.
 fn eager() -> PruneOptions {
     let index = CompactOptions { packs: 1, entries: 16, ..CompactOptions::default() };
@@ -205,10 +271,16 @@ fn eager() -> PruneOptions {
     PruneOptions { grace: Duration::ZERO, max_unused: 0.0, index, truncation, ..PruneOptions::default() }
 }
 
+/// The repository as it is, with no world around it.
+fn plainly(simulation: &Simulation, machine: &str) -> Repository {
+    let store: AnyStore = Arc::new(simulation.memory.clone());
+    let (bench, surroundings) = (&simulation.bench, simulation.surroundings(JUDGE + 1 + machine.len()));
+    Repository::open_in(&surroundings, store, &bench.access(), &bench.options_of(machine), &Silent).unwrap()
+}
+
 /// Every snapshot that is shown is what was backed up, and every one that must be there is.
 fn verify(simulation: &Simulation, machine: &str) {
-    let store: AnyStore = Arc::new(simulation.memory.clone());
-    let repository = simulation.bench.open_over(store, machine).unwrap();
+    let repository = plainly(simulation, machine);
     let report = check(&repository, &CheckOptions::of_all_data(1), &Silent).unwrap();
     assert!(!report.is_damaged(), "{:?}", report.findings);
     let shown: Vec<SnapshotEntry> = repository.snapshots().unwrap();
@@ -217,9 +289,8 @@ fn verify(simulation: &Simulation, machine: &str) {
     }
     for entry in &shown {
         let target = simulation.bench.path("restored");
-        let path = entry.snapshot.paths[0].strip_prefix(b"/").unwrap().to_vec();
-        let mut options = simulation.bench.restore_options(&target);
-        (options.subpath, options.threads) = (path, 1);
+        let path = entry.snapshot.paths[0].clone();
+        let options = RestoreOptions { subpath: path, threads: 1, ..simulation.bench.restore_options_to(&target) };
         restore(&repository, entry, &options, &Silent).unwrap();
         let tag = &entry.snapshot.tags[0];
         assert!(contents(&target) == simulation.ledger.tree(tag), "{tag} is another tree");
@@ -227,17 +298,17 @@ fn verify(simulation: &Simulation, machine: &str) {
     }
 }
 
-/// One world from its beginning to its end.
-fn simulate(seed: u64) {
+/// One world from its beginning to its end; returns all that happened in it.
+fn simulate(seed: u64) -> Vec<String> {
     let mut chance = Chance::new(seed ^ 0x5eed);
     let odds = Odds { fault: [0, 5, 30][chance.below(3)], crash: [0, 3, 12][chance.below(3)], lag: [0, 0, 100][chance.below(3)] };
-    let simulation = Simulation::new();
-    let machines = simulation.set_up();
-    let world = World::new(seed, odds, machines.len(), simulation.memory.clone());
+    let simulation = Simulation::new(seed, odds);
+    let machines = simulation.set_up(&mut chance);
+    let world = &simulation.world;
     let ended = catch_unwind(AssertUnwindSafe(|| {
         std::thread::scope(|scope| {
             for machine in &machines {
-                let (simulation, world) = (&simulation, &world);
+                let simulation = &simulation;
                 scope.spawn(move || {
                     world.enter(machine.number);
                     let lived = catch_unwind(AssertUnwindSafe(|| machine.live(simulation, world)));
@@ -248,19 +319,21 @@ fn simulate(seed: u64) {
                 });
             }
         });
+        assert!(!world.was_crowded(), "the threads of a machine called the store side by side");
         world.settle();
         verify(&simulation, "reader");
         // Whatever was left open can be brought to its end, and takes nothing that is needed.
-        let store: AnyStore = Arc::new(simulation.memory.clone());
-        prune(&simulation.bench.open_over(store, "last").unwrap(), &eager(), &Silent).unwrap();
+        prune(&plainly(&simulation, "last"), &eager(), &Silent).unwrap();
         verify(&simulation, "another");
         CUT_OFF.fetch_add(u64::from(simulation.is_cut_off()), Ordering::Relaxed);
     }));
+    machines.iter().for_each(|machine| drop(std::fs::remove_dir_all(machine.source(&simulation))));
     if let Err(panic) = ended {
         println!("{}", world.journal().join("\n"));
-        println!("LIFEBOAT_SEED={seed} LIFEBOAT_SEEDS=1: {odds:?}");
+        println!("{odds:?}; to run this world again: LIFEBOAT_SEED={seed} LIFEBOAT_SEEDS=1 cargo test --test simulation");
         std::panic::resume_unwind(panic);
     }
+    world.journal()
 }
 
 fn number(name: &str, default: u64) -> u64 {
@@ -269,6 +342,7 @@ fn number(name: &str, default: u64) -> u64 {
 
 #[test]
 fn whatever_happens_to_several_machines_at_once_nothing_that_was_committed_is_lost() {
+    let _ground = ground();
     let (first, count) = (number("LIFEBOAT_SEED", 1), number("LIFEBOAT_SEEDS", 1000));
     let next = AtomicU64::new(first);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

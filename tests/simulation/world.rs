@@ -1,12 +1,13 @@
 //! The simulated world: one store, and a scheduler that lets one actor run at a time.
 //!
-//! Every call of the store is a point at which another actor may go on instead, and at which things may go wrong.
+//! Every call of the store is a point at which another actor may go on instead, and at which things may go wrong. Nothing
+//! here hangs on when the system lets a thread run: whose turn it is, what becomes of a call, and what the clocks say are
+//! drawn from the seed, call by call.
 #![expect(unreachable_pub, reason = "it is a module of a test program")]
 
 use crate::support::noise;
 use lifeboat::error::{Error, ErrorKind, Result};
 use lifeboat::store::{AnyStore, Created, Entry, Key, Memory, Staged, Store};
-use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 /// Numbers that are the same for the same seed (SplitMix64; Steele, Lea, Flood 2014).
@@ -51,6 +52,11 @@ pub struct Odds {
     pub lag: usize,
 }
 
+/// When the world begins, nanoseconds since 1970: long before any real file was written, so that none seems to be settled.
+const BEGINNING: i64 = 1_000_000_000_000_000_000;
+const SECOND: i64 = 1_000_000_000;
+const DAY: i64 = 86_400 * SECOND;
+
 /// What takes place after its caller has gone on.
 enum Late {
     Put(Key, Vec<u8>, i64),
@@ -86,7 +92,12 @@ struct State {
     /// Until when an actor is not chosen, if another one can be.
     asleep: Vec<u64>,
     late: Vec<(u64, Late)>,
-    names: HashMap<String, usize>,
+    /// How wrong each actor's clock is.
+    skew: Vec<i64>,
+    /// True while an actor waits for an answer of the store.
+    asking: Vec<bool>,
+    /// Some actor made two calls at once: then its threads go on in an order that no seed decides.
+    crowded: bool,
     journal: Vec<String>,
 }
 
@@ -98,15 +109,19 @@ pub struct World {
 
 impl World {
     pub fn new(seed: u64, odds: Odds, actors: usize, memory: Memory) -> Arc<Self> {
+        let mut chance = Chance::new(seed);
+        let skew = (0..actors).map(|_| [0, 0, 0, -2 * DAY, 400 * DAY][chance.below(5)]).collect();
         let state = State {
-            chance: Chance::new(seed),
+            chance,
             odds,
             actors: vec![Actor::Coming; actors],
             turn: None,
             step: 0,
             asleep: vec![0; actors],
             late: Vec::new(),
-            names: HashMap::new(),
+            skew,
+            asking: vec![false; actors],
+            crowded: false,
             journal: Vec::new(),
         };
         Arc::new(Self { state: Mutex::new(state), changed: Condvar::new(), memory })
@@ -152,6 +167,15 @@ impl World {
         had
     }
 
+    /// An actor's clock.
+    pub fn clock(self: &Arc<Self>, actor: usize) -> Arc<dyn Fn() -> i64 + Send + Sync> {
+        let world = self.clone();
+        Arc::new(move || {
+            let state = world.state();
+            state.now() + state.skew.get(actor).copied().unwrap_or_default()
+        })
+    }
+
     /// Where in time it is.
     pub fn step(&self) -> u64 {
         self.state().step
@@ -162,6 +186,12 @@ impl World {
         self.state().chance.below(limit)
     }
 
+    /// True if the threads of some actor called the store side by side.
+    pub fn was_crowded(&self) -> bool {
+        self.state().crowded
+    }
+
+    /// All that happened: every call of the store, whole, with what became of it.
     pub fn journal(&self) -> Vec<String> {
         self.state().journal.clone()
     }
@@ -169,17 +199,26 @@ impl World {
     /// Everything that was still to take place does.
     pub fn settle(&self) {
         let late = std::mem::take(&mut self.state().late);
-        late.into_iter().for_each(|(_, late)| self.make(late));
+        late.into_iter().for_each(|(_, late)| {
+            let line = self.make(late);
+            self.state().journal.push(line);
+        });
     }
 
-    fn make(&self, late: Late) {
+    /// Says what it did.
+    fn make(&self, late: Late) -> String {
         match late {
             Late::Put(key, bytes, time) => {
-                if self.memory.create(&key, &bytes).unwrap() == Created::New {
+                let created = self.memory.create(&key, &bytes).unwrap();
+                if created == Created::New {
                     self.memory.set_modified(&key, time);
                 }
+                format!("a late put {key} of {}: {created:?}", brief(&bytes))
             }
-            Late::Delete(key) => self.memory.delete(&key).unwrap(),
+            Late::Delete(key) => {
+                self.memory.delete(&key).unwrap();
+                format!("a late delete {key}")
+            }
         }
     }
 
@@ -191,8 +230,10 @@ impl World {
     }
 
     /// One call of an actor: others may come first, and what was delayed may take place.
-    fn call(&self, actor: usize, verb: &str, key: &str) -> Fate {
-        let mut state = self.wait(self.state(), actor);
+    fn call(&self, actor: usize, verb: &str) -> Fate {
+        let mut state = self.state();
+        state.crowded |= std::mem::replace(&mut state.asking[actor], true);
+        let mut state = self.wait(state, actor);
         state.pass_on();
         if state.turn != Some(actor) {
             self.changed.notify_all();
@@ -203,12 +244,19 @@ impl World {
         let (due, late) = std::mem::take(&mut state.late).into_iter().partition(|(when, _)| *when <= step);
         state.late = late;
         let due: Vec<(u64, Late)> = due;
-        due.into_iter().for_each(|(_, late)| self.make(late));
-        let fate = state.fate(actor, verb);
-        let name = state.name(key);
-        let line = format!("{step}: actor {actor}: {verb} {name}: {fate:?}");
+        for (_, late) in due {
+            let line = self.make(late);
+            state.journal.push(format!("{step}: {line}"));
+        }
+        state.fate(actor, verb)
+    }
+
+    /// Notes a call that was made, and what came of it.
+    fn answer(&self, actor: usize, what: &str, fate: Fate, result: &str) {
+        let mut state = self.state();
+        state.asking[actor] = false;
+        let line = format!("{}: actor {actor}: {what}: {fate:?}: {result}", state.step);
         state.journal.push(line);
-        fate
     }
 
     fn later(&self, late: Late) {
@@ -219,9 +267,8 @@ impl World {
 
     /// What the clock of the store says: nothing that anybody may rely on.
     fn time(&self) -> i64 {
-        let now = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap();
-        let day = 86_400_000_000_000;
-        [now, now, now - 2 * day, 0, 130 * 365 * day, now + 400 * day][self.choose(6)]
+        let now = self.state().now();
+        [now, now, now - 2 * DAY, 0, 130 * 365 * DAY, now + 400 * DAY][self.choose(6)]
     }
 }
 
@@ -261,19 +308,15 @@ impl State {
         }
     }
 
-    /// Random names differ from run to run, so the journal numbers them.
-    fn name(&mut self, key: &str) -> String {
-        let Some((folder, last)) = key.rsplit_once('/') else { return key.to_owned() };
-        let folder = folder.split('/').next().unwrap_or_default();
-        if folder == "gc" || folder == "format" {
-            return key.to_owned();
-        }
-        let seq = if folder == "log" { format!("/{}", last.trim_start_matches('0')) } else { String::new() };
-        let name = if folder == "log" { key.split('/').nth(1).unwrap_or_default() } else { last };
-        let next = self.names.len();
-        let number = self.names.entry(format!("{folder}/{name}")).or_insert(next);
-        format!("{folder}/#{number}{seq}")
+    /// A call takes a second.
+    fn now(&self) -> i64 {
+        BEGINNING + i64::try_from(self.step).unwrap() * SECOND
     }
+}
+
+/// Bytes in a journal: how many, and which.
+fn brief(bytes: &[u8]) -> String {
+    format!("{} bytes {}", bytes.len(), blake3::hash(bytes).to_hex())
 }
 
 /// The store as one actor sees it.
@@ -287,17 +330,24 @@ fn broken(verb: &str, key: &str) -> Error {
 }
 
 impl Seen {
-    fn read<T>(&self, verb: &str, key: &str, call: impl FnOnce(&Memory) -> Result<T>) -> Result<T> {
-        match self.world.call(self.actor, verb, key) {
-            Fate::Pass => call(&self.world.memory),
-            _ => Err(broken(verb, key)),
-        }
+    /// A call that changes nothing; `told` says what came of it.
+    fn read<T>(
+        &self,
+        (verb, key): (&str, &str),
+        call: impl FnOnce(&Memory) -> Result<T>,
+        told: impl FnOnce(&T) -> String,
+    ) -> Result<T> {
+        let fate = self.world.call(self.actor, verb);
+        let result = if fate == Fate::Pass { call(&self.world.memory) } else { Err(broken(verb, key)) };
+        let told = result.as_ref().map_or_else(|error| format!("{:?}", error.kind()), told);
+        self.world.answer(self.actor, &format!("{verb} {key}"), fate, &told);
+        result
     }
 
     fn write(&self, verb: &str, key: &Key, bytes: &[u8]) -> Result<Created> {
-        let fate = self.world.call(self.actor, verb, key.as_str());
+        let fate = self.world.call(self.actor, verb);
         let time = self.world.time();
-        match fate {
+        let result = match fate {
             Fate::Pass | Fate::LostAnswer => {
                 let created = self.world.memory.create(key, bytes)?;
                 if created == Created::New {
@@ -310,7 +360,10 @@ impl Seen {
                 Err(broken(verb, key.as_str()))
             }
             Fate::Fail | Fate::Crash => Err(broken(verb, key.as_str())),
-        }
+        };
+        let told = result.as_ref().map_or_else(|error| format!("{:?}", error.kind()), |created| format!("{created:?}"));
+        self.world.answer(self.actor, &format!("{verb} {key} of {}", brief(bytes)), fate, &told);
+        result
     }
 }
 
@@ -344,41 +397,44 @@ impl Store for Seen {
     }
 
     fn get(&self, key: &Key, limit: u64) -> Result<Vec<u8>> {
-        self.read("get", key.as_str(), |memory| memory.get(key, limit))
+        self.read(("get", key.as_str()), |memory| memory.get(key, limit), |bytes| brief(bytes))
     }
 
     fn read_at(&self, key: &Key, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.read("read", key.as_str(), |memory| memory.read_at(key, offset, buffer))
+        let place = format!("{key} from {offset}");
+        let read = |memory: &Memory| memory.read_at(key, offset, buffer).map(|()| brief(buffer));
+        self.read(("read", &place), read, String::clone).map(drop)
     }
 
     fn size(&self, key: &Key) -> Result<Option<u64>> {
-        self.read("size", key.as_str(), |memory| memory.size(key))
+        self.read(("size", key.as_str()), |memory| memory.size(key), |size| format!("{size:?}"))
     }
 
     fn modified(&self, key: &Key) -> Result<Option<i64>> {
-        self.read("time", key.as_str(), |memory| memory.modified(key))
+        self.read(("time", key.as_str()), |memory| memory.modified(key), |time| format!("{time:?}"))
     }
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
-        let mut entries = Vec::new();
-        self.read("list", prefix, |memory| {
-            memory.list(prefix, &mut |entry| {
-                entries.push(entry);
+        let list = |memory: &Memory| {
+            let mut entries = Vec::new();
+            let entry = &mut |entry: Entry| {
+                let mut state = self.world.state();
+                let lag = state.odds.lag;
+                // Which entries are left out.
+                if !state.chance.permille(lag) {
+                    entries.push(entry);
+                }
                 Ok(())
-            })
-        })?;
-        // Which entries are left out must not hang on their random names.
-        let left_out = entries.iter().map(|_| {
-            let mut state = self.world.state();
-            let lag = state.odds.lag;
-            state.chance.permille(lag)
-        });
-        let left_out: Vec<bool> = left_out.collect();
-        entries.into_iter().zip(left_out).filter(|(_, out)| !out).try_for_each(|(entry, _)| each(entry))
+            };
+            memory.list(prefix, entry).map(|()| entries)
+        };
+        let told = |entries: &Vec<Entry>| brief(format!("{entries:?}").as_bytes());
+        self.read(("list", prefix), list, told)?.into_iter().try_for_each(each)
     }
 
     fn delete(&self, key: &Key) -> Result<()> {
-        match self.world.call(self.actor, "delete", key.as_str()) {
+        let fate = self.world.call(self.actor, "delete");
+        let result = match fate {
             Fate::Pass => self.world.memory.delete(key),
             Fate::LostAnswer => self.world.memory.delete(key).and(Err(broken("delete", key.as_str()))),
             Fate::Later => {
@@ -386,7 +442,10 @@ impl Store for Seen {
                 Ok(())
             }
             Fate::Fail | Fate::Crash => Err(broken("delete", key.as_str())),
-        }
+        };
+        let told = result.as_ref().map_or_else(|error| format!("{:?}", error.kind()), |()| "done".to_owned());
+        self.world.answer(self.actor, &format!("delete {key}"), fate, &told);
+        result
     }
 
     fn describe(&self) -> String {

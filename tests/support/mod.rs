@@ -47,6 +47,11 @@ impl Bench {
         Self::within(dir_in_memory())
     }
 
+    /// The same without a repository.
+    pub fn bare(identity: Zeroizing<String>) -> Self {
+        Self { dir: dir_in_memory(), identity }
+    }
+
     fn within(dir: tempfile::TempDir) -> Self {
         let (identity, recipient) = generate_identity().unwrap();
         let bench = Self { dir, identity };
@@ -141,9 +146,14 @@ impl Bench {
     }
 
     pub fn restore_options(&self, target: &Path) -> RestoreOptions {
+        RestoreOptions { subpath: self.subpath(), ..self.restore_options_to(target) }
+    }
+
+    /// The same for a whole snapshot.
+    pub fn restore_options_to(&self, target: &Path) -> RestoreOptions {
         RestoreOptions {
             target: target.to_owned(),
-            subpath: self.subpath(),
+            subpath: Vec::new(),
             include: Vec::new(),
             exclude: RuleOptions::default(),
             overwrite: Overwrite::Refuse,

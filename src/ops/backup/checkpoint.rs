@@ -103,7 +103,7 @@ fn write(run: &Run<'_>, mut snapshot: Snapshot) -> Result<()> {
     snapshot.incomplete = true;
     // The retention is that of the finished backup; what stands in for it goes as soon as there is one.
     snapshot.retain_until = None;
-    snapshot.end = super::now();
+    snapshot.end = run.session.now();
     snapshot.counts.bytes_read = run.bytes_read.load(Ordering::Relaxed);
     if run.session.claim(writer, &snapshot)? {
         run.observer.observe(Event::Note("checkpoint: what is done so far can be restored"));

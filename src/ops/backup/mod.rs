@@ -111,7 +111,7 @@ pub fn backup(repository: &Repository, options: BackupOptions, observer: &dyn Ob
     repository.permit(Act::BackUp)?;
     let began = Instant::now();
     let mut snapshot = Snapshot::empty();
-    snapshot.start = now();
+    snapshot.start = repository.now();
     snapshot.kind.clone_from(&options.kind);
     snapshot.host.clone_from(&options.host);
     snapshot.user.clone_from(&options.user);
@@ -142,10 +142,6 @@ fn sorted(mut tags: Vec<String>) -> Vec<String> {
     tags.sort_unstable();
     tags.dedup();
     tags
-}
-
-fn now() -> i64 {
-    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }
 
 /// The newest snapshot of the same host and paths.
@@ -208,7 +204,7 @@ fn attempt(
         session.rely_on_index();
     }
     let workers = workers(repository, &session, &origins, pool.current_num_threads())?;
-    let read = ReadOptions { atime: options.atime, xattrs: true, flags: true };
+    let read = ReadOptions { atime: options.atime, changed: repository.keeps_times_of_change(), xattrs: true, flags: true };
     let settled = i128::from(snapshot.start) - i128::try_from(options.settle.as_nanos()).unwrap_or(i128::MAX);
     let trust = Trust { reread: options.reread, settled };
     let parts = (repository.chunker()?, rules, read, trust);
@@ -292,7 +288,7 @@ fn finish(
     mut counts: Counts,
     dry_run: bool,
 ) -> Result<Option<Committed>> {
-    snapshot.end = now();
+    snapshot.end = session.now();
     if dry_run {
         counts.bytes_added = session.counts().bytes_added;
         snapshot.counts = counts;

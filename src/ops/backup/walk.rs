@@ -54,7 +54,7 @@ pub(super) fn directory<'s>(scope: &Scope<'s>, run: &'s Run<'s>, above: (Arc<Dir
 }
 
 fn unreadable(run: &Run<'_>, worker: &mut Worker, parent: &Dir, _: usize, name: &[u8], stat: &Stat) -> Result<Done> {
-    let options = crate::source::files::ReadOptions { atime: run.read.atime, xattrs: false, flags: false };
+    let options = crate::source::files::ReadOptions { xattrs: false, flags: false, ..run.read };
     let (mut node, _) = parent.directory.node(name, stat, &mut worker.owners, &options)?;
     let empty = super::pages::PageBuilder::default().finish(&mut worker.writer)?;
     node.subtree = Some(empty);

@@ -8,7 +8,7 @@ use crate::event::{Event, Observer};
 use crate::format::log::{Head, RecordBody};
 use crate::id::PackId;
 use crate::repo::{CompactOptions, Repository};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// Packs that are condemned at once: the objects that say so must be small.
 const MOST: usize = 512;
@@ -73,7 +73,7 @@ impl PruneReport {
 }
 
 /// Leaves the largest `most` of the packs, whose lengths are `sizes`.
-pub(super) fn largest(packs: &mut BTreeSet<PackId>, sizes: &HashMap<PackId, (u64, i64)>, most: usize) {
+pub(super) fn largest(packs: &mut BTreeSet<PackId>, sizes: &BTreeMap<PackId, (u64, i64)>, most: usize) {
     let mut order: Vec<PackId> = packs.iter().copied().collect();
     order.sort_by_key(|id| std::cmp::Reverse(sizes.get(id).map_or(0, |(size, _)| *size)));
     order.truncate(most);

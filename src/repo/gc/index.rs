@@ -4,7 +4,6 @@ use super::prune::Prune;
 use crate::error::{ErrorKind, Result};
 use crate::event::{Event, stop_if_asked};
 use crate::id::{IndexId, PackId};
-use crate::repo::log::now;
 use crate::store::{Key, Removal, remove};
 use std::collections::HashSet;
 
@@ -21,7 +20,8 @@ impl Prune<'_> {
         }
         let grace = i64::try_from(self.options.grace.as_nanos()).unwrap_or(i64::MAX);
         let listed = self.repository.listed_shards()?.into_iter();
-        let old = listed.filter(|(_, _, modified)| now().saturating_sub(*modified) >= grace).map(|(id, _, _)| id);
+        let now = self.repository.now();
+        let old = listed.filter(|(_, _, modified)| now.saturating_sub(*modified) >= grace).map(|(id, _, _)| id);
         let useless = self.repository.useless_shards(&old.collect())?;
         Ok(useless.into_iter().map(|id| PackId(id.0)).collect())
     }
@@ -32,7 +32,7 @@ impl Prune<'_> {
         let doomed: Vec<IndexId> = listed.into_iter().map(|(id, _, _)| id).filter(|id| gone.contains(&PackId(id.0))).collect();
         for id in &doomed {
             stop_if_asked(self.observer)?;
-            if remove(&**self.repository.store(), &Key::index(id), now())? == Removal::Gone {
+            if remove(&**self.repository.store(), &Key::index(id), self.repository.now())? == Removal::Gone {
                 self.report.index_deleted += 1;
             }
         }

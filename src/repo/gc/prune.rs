@@ -14,12 +14,11 @@ use crate::format::key::Role;
 use crate::format::log::{Head, PackRef, RecordBody};
 use crate::id::{ObjectHash, PackId};
 use crate::repo::cache::marks::Usage;
-use crate::repo::log::now;
 use crate::repo::sealed::{not_allowed, seal_object};
 use crate::repo::{CompactReport, Repository, cache};
 use crate::store::{Key, Removal, remove};
 use std::cell::Cell;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -61,7 +60,7 @@ pub struct PruneReport {
 }
 
 /// Packs as the store lists them: length, and when it got them.
-type Listed = HashMap<PackId, (u64, i64)>;
+type Listed = BTreeMap<PackId, (u64, i64)>;
 
 pub(super) struct Prune<'a> {
     pub(super) repository: &'a Repository,
@@ -269,7 +268,8 @@ impl<'a> Prune<'a> {
         let condemned = states.iter().filter(|state| state.condemned).map(|state| state.number).collect();
         let usage = self.marker.marks.usage(&trust, &condemned)?;
         let grace = i64::try_from(self.options.grace.as_nanos()).unwrap_or(i64::MAX);
-        let is_young = |id: &PackId| listed.get(id).is_some_and(|(_, modified)| now().saturating_sub(*modified) < grace);
+        let now = self.repository.now();
+        let is_young = |id: &PackId| listed.get(id).is_some_and(|(_, modified)| now.saturating_sub(*modified) < grace);
         let known: HashSet<PackId> = states.iter().map(|state| state.pack.id).collect();
         let mut candidates: Vec<Candidate> = states
             .iter()
@@ -381,7 +381,7 @@ impl<'a> Prune<'a> {
             _ => (Key::condemn(generation), newest.and_then(|row| row.plan)),
         };
         let client = repository.keys().client()?;
-        let object = PruneObject { client, generation, packs, heads, time: now(), previous, checkpoint };
+        let object = PruneObject { client, generation, packs, heads, time: repository.now(), previous, checkpoint };
         let map = object.encode();
         let mut body = repository.keys().signer()?.sign(PRUNE_OBJECT, &repository.inner.format.id, &map).to_vec();
         body.extend_from_slice(&map);
@@ -468,7 +468,7 @@ impl<'a> Prune<'a> {
             progress.files_total.store(doomed.len() as u64, Ordering::Relaxed);
             doomed.chunks(self.repository.width()).try_for_each(|packs| {
                 stop_if_asked(self.observer)?;
-                let remove = |(id, _): &(PackId, u64)| remove(&**self.repository.store(), &Key::pack(id), now());
+                let remove = |(id, _): &(PackId, u64)| remove(&**self.repository.store(), &Key::pack(id), self.repository.now());
                 let removed = self.repository.side_by_side(packs, remove);
                 for ((_, size), removal) in packs.iter().zip(removed) {
                     match removal? {

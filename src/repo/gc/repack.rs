@@ -93,7 +93,8 @@ impl Copier<'_> {
             }
         }
         let repository = self.repository;
-        let mut pack = OpenPack::start(repository.keys(), repository.store(), seals.clone(), repository.parity()?)?;
+        let (keys, parity) = (repository.keys(), repository.parity()?);
+        let mut pack = OpenPack::start(keys, &keys.surroundings, repository.store(), seals.clone(), parity)?;
         for Copied { mut entry, seal, bytes } in waiting {
             let position = seals.iter().position(|known| known.commit == seal.commit).expect("all seals were gathered");
             entry.row.seal = u16::try_from(position).expect("there are at most MAX_SEALS");

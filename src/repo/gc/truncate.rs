@@ -9,7 +9,7 @@ use crate::event::{Event, stop_if_asked};
 use crate::format::key::Role;
 use crate::format::log::{Checkpoint, Head, ListedPacks, Record, RecordBody, RecordRef, StandingDeed};
 use crate::id::{ClientId, ObjectHash};
-use crate::repo::log::{Deed, Judgement, Standing, now};
+use crate::repo::log::{Deed, Judgement, Standing};
 use crate::repo::{Repository, cache};
 use crate::store::{Key, Removal, remove_versions};
 use std::collections::{HashMap, HashSet};
@@ -95,7 +95,7 @@ impl Prune<'_> {
         old.sort_unstable();
         for (_, key) in old {
             stop_if_asked(self.observer)?;
-            if remove_versions(&**repository.store(), &key, now())? == Removal::Gone {
+            if remove_versions(&**repository.store(), &key, repository.now())? == Removal::Gone {
                 self.report.records_deleted += u64::from(key.log_seq().is_some());
             }
         }

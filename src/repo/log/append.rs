@@ -2,7 +2,6 @@
 
 use super::follow::object_hash;
 use super::members::{Member, may_write};
-use super::now;
 use crate::crypto::sign::LOG_RECORD;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Silent;
@@ -61,7 +60,7 @@ impl Repository {
 
     fn draft(&self, client: ClientId, body: RecordBody, author: Option<ClientId>) -> Record {
         let extra = vec![super::instance::field(&self.inner.instance)];
-        Record { client, seq: 0, previous: None, time: now(), heads: Vec::new(), base: 0, body, author, extra }
+        Record { client, seq: 0, previous: None, time: self.now(), heads: Vec::new(), base: 0, body, author, extra }
     }
 
     fn member(&self, client: &ClientId) -> Result<Member> {

@@ -4,11 +4,11 @@
 //! of the one log. But the second one is not known to whoever reads the list of clients, so it is reported.
 
 use super::members::Member;
-use crate::crypto::random;
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::format::log::Record;
 use crate::id::InstanceId;
+use crate::repo::surroundings::Surroundings;
 use crate::repo::{Repository, cache};
 use std::io::Write;
 use std::path::Path;
@@ -19,13 +19,13 @@ pub(super) const KEY: u64 = 64;
 const BYTES_16: u8 = 0x50;
 
 /// Reads the number, or draws it the first time.
-pub(in crate::repo) fn load(path: &Path) -> Result<InstanceId> {
+pub(in crate::repo) fn load(path: &Path, surroundings: &Surroundings) -> Result<InstanceId> {
     let failed = |error| Error::io("remember this machine's number in", path.display(), error);
     let read = || std::fs::read_to_string(path).ok().and_then(|text| InstanceId::from_hex(text.trim_end()).ok());
     if let Some(id) = read() {
         return Ok(id);
     }
-    let id = InstanceId(random()?);
+    let id = InstanceId(surroundings.random()?);
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(failed)?;
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;

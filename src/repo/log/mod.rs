@@ -30,8 +30,3 @@ pub use rollback::{LostRecords, Rollback};
 pub(super) use snapshots::open_snapshot;
 pub use snapshots::{SealedEntry, SnapshotEntry};
 pub use stored::StoredTime;
-
-/// This machine's clock, nanoseconds since 1970: told to people, and never relied on.
-pub(super) fn now() -> i64 {
-    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
-}

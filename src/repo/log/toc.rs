@@ -51,6 +51,8 @@ impl Repository {
             return Ok(());
         }
         let threads = match self.width() {
+            // One after the other: who is read first must not hang on who runs first.
+            _ if self.keys().surroundings.is_simulated() => 1,
             // A few are read faster than threads are started.
             1 => (packs.len() / 8).clamp(1, LOADERS),
             width => packs.len().min(width),

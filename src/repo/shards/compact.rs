@@ -218,6 +218,7 @@ impl Repository {
         }
         let named: HashSet<IndexId> = sets.iter().flat_map(|set| set.shards.iter().copied()).collect();
         useless.extend(listed.iter().filter(|id| !named.contains(id) && !is_gone(id)));
+        useless.sort_unstable();
         Ok(useless)
     }
 

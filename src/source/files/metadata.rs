@@ -16,6 +16,8 @@ use rustix::fs::{Mode, OFlags};
 pub struct ReadOptions {
     /// Keep the time of the last reading.
     pub atime: bool,
+    /// Keep the times that only the system sets: of the last change of metadata, and of the creation.
+    pub changed: bool,
     /// Extended attributes, with ACLs and capabilities.
     pub xattrs: bool,
     /// Inode flags.
@@ -24,7 +26,7 @@ pub struct ReadOptions {
 
 impl Default for ReadOptions {
     fn default() -> Self {
-        Self { atime: false, xattrs: true, flags: true }
+        Self { atime: false, changed: true, xattrs: true, flags: true }
     }
 }
 
@@ -96,8 +98,8 @@ fn base(name: &[u8], stat: &Stat, owners: &mut Owners, options: &ReadOptions) ->
     node.user = owners.user(stat.uid).to_vec();
     node.group = owners.group(stat.gid).to_vec();
     node.mtime = stat.mtime;
-    node.ctime = Some(stat.ctime);
-    node.btime = stat.btime;
+    node.ctime = options.changed.then_some(stat.ctime);
+    node.btime = stat.btime.filter(|_| options.changed);
     node.atime = options.atime.then_some(stat.atime);
     if stat.kind == NodeKind::File {
         node.size = stat.size;
