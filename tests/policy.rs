@@ -74,13 +74,15 @@ fn policy(role: &str) -> impl Fn(&str, &str, bool) -> bool {
 
 const OBJECTS: [&str; 8] =
     ["packs/00/ab", "contents/ab", "index/ab", "log/ab/00", "parity/ab.0", "gc/01.plan", "keys/ab.age", "format/1"];
+/// Folders in which a writer creates objects.
+const WRITTEN: [&str; 5] = ["packs", "contents", "index", "log", "parity"];
 
 #[test]
 fn a_writer_creates_what_it_writes_and_deletes_and_replaces_nothing() {
     let may = policy("writer");
     assert!(may("ListBucket", "", false));
     for key in OBJECTS {
-        let is_its = ["packs", "contents", "index", "log"].contains(&key.split('/').next().unwrap());
+        let is_its = WRITTEN.contains(&key.split('/').next().unwrap());
         assert!(may("GetObject", key, false));
         assert_eq!(may("PutObject", key, true), is_its, "{key}");
         assert!(!may("PutObject", key, false), "{key}: it would replace");
@@ -101,7 +103,7 @@ fn locks_are_put_for_as_long_as_was_said_and_only_a_maintainer_lengthens_those_o
         let may = |action, key, days| allows(&policy, &Request { action, key, if_none_match: false, creates: true, days });
         for key in OBJECTS {
             let folder = key.split('/').next().unwrap();
-            let is_its = everything || ["packs", "contents", "index", "log"].contains(&folder);
+            let is_its = everything || WRITTEN.contains(&folder);
             assert_eq!(may("s3:PutObjectRetention", key, 30), is_its, "{role} {key}");
             assert!(!may("s3:PutObjectRetention", key, 31), "{role} {key}: for longer than was said");
             assert!(may("s3:GetObjectRetention", key, 0) && may("s3:GetObjectVersion", key, 0), "{role} {key}");
@@ -268,4 +270,38 @@ fn a_real_ssh_server_refuses_a_writer_what_destroys() {
     let server = Server::start("maintainer", &repository);
     assert!(!server.sftp("rename packs/00/old packs/00/moved") && !server.sftp("chmod 600 packs/00/old"));
     assert!(server.sftp("rm packs/00/old"), "a maintainer deletes");
+}
+
+#[test]
+fn duplicates_are_written_of_what_a_role_writes_and_of_nothing_else() {
+    for (role, copied) in [("writer", &["log"][..]), ("reader", &["log"]), ("maintainer", &["log", "gc"])] {
+        let may = policy(role);
+        for key in OBJECTS {
+            let is_its = copied.contains(&key.split('/').next().unwrap());
+            let copy = format!("copies/{key}");
+            assert_eq!(may("PutObject", &copy, true), is_its, "{role} {copy}");
+            assert!(!may("PutObject", &copy, false) && !may("DeleteObject", &copy, false), "{role} {copy}");
+        }
+    }
+}
+
+#[test]
+fn several_may_be_named_statements_can_be_joined_and_the_owner_of_a_bucket_keeps_what_others_put() {
+    let home = Home::new();
+    let mut names = std::collections::BTreeSet::new();
+    let mut count = 0;
+    for role in ["writer", "maintainer", "reader"] {
+        let asked = ["key", "policy", "--role", role, "--s3", "--bucket", "b", "--lock-days", "9", "--owner", "arn:o"];
+        let whom = ["--principal", "arn:one", "--principal", "arn:two"];
+        let policy: Value = serde_json::from_str(&home.ok(&[&asked[..], &whom].concat())).unwrap();
+        for statement in policy["Statement"].as_array().unwrap() {
+            count += 1;
+            names.insert(statement["Sid"].as_str().unwrap().to_owned());
+            let owns = statement["Principal"]["AWS"] == "arn:o";
+            assert!(owns || statement["Principal"]["AWS"] == serde_json::json!(["arn:one", "arn:two"]), "{statement}");
+            assert!(!owns || statement["Action"] == serde_json::json!(["s3:*"]) && statement["Effect"] == "Allow", "{statement}");
+        }
+    }
+    assert_eq!(names.len(), count, "a bucket has one policy, and no two statements of it one name");
+    assert_eq!(home.code(&["key", "policy", "--role", "writer", "--ssh", "--owner", "arn:o"]), 2);
 }

@@ -33,19 +33,28 @@ fn s3(arguments: &PolicyArguments) -> Value {
     };
     let below = |folder: &str| format!("{bucket}/{prefix}{folder}");
     let objects = |folders: &[&str]| -> Value { folders.iter().map(|folder| below(folder)).collect() };
-    let principal = json!({"AWS": arguments.principal});
-    let statement = |name: &str, effect: &str, actions: &[&str], resource: Value| json!({"Sid": name, "Effect": effect, "Principal": principal, "Action": actions, "Resource": resource});
+    let principal = match arguments.principal.as_slice() {
+        [one] => json!({"AWS": one}),
+        all => json!({"AWS": all}),
+    };
+    let role = match arguments.role {
+        RoleName::Writer => "Writer",
+        RoleName::Maintainer => "Maintainer",
+        RoleName::Reader => "Reader",
+    };
+    // A bucket has one policy, so the statements of several roles are joined: no two may have one name.
+    let statement = |name: &str, effect: &str, actions: &[&str], resource: Value| json!({"Sid": format!("{role}{name}"), "Effect": effect, "Principal": principal, "Action": actions, "Resource": resource});
     let everything = objects(&["*"]);
     let list = statement("List", "Allow", &["s3:ListBucket", "s3:GetBucketLocation"], json!(bucket));
     let read = statement("Read", "Allow", &["s3:GetObject"], everything.clone());
     let mut statements = vec![list, read];
     let (written, deleted): (&[&str], &[&str]) = match arguments.role {
-        RoleName::Writer => (&["packs/*", "contents/*", "index/*", "log/*"], &[]),
+        RoleName::Writer => (&["packs/*", "contents/*", "index/*", "log/*", "parity/*", "copies/log/*"], &[]),
         RoleName::Maintainer => (
-            &["packs/*", "contents/*", "index/*", "log/*", "gc/*", "parity/*"],
+            &["packs/*", "contents/*", "index/*", "log/*", "gc/*", "parity/*", "copies/log/*", "copies/gc/*"],
             &["packs/*", "contents/*", "index/*", "parity/*"],
         ),
-        RoleName::Reader => (&["log/*"], &[]),
+        RoleName::Reader => (&["log/*", "copies/log/*"], &[]),
     };
     // An upload in parts carries the condition only with the request that completes it.
     let mut create = statement("Create", "Allow", &["s3:PutObject"], objects(written));
@@ -73,6 +82,11 @@ fn s3(arguments: &PolicyArguments) -> Value {
         let versions = ["s3:GetObjectRetention", "s3:GetObjectVersion"];
         statements.extend([lock, statement("SeeLocks", "Allow", &versions, everything)]);
         statements.push(statement("ListVersions", "Allow", &["s3:ListBucketVersions"], json!(bucket)));
+    }
+    if let Some(owner) = &arguments.owner {
+        let mut owns = statement("OfOwner", "Allow", &["s3:*"], objects(&["*"]));
+        owns["Principal"] = json!({"AWS": owner});
+        statements.push(owns);
     }
     json!({"Version": "2012-10-17", "Statement": statements})
 }

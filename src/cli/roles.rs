@@ -121,9 +121,12 @@ pub(super) struct PolicyArguments {
     /// Let it lock what it puts for so many days, as lock-days in the URL asks for
     #[arg(long, value_name = "N", conflicts_with = "ssh", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(super) lock_days: Option<u32>,
-    /// Who it is for, as the service names them
+    /// Who it is for, as the service names them; may be given several times
     #[arg(long, value_name = "ARN", default_value = "arn:aws:iam::ACCOUNT:user/USER")]
-    pub(super) principal: String,
+    pub(super) principal: Vec<String>,
+    /// The user who owns the bucket, where objects belong to whoever puts them, as on Ceph: it may do everything with all of them
+    #[arg(long, value_name = "ARN", conflicts_with = "ssh")]
+    pub(super) owner: Option<String>,
     /// Directory of the repository on the server
     #[arg(long, value_name = "DIR", default_value = "/path/to/repository")]
     pub(super) directory: PathBuf,

@@ -3,11 +3,12 @@
 //! A sidecar is never believed: what it gives back is bytes of a pack, which are opened and hashed as any others.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::key::Role;
 use crate::format::parity::{
     FIXED_LEN, GROUP_LEN, GROUP_SHARDS, ParityHead, SHARD_LEN, decode_lost, encode_recovery, groups, recovery_count, shards_in,
 };
 use crate::id::PackId;
-use crate::repo::Repository;
+use crate::repo::{Mend, Repository};
 use crate::store::{AnyStore, Key, remove};
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -266,13 +267,26 @@ impl Repository {
         }
     }
 
-    /// Makes all duplicates of small objects that are missing.
+    /// Makes all duplicates of small objects that are missing: the owner of all of them, others of their own log. A store that is
+    /// well set up lets them create no more, and replace nothing.
     ///
     /// # Errors
     /// `Full`, `Failed`.
     pub fn keep_duplicates(&self) -> Result<()> {
+        let is_owner = self.role() == Role::Owner;
+        let own = self.keys().client()?;
+        let is_own = |key: &Key| key.log_seq().is_some_and(|(client, _)| client == own);
         let repairer = self.repairer(None)?;
-        repairer.plan_duplicates()?.iter().try_for_each(|mend| repairer.carry_out(mend).map(drop))
+        for mend in repairer.plan_duplicates()? {
+            if !is_owner && !matches!(&mend, Mend::Duplicate(key) if is_own(key)) {
+                continue;
+            }
+            match repairer.carry_out(&mend) {
+                Err(error) if error.kind() == ErrorKind::Refused && !is_owner => {}
+                done => drop(done?),
+            }
+        }
+        Ok(())
     }
 
     /// The share of some sidecar in the store; 0 if there is none, or if the credentials at hand do not let it be seen.
