@@ -86,6 +86,8 @@ type Trees = BTreeMap<i64, Vec<(PathBuf, Option<Vec<u8>>)>>;
 struct Template {
     bench: Bench,
     trees: Trees,
+    /// Two packs of the same length.
+    twins: [PathBuf; 2],
 }
 
 impl Template {
@@ -108,17 +110,15 @@ impl Template {
                 prune_now(&repository).unwrap();
             }
         }
-        // Two packs as long as each other, in all of their parts.
-        for twin in 0..2 {
-            bench.write("twin", noise(1000 + twin, 3000));
-            let report = bench.backup();
+        let twins = bench.twins("twin", |report| {
             trees.insert(report.snapshot.start, contents(&bench.source()));
-        }
+        });
+        let twins = twins.map(|twin| twin.strip_prefix(bench.dir.path()).unwrap().to_owned());
         // Index objects of a few entries each.
         let compact = CompactOptions { entries: 20, everything: true, ..CompactOptions::default() };
         assert!(bench.open().compact_index(&compact, &Silent).unwrap().shards > 1);
         bench.open();
-        Self { bench, trees }
+        Self { bench, trees, twins }
     }
 }
 
@@ -138,14 +138,6 @@ fn files(dir: &Path, found: &mut Vec<PathBuf>) {
         if entry.path().is_dir() { files(&entry.path(), found) } else { found.push(entry.path()) }
     }
     found.sort();
-}
-
-/// Two packs of the same length, which hold one small file each.
-fn twins(by_length: &[PathBuf]) -> Vec<PathBuf> {
-    let length = |path: &PathBuf| std::fs::metadata(path).unwrap().len();
-    let small: Vec<_> = by_length.iter().filter(|path| (3000..8000).contains(&length(path))).cloned().collect();
-    let found = small.windows(2).find(|pair| length(&pair[0]) == length(&pair[1])).expect("the template has twins");
-    found.to_vec()
 }
 
 impl<'a> Scene<'a> {
@@ -180,7 +172,7 @@ impl<'a> Scene<'a> {
             Object::LastRecord => below("repository/log").into_iter().rev().collect(),
             Object::MetaPack => by_length(),
             Object::DataPack => by_length().into_iter().rev().collect(),
-            Object::TwinPack => twins(&by_length()),
+            Object::TwinPack => self.template.twins.iter().map(|twin| self.dir.path().join(twin)).collect(),
             Object::Index => below("repository/index"),
             Object::Condemn => named("repository/gc", ".condemn"),
             Object::Plan => named("repository/gc", ".plan"),

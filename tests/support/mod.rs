@@ -14,6 +14,7 @@ pub mod terminal;
 pub mod versions;
 
 use lifeboat::event::{Event, Observer, Silent};
+use lifeboat::id::PackId;
 use lifeboat::ops::backup::{BackupOptions, BackupReport, Input, backup};
 use lifeboat::ops::restore::{Overwrite, RestoreOptions, RestoreReport, restore};
 use lifeboat::repo::{Access, NewSlot, OpenOptions, Repository, SnapshotEntry, default_sizes, generate_identity};
@@ -181,6 +182,25 @@ impl Bench {
     /// Makes everything in the source old, so that the stat cache may believe its times.
     pub fn age_source(&self) {
         age(&self.source());
+    }
+
+    /// Backs up versions of a small file until two packs are as long as each other in all of their parts, and returns
+    /// those; how long a pack is depends on chance. `done` is called after each backup.
+    pub fn twins(&self, name: &str, mut done: impl FnMut(&BackupReport)) -> [PathBuf; 2] {
+        let mut known = std::collections::BTreeMap::new();
+        for version in 0..50 {
+            let before = self.open().packs().unwrap();
+            self.write(name, noise(1000 + version, 1000));
+            done(&self.backup());
+            for pack in self.open().packs().unwrap().iter().filter(|pack| !before.contains(pack)) {
+                let path = |id: &PackId| self.repository_dir().join(format!("packs/{}/{id}", &id.to_string()[..2]));
+                match known.insert((pack.size, pack.toc_len), (version, pack.id)) {
+                    Some((other, id)) if other != version => return [path(&id), path(&pack.id)],
+                    _ => {}
+                }
+            }
+        }
+        panic!("fifty packs of different lengths");
     }
 
     /// All objects of the repository below a folder.
