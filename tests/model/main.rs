@@ -20,6 +20,7 @@ mod revocation;
 mod rules;
 mod steps;
 mod symmetry;
+mod truncation;
 
 use protocol::Protocol;
 use rules::Bounds;
