@@ -7,8 +7,8 @@ use crate::format::pack::{BlockRow, Codec, TableEntry, encode_table};
 use crate::format::tree::ChunkType;
 use crate::id::{ChunkId, RepositoryId};
 use crate::repo::keys::Keys;
-use zstd::bulk::{Compressor, Decompressor};
-use zstd::zstd_safe;
+use zstd::bulk::Compressor;
+use zstd::zstd_safe::{self, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective};
 
 const NONCE: [u8; 12] = [0; 12];
 /// Compression that saves less than this share of the input is not kept: 1/32.
@@ -129,8 +129,7 @@ pub(super) struct Opener {
 
 impl Opener {
     pub(super) fn new() -> Result<Self> {
-        let decompressor = Decompressor::new().map_err(|error| Error::io("prepare", "zstd", error))?;
-        Ok(Self { unpacker: Unpacker { decompressor, raw: Vec::new() }, plain: Vec::new() })
+        Ok(Self { unpacker: Unpacker::new()?, plain: Vec::new() })
     }
 
     /// The raw bytes of a block. `stored` is opened in place; the result lives until the next call.
@@ -142,7 +141,7 @@ impl Opener {
         table: &[u8; 32],
         stored: &'a mut [u8],
     ) -> Result<&'a [u8]> {
-        self.unpack(repository, session, row, table, stored)?;
+        self.unpack((repository, session), (row, table), stored, usize::MAX)?;
         Ok(self.raw(row, stored))
     }
 
@@ -151,19 +150,19 @@ impl Opener {
         if row.codec == Codec::Raw { &stored[..row.packed_len as usize] } else { &self.unpacker.raw }
     }
 
-    /// Opens `stored` in place, and decompresses it where it is compressed.
+    /// Opens `stored` in place, and decompresses it where it is compressed: all of it, or at least its first `wanted` bytes.
+    /// What is behind them is authentic as well, but was not looked into.
     pub(super) fn unpack(
         &mut self,
-        repository: &RepositoryId,
-        session: &[u8; 32],
-        row: &BlockRow,
-        table: &[u8; 32],
+        (repository, session): (&RepositoryId, &[u8; 32]),
+        (row, table): (&BlockRow, &[u8; 32]),
         stored: &mut [u8],
+        wanted: usize,
     ) -> Result<()> {
         row.check()?;
         let key = block_key(session, &context(row, table));
         let padded = open_in_place(&key, &NONCE, &repository.0, stored)?;
-        self.unpacker.unpack(row, padded).map(drop)
+        self.unpacker.unpack(row, padded, wanted).map(drop)
     }
 
     /// As [`Opener::open`], but leaves `stored` as it is.
@@ -178,7 +177,7 @@ impl Opener {
         row.check()?;
         let key = block_key(session, &context(row, table));
         let length = open_into(&key, &NONCE, &repository.0, stored, &mut self.plain)?;
-        self.unpacker.unpack(row, &self.plain[..length])
+        self.unpacker.unpack(row, &self.plain[..length], usize::MAX)
     }
 }
 
@@ -200,13 +199,26 @@ fn is_plain_frame(packed: &[u8], raw_len: u32) -> bool {
         && zstd_safe::find_frame_compressed_size(packed) == Ok(packed.len())
 }
 
+/// Most bytes that come out of one of the blocks of which zstd makes a frame (RFC 8878, 3.1.1.2.4): decompressing ends behind one.
+const STEP: usize = 128 << 10;
+/// Bytes of a frame with which decompressing it begins: the shortest header, with the magic number (RFC 8878, 3.1.1).
+const FRAME_HEADER: usize = 6;
+
 struct Unpacker {
-    decompressor: Decompressor<'static>,
+    context: DCtx<'static>,
     raw: Vec<u8>,
 }
 
 impl Unpacker {
-    fn unpack<'a>(&'a mut self, row: &BlockRow, padded: &'a [u8]) -> Result<&'a [u8]> {
+    fn new() -> Result<Self> {
+        let failed = |why| Error::failed(format!("prepare zstd: {why}"));
+        let mut context = DCtx::try_create().ok_or_else(|| failed("there is no memory"))?;
+        // A part of a frame is written to where the whole would be, without a buffer between.
+        context.set_parameter(DParameter::StableOutBuffer(true)).map_err(|code| failed(zstd_safe::get_error_name(code)))?;
+        Ok(Self { context, raw: Vec::new() })
+    }
+
+    fn unpack<'a>(&'a mut self, row: &BlockRow, padded: &'a [u8], wanted: usize) -> Result<&'a [u8]> {
         let wrong = |why: &str| Error::damaged(format!("open a block: {why}"));
         let (packed, padding) =
             padded.split_at_checked(row.packed_len as usize).ok_or_else(|| wrong("it is shorter than it says"))?;
@@ -221,9 +233,73 @@ impl Unpacker {
         }
         self.raw.clear();
         self.raw.reserve(row.raw_len as usize);
-        match self.decompressor.decompress_to_buffer(packed, &mut self.raw) {
-            Ok(length) if length == row.raw_len as usize => Ok(&self.raw),
+        let all = row.raw_len as usize;
+        let whole = wanted >= all.saturating_sub(STEP);
+        let length = if whole { self.context.decompress(&mut self.raw, packed).ok() } else { self.begin(packed, wanted) };
+        match length {
+            Some(length) if length == all || (!whole && length >= wanted) => Ok(&self.raw),
             _ => Err(wrong("it does not decompress to its length")),
         }
+    }
+
+    /// Decompresses a frame until so many bytes are there, or it ends; returns how many are.
+    fn begin(&mut self, packed: &[u8], wanted: usize) -> Option<usize> {
+        self.context.reset(ResetDirective::SessionOnly).ok()?;
+        let mut out = OutBuffer::around(&mut self.raw);
+        let (mut rest, mut input) = (packed, FRAME_HEADER);
+        while out.pos() < wanted && input > 0 {
+            // As much as it asks for each time: a header, or one block of the frame with the header of the next.
+            let mut now = InBuffer::around(rest.split_off(..input.min(rest.len()))?);
+            input = self.context.decompress_stream(&mut out, &mut now).ok()?;
+            if now.pos() < now.src.len() {
+                return None;
+            }
+        }
+        Some(out.pos())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_decompressed_as_far_as_its_bytes_are_wanted_and_what_is_cut_off_is_refused() {
+        let mut word = 1u32;
+        let letters = std::iter::repeat_with(|| {
+            word = word.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            b'a' + (word >> 28) as u8
+        });
+        let raw: Vec<u8> = letters.take(700_000).collect();
+        let packed = zstd::bulk::compress(&raw, 3).unwrap();
+        let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap();
+        let row = BlockRow {
+            seal: 0,
+            number: 0,
+            kind: ChunkType::Data,
+            codec: Codec::Zstd,
+            raw_len: length(&raw),
+            packed_len: length(&packed),
+        };
+        let mut unpacker = Unpacker::new().unwrap();
+        for wanted in [0, 1, STEP, STEP + 1, 400_000, raw.len() - STEP, raw.len() - 1, raw.len(), usize::MAX] {
+            let got = unpacker.unpack(&row, &packed, wanted).unwrap();
+            assert!(
+                got.len() >= wanted.min(raw.len()) && got.len() <= raw.len().min(wanted.saturating_add(2 * STEP)),
+                "{wanted}"
+            );
+            assert_eq!(got, &raw[..got.len()]);
+        }
+        // What was left in the middle of a frame does not reach into the next one.
+        for wanted in [300_000, usize::MAX, 300_000] {
+            let mut wrong = packed.clone();
+            wrong[100_000] ^= 0x55;
+            let _ = unpacker.unpack(&row, &wrong, wanted);
+            let got = unpacker.unpack(&row, &packed, wanted).unwrap();
+            assert_eq!(got, &raw[..got.len()]);
+        }
+        let half = BlockRow { packed_len: length(&packed) / 2, ..row };
+        let packed = &packed[..packed.len() / 2];
+        assert!(unpacker.unpack(&half, packed, 300_000).is_err() && unpacker.begin(packed, 600_000).is_none());
     }
 }

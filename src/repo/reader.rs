@@ -190,6 +190,12 @@ impl Reader {
         Ok(PackRef { id: pack.id, size: pack.size, toc_len: 0 })
     }
 
+    /// About how many bytes of content the repository puts into a block.
+    #[must_use]
+    pub fn block_target(&self) -> u32 {
+        self.repository.format().block_target
+    }
+
     /// Says that these blocks, in this order, are wanted next. The first ones that lie close together are fetched with one
     /// request, if they are not at hand already. What cannot be fetched so is left for [`Reader::with_block`] to report.
     pub fn fetch_ahead(&self, places: &[BlockPlace]) {
@@ -248,24 +254,24 @@ impl Reader {
         }
     }
 
-    /// Opens a block and hands its raw bytes to `each`, without keeping it. The bytes are authentic as a block;
-    /// each chunk must still be verified with [`Reader::verify`].
+    /// Opens a block and hands its raw bytes to `each`, at least the first `wanted` of them, without keeping it. The bytes are
+    /// authentic as a block; each chunk must still be verified with [`Reader::verify`].
     ///
     /// # Errors
     /// `Damaged` if it is not what was stored, `Missing` if its pack is gone, or what `each` returns.
-    pub fn with_block<T>(&self, place: BlockPlace, each: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+    pub fn with_block<T>(&self, place: BlockPlace, wanted: usize, each: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
         let mut state = self.state.borrow_mut();
         let pack = self.pack(&mut state, place.pack)?;
         let State { opener, stored, ahead, .. } = &mut *state;
         let kept = pack.blocks.get(place.block as usize);
         let kept = kept.and_then(|block| ahead.as_ref()?.part(&pack.id, block.offset, block.row.stored_len() as usize));
-        each(self.open(&pack, place, (opener, stored), kept)?)
+        each(self.open(&pack, (place, wanted), (opener, stored), kept)?)
     }
 
     fn open<'a>(
         &self,
         pack: &StoredPack,
-        place: BlockPlace,
+        (place, wanted): (BlockPlace, usize),
         (opener, stored): (&'a mut Opener, &'a mut Vec<u8>),
         fetched: Option<&[u8]>,
     ) -> Result<&'a [u8]> {
@@ -279,7 +285,8 @@ impl Reader {
         stored.resize(block.row.stored_len() as usize, 0);
         let repository = &self.repository.format().id;
         let store = self.repository.store();
-        let mut unpack = |stored: &mut Vec<u8>| opener.unpack(repository, &session, &block.row, &block.table, stored);
+        let (keys, head) = ((repository, &*session), (&block.row, &block.table));
+        let mut unpack = |stored: &mut Vec<u8>| opener.unpack(keys, head, stored, wanted);
         // Trees and lists are looked at again and again; files are not.
         let parts = self.repository.kept().filter(|_| seal.class == Class::Meta);
         if parts.is_some_and(|parts| parts.read(&key, block.offset, stored)) && unpack(stored).is_ok() {
@@ -401,7 +408,7 @@ impl Reader {
         let at_hand = pack.blocks.get(place.block as usize);
         let at_hand = at_hand
             .and_then(|block| near.iter().find_map(|near| near.part(&pack.id, block.offset, block.row.stored_len() as usize)));
-        let raw = self.open(&pack, place, (opener, stored), at_hand)?;
+        let raw = self.open(&pack, (place, usize::MAX), (opener, stored), at_hand)?;
         let mut buffer = Vec::new();
         let mut kept: usize = blocks.iter().map(|(_, block)| block.capacity()).sum();
         while kept + raw.len() > KEPT_BYTES

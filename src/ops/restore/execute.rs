@@ -123,6 +123,8 @@ pub(super) struct Piece {
     pub(super) len: u32,
     /// Offset in the data of the file, its holes left out.
     pub(super) at: u64,
+    /// It was left for the next window once.
+    pub(super) has_waited: bool,
 }
 
 /// All that is wanted of one block.
@@ -204,7 +206,8 @@ fn carry_out(reader: &Reader, job: &Job, tally: &Tally<'_>) {
         return lose(job, tally, &stopped);
     }
     let mut elsewhere = Vec::new();
-    let opened = reader.with_block(job.place, |raw| {
+    let wanted = job.pieces.iter().map(|piece| piece.start as usize + piece.len as usize).max().unwrap_or(0);
+    let opened = reader.with_block(job.place, wanted, |raw| {
         for piece in &job.pieces {
             let bytes = raw.get(piece.start as usize..piece.start as usize + piece.len as usize);
             let bytes = bytes.ok_or_else(|| Error::damaged("read a block: it is shorter than the index says"));

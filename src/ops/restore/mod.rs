@@ -10,6 +10,7 @@ mod plan;
 mod report;
 mod salvage;
 mod verify;
+mod window;
 
 use crate::error::Result;
 use crate::event::{Event, Observer, Stage};

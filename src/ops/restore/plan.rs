@@ -2,37 +2,26 @@
 //! out in windows, so that memory is bounded while blocks are still read in the order in which they lie.
 
 use super::compare::{Comparison, existing, looks_equal};
-use super::execute::{File, Job, Piece, Way, Workers};
+use super::execute::{File, Piece, Way, Workers};
 use super::known::{Known, include};
 use super::levels::Levels;
 use super::place::Place;
+use super::window::Window;
 use super::{Overwrite, RestoreOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::{ChunkRef, Node, NodeKind};
 use crate::id::ChunkId;
 use crate::ops::walk::{MAX_DEPTH, MAX_PATH};
 use crate::repo::Reader;
-use crate::source::files::{Rules, Stat, TargetDir, check_name, most_open_files};
+use crate::source::files::{Rules, Stat, TargetDir, check_name};
 use globset::GlobSet;
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Pieces in a window. The first one is small, so that the workers have something to do soon, and each is twice as large
-/// as the one before until they have this size.
-const WINDOW_PIECES: usize = 32 << 10;
-const FIRST_WINDOW_PIECES: usize = 2 << 10;
-/// Directories in a window, if there are descriptors for them: each holds one, and up to three windows are on their way.
-/// A block is opened once for each window that wants some of it; after many increments most windows do.
-const WINDOW_DIRECTORIES: usize = 4096;
-/// The part of the descriptors that the directories of one window may take.
-const DESCRIPTORS_SHARE: usize = 8;
 /// Files of at most this size are replaced whole; larger ones that are there already are patched.
 pub(super) const REPLACE_LIMIT: u64 = 64 << 20;
-
-/// Memory that the nodes of a window may take.
-const WINDOW_BYTES: usize = 32 << 20;
 
 /// Names of one file: device and inode, and what it is, so that none becomes a link of another kind.
 type LinkGroup = ((u64, u64), NodeKind);
@@ -45,16 +34,9 @@ pub(super) struct Planner<'a> {
     include: Option<GlobSet>,
     workers: &'a Workers<'a>,
     pub(super) levels: Levels,
-    window_bytes: usize,
-    pieces: Vec<(crate::repo::BlockPlace, Piece)>,
-    in_flight: usize,
-    window_pieces: usize,
-    window_directories: usize,
-    /// Directories that were left, in the order in which they get their metadata.
-    closing: [Vec<(TargetDir, Node, Vec<u8>)>; 2],
+    window: Window<'a>,
     /// The first name of each file with several: its directory's path, and the name there.
     links: HashMap<LinkGroup, (Arc<Vec<u8>>, Vec<u8>)>,
-    waiting_links: [Vec<(TargetDir, Node, Vec<u8>)>; 2],
     buffer: Vec<u8>,
     pub(super) overwrite: Overwrite,
     /// Packs from which something would be read, if a dry run is to find them.
@@ -77,14 +59,8 @@ impl<'a> Planner<'a> {
             include: include(&options.include)?,
             workers,
             levels: Levels::default(),
-            window_bytes: 0,
-            pieces: Vec::new(),
-            in_flight: 0,
-            window_pieces: FIRST_WINDOW_PIECES,
-            window_directories: (most_open_files() / DESCRIPTORS_SHARE).clamp(64, WINDOW_DIRECTORIES),
-            closing: [Vec::new(), Vec::new()],
+            window: Window::new(workers, reader.block_target()),
             links: HashMap::new(),
-            waiting_links: [Vec::new(), Vec::new()],
             buffer: Vec::new(),
             overwrite: place.overwrite,
             needed: None,
@@ -104,9 +80,8 @@ impl<'a> Planner<'a> {
             self.node(top)?;
         }
         // The top stays until the last window is done: links are made from there.
-        self.flush()?;
-        self.flush()?;
-        self.flush()
+        self.flush(true)?;
+        self.flush(true)
     }
 
     fn directory(&mut self, root: &ChunkId) -> Result<()> {
@@ -226,8 +201,7 @@ impl<'a> Planner<'a> {
                 Ok(node) => node,
                 Err(error) => return self.go_on_after(&path, Err(error)),
             };
-            self.window_bytes += node.footprint() + path.len();
-            self.closing[1].push((target, node, path));
+            self.window.leave((target, node, path));
             self.flush_if_full()?;
         }
         Ok(())
@@ -235,12 +209,7 @@ impl<'a> Planner<'a> {
 
     /// Hands the window out if it holds enough.
     fn flush_if_full(&mut self) -> Result<()> {
-        let many = self.pieces.len() >= self.window_pieces;
-        if many {
-            self.window_pieces = (self.window_pieces * 2).min(WINDOW_PIECES);
-        }
-        let full = many || self.closing[1].len() >= self.window_directories || self.window_bytes >= WINDOW_BYTES;
-        if full { self.flush() } else { Ok(()) }
+        if self.window.is_full() { self.flush(false) } else { Ok(()) }
     }
 
     /// The directory that the walk is in, made with those above it if need be.
@@ -285,8 +254,7 @@ impl<'a> Planner<'a> {
     fn link_of(&mut self, target: &TargetDir, node: &Node, path: &[u8]) -> bool {
         let Some(link) = node.link.map(|link| (link, node.kind)) else { return false };
         if self.links.contains_key(&link) {
-            self.window_bytes += node.footprint() + path.len();
-            self.waiting_links[1].push((target.clone(), node.clone(), path.to_vec()));
+            self.window.link((target.clone(), node.clone(), path.to_vec()));
             return true;
         }
         let dir = self.levels.kept_here();
@@ -355,7 +323,7 @@ impl<'a> Planner<'a> {
         // A file waits without the list of its chunks, which are in its pieces.
         let content = std::mem::take(&mut node.content);
         let contents = if way == Way::Keep { None } else { Some(self.reader.contents(&content)?) };
-        self.window_bytes += node.footprint() + path.len();
+        self.window.hold(&node, path);
         let file = Arc::new(File::new(target, node, path.to_vec(), way));
         let mut at = 0;
         for reference in contents.into_iter().flatten() {
@@ -374,8 +342,7 @@ impl<'a> Planner<'a> {
                 file.left.fetch_add(1, Ordering::AcqRel);
                 break;
             }
-            // Cut in the middle of a file, blocks of which both windows want some are fetched twice.
-            if self.pieces.len() >= WINDOW_PIECES {
+            if self.window.is_overfull() {
                 self.flush_if_full()?;
             }
         }
@@ -389,45 +356,17 @@ impl<'a> Planner<'a> {
             return Err(Error::damaged(format!("find the chunk {}: its length is another one", reference.id)));
         }
         file.left.fetch_add(1, Ordering::AcqRel);
-        self.pieces.push((place, Piece { file: file.clone(), id: reference.id, start, len, at }));
+        let piece = Piece { file: file.clone(), id: reference.id, start, len, at, has_waited: false };
+        self.window.add(place, piece);
         Ok(())
     }
 
-    /// Hands the planned window out, after the one before is done, and ends what that one ended.
-    fn flush(&mut self) -> Result<()> {
-        for _ in 0..std::mem::take(&mut self.in_flight) {
-            self.workers.done.recv().map_err(|_| Error::failed("restore: the worker threads have ended"))?;
-        }
-        self.window_bytes = 0;
-        let [done, next] = std::mem::take(&mut self.waiting_links);
-        self.waiting_links[0] = next;
-        done.into_iter().for_each(|(target, node, path)| self.link(&target, &node, &path));
-        let [done, next] = std::mem::take(&mut self.closing);
-        self.closing[0] = next;
-        for (target, node, path) in done {
+    /// Hands the planned window out, and ends what was waiting for those before it.
+    fn flush(&mut self, last: bool) -> Result<()> {
+        let ended = self.window.turn(last)?;
+        ended.links.into_iter().for_each(|(target, node, path)| self.link(&target, &node, &path));
+        for (target, node, path) in ended.directories {
             self.workers.tally.warn(&path, &target.finish(&node));
-        }
-        let mut pieces = std::mem::take(&mut self.pieces);
-        pieces.sort_by_key(|(place, piece)| (*place, piece.start));
-        let mut jobs: Vec<Job> = Vec::new();
-        for (place, piece) in pieces {
-            match jobs.last_mut() {
-                Some(job) if job.place == place => job.pieces.push(piece),
-                _ => jobs.push(Job { place, pieces: vec![piece] }),
-            }
-        }
-        self.in_flight = jobs.len();
-        // A little is fetched by all of them at once, and much in large pieces.
-        let most = self.workers.batch.min(jobs.len().div_ceil(self.workers.threads.max(1)));
-        let mut batches: Vec<Vec<Job>> = Vec::new();
-        for job in jobs {
-            match batches.last_mut() {
-                Some(batch) if batch.len() < most && batch[0].place.pack == job.place.pack => batch.push(job),
-                _ => batches.push(vec![job]),
-            }
-        }
-        for batch in batches {
-            self.workers.jobs.send(batch).map_err(|_| Error::failed("restore: the worker threads have ended"))?;
         }
         Ok(())
     }
