@@ -205,6 +205,93 @@ fn a_thaw_that_goes_on_is_told_and_waited_for() {
     assert!(away.home.path("out").exists());
 }
 
+/// A repository with an archived pack of which next to nothing is needed.
+fn wasteful(options: &str) -> Option<Behind> {
+    let away = Behind::new(options)?;
+    away.ok(&["init"]);
+    away.ok(&["backup", "documents"]);
+    std::fs::remove_file(away.home.path("documents/deep/data")).unwrap();
+    away.ok(&["backup", "documents"]);
+    away.ok(&["forget", "--keep-last", "1", "--yes"]);
+    Some(away)
+}
+
+/// The server thaws at once; what the proxy says of packs is that this goes on, from the first request on.
+fn thaws_slowly(away: &Behind, looks: usize) -> Arc<AtomicUsize> {
+    let (asked, looked) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
+    let count = asked.clone();
+    away.proxy.rule(move |request| {
+        if request.path.contains("restore=") {
+            count.fetch_add(1, Ordering::SeqCst);
+            return Action::Pass;
+        }
+        let is_look = request.path.contains("/packs/") && request.method == "HEAD" && count.load(Ordering::SeqCst) > 0;
+        if is_look && looked.fetch_add(1, Ordering::SeqCst) < looks {
+            return Action::Header("x-amz-restore", "ongoing-request=\"true\"".into());
+        }
+        Action::Pass
+    });
+    asked
+}
+
+const PRUNE: [&str; 5] = ["prune", "--max-unused", "0%", "--grace", "0s"];
+
+#[test]
+fn a_prune_prices_archived_packs_asks_for_them_and_the_same_command_goes_on_later() {
+    let Some(away) = wasteful("class=GLACIER") else { return };
+    away.proxy.take_requests();
+    let dry = away.json(&[&PRUNE[..], &["--dry-run", "--thaw", "standard"]].concat());
+    assert_eq!((dry["archived"].as_u64(), dry["thaw"]["archived"].as_u64()), (Some(1), Some(1)), "{dry}");
+    assert_eq!(dry["thaw"]["cost"]["thaw_requests"].as_u64(), Some(1), "{dry}");
+    let cost = |name: &str| dry["thaw"]["cost"][name].as_f64().unwrap();
+    assert!(cost("retrieval_cost") > 0.0 && cost("early_deletion_cost") > 0.0, "{dry}");
+    let said = away.ok(&[&PRUNE[..], &["--dry-run"]].concat());
+    assert!(said.contains("--thaw bulk writes them anew, within 5 to 12 hours"), "{said}");
+    assert!(said.contains("cost of thawing and writing anew: "), "{said}");
+    assert!(away.proxy.take_requests().iter().all(|request| !request.path.contains("restore=")));
+    let pruned = away.json(&PRUNE);
+    assert_eq!((pruned["archived"].as_u64(), pruned["written"].as_u64()), (Some(1), Some(0)), "{pruned}");
+    let kept = pruned["packs"].as_array().unwrap().iter().filter(|pack| pack["decision"] == "keep");
+    let reasons: Vec<&str> = kept.map(|pack| pack["reason"].as_str().unwrap()).collect();
+    assert!(reasons.contains(&"part of it is not needed, but it is archived"), "{pruned}");
+
+    let asked = thaws_slowly(&away, usize::MAX);
+    let output = away.run(&[&PRUNE[..], &["--thaw"]].concat());
+    let (said, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(ARCHIVED), "{said} {error}");
+    assert!(error.contains("being thawed") && error.contains("run the same command again"), "{error}");
+    assert!(said.contains("1 packs") && asked.load(Ordering::SeqCst) == 1, "{said}");
+    let again = away.run(&[&PRUNE[..], &["--thaw"]].concat());
+    assert_eq!((again.status.code(), asked.load(Ordering::SeqCst)), (Some(ARCHIVED), 1), "nothing is asked for twice");
+    away.proxy.rule(|_| Action::Pass);
+    let pruned = away.json(&[&PRUNE[..], &["--thaw"]].concat());
+    assert_eq!((pruned["archived"].as_u64(), pruned["written"].as_u64()), (Some(0), Some(1)), "{pruned}");
+    assert_eq!((pruned["deleted"].as_u64(), pruned["missing_chunks"].as_u64()), (Some(1), Some(0)), "{pruned}");
+    // What was written anew is archived again, with its table of contents beside it.
+    away.forget_all();
+    away.ok(&["check"]);
+    away.fails(&["restore", "latest", "--to", "out"], ARCHIVED);
+    away.ok(&["restore", "latest", "--to", "out", "--thaw", "--verify"]);
+}
+
+#[test]
+fn a_prune_that_waits_for_archived_packs_writes_them_anew_by_itself() {
+    let Some(away) = wasteful("class=DEEP_ARCHIVE") else { return };
+    assert!(away.fails(&[&PRUNE[..], &["--thaw", "expedited"]].concat(), 2).contains("DEEP_ARCHIVE"));
+    let asked = thaws_slowly(&away, 3);
+    let pruned = away.json(&[&PRUNE[..], &["--thaw", "--wait"]].concat());
+    assert_eq!((asked.load(Ordering::SeqCst), pruned["archived"].as_u64()), (1, Some(0)), "{pruned}");
+    assert_eq!(
+        (pruned["written"].as_u64(), pruned["deleted"].as_u64()),
+        (Some(1), Some(2)),
+        "what was in no archive, too: {pruned}"
+    );
+    // What is gone from there is stored again.
+    std::fs::write(away.home.path("documents/deep/data"), noise(1, 400_000)).unwrap();
+    away.ok(&["backup", "documents"]);
+    away.ok(&["check", "--read-data", "--thaw"]);
+}
+
 #[test]
 fn a_pack_that_is_archived_against_all_expectation_stops_the_restore_and_says_what_to_do() {
     let Some(mut away) = Behind::new("class=GLACIER&retries=0") else { return };

@@ -1,10 +1,11 @@
 //! `lifeboat prune`.
 
 use super::globals::Context;
-use super::{INCOMPLETE, cost, text};
+use super::{INCOMPLETE, cost, text, thaw};
 use crate::error::Result;
 use crate::ops::cost::Estimate;
 use crate::ops::prune::{CompactOptions, Decision, PruneOptions, PruneReport, Truncation, prune};
+use crate::ops::thaw::{ThawOptions, ThawReport, Tier, thaw_time};
 use crate::repo::Repository;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub(super) struct PruneArguments {
     /// When old records of the logs go: auto is when 1,000 can go, or 100 that are half of all. Needs the owner's key
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = ["auto", "always", "never"])]
     truncate_logs: String,
+    #[command(flatten)]
+    thaw: super::thaw::ThawArguments,
 }
 
 impl PruneArguments {
@@ -65,10 +68,15 @@ pub(super) fn run(context: &Context, arguments: &PruneArguments) -> Result<u8> {
             "never" => Truncation::Never,
             _ => Truncation::Auto,
         },
+        thaw: arguments.thaw.options(),
         dry_run: arguments.dry_run,
     };
     let report = prune(&repository, &options, &context.watcher)?;
     let mut object = json(&report, arguments.dry_run);
+    let thawing = (report.pruned.archived > 0).then(|| thawing(&repository, &report, &options.thaw));
+    if let Some((found, estimate)) = &thawing {
+        object["thaw"] = thaw::json_with(context, found, estimate);
+    }
     let (location, _) = context.location()?;
     let estimate = (arguments.dry_run && location.is_billed())
         .then(|| Estimate::of_prune(&report, repository.cold_class().as_deref(), repository.now()));
@@ -82,10 +90,24 @@ pub(super) fn run(context: &Context, arguments: &PruneArguments) -> Result<u8> {
     if context.globals.json {
         println!("{object}");
     } else {
-        print(context, &report, arguments.dry_run);
+        print(context, &report, &options);
         estimate.iter().for_each(|estimate| cost::say(context, "cost", estimate));
+        if let (Some((_, estimate)), true) = (&thawing, arguments.dry_run) {
+            cost::say(context, "cost of thawing and writing anew", estimate);
+        }
+    }
+    if let Some(unfinished) = report.unfinished {
+        return Err(unfinished);
     }
     Ok(if report.pruned.locks.refused > 0 { INCOMPLETE } else { 0 })
+}
+
+/// What cannot be read now of what was to be written anew, and what that takes.
+fn thawing(repository: &Repository, report: &PruneReport, options: &ThawOptions) -> (ThawReport, Estimate) {
+    let how = (options.tier.unwrap_or(Tier::Bulk), options.days);
+    let estimate = Estimate::of_thawing_to_prune(report, repository.cold_class().as_deref(), how, repository.now());
+    let asked = report.thaw.as_ref().map_or(0, |thaw| thaw.asked);
+    (ThawReport { plan: report.pruned.thaw.clone(), asked }, estimate)
 }
 
 /// True if others may work on the repository meanwhile; else it is said why not.
@@ -136,10 +158,14 @@ fn json(report: &PruneReport, dry_run: bool) -> serde_json::Value {
 }
 
 /// What archives and locks made of it.
-fn locks(context: &Context, pruned: &crate::repo::PruneReport, dry_run: bool) {
+fn locks(context: &Context, pruned: &crate::repo::PruneReport, options: &PruneOptions) {
+    let dry_run = options.dry_run;
     if pruned.archived > 0 {
-        let packs = text::count(pruned.archived);
-        context.say(&format!("archived: {packs} packs stay although part of them is not needed: reading them costs more"));
+        let (packs, (_, bytes)) = (text::count(pruned.archived), pruned.thaw.waiting());
+        let tier = options.thaw.tier.unwrap_or(Tier::Bulk);
+        let how = format!("--thaw {tier} writes them anew, {} and for a price", thaw_time(pruned.thaw.class(), tier));
+        let size = text::size(bytes);
+        context.say(&format!("archived: {packs} packs ({size}) stay although part of them is not needed; {how}"));
     }
     let locks = &pruned.locks;
     if locks.extended > 0 {
@@ -158,8 +184,8 @@ fn locks(context: &Context, pruned: &crate::repo::PruneReport, dry_run: bool) {
     }
 }
 
-fn print(context: &Context, report: &PruneReport, dry_run: bool) {
-    let pruned = &report.pruned;
+fn print(context: &Context, report: &PruneReport, options: &PruneOptions) {
+    let (pruned, dry_run) = (&report.pruned, options.dry_run);
     if dry_run || context.globals.verbose {
         for pack in pruned.packs.iter().filter(|pack| pack.decision != Decision::Keep) {
             let (id, size) = (pack.id.short(), text::size(pack.size));
@@ -177,7 +203,7 @@ fn print(context: &Context, report: &PruneReport, dry_run: bool) {
             ));
         }
     }
-    locks(context, pruned, dry_run);
+    locks(context, pruned, options);
     if pruned.missing > 0 {
         let style = text::Style::of(&std::io::stderr());
         eprintln!(

@@ -46,6 +46,11 @@ pub(super) fn estimate(report: &ThawReport, options: &ThawOptions) -> Estimate {
 }
 
 pub(super) fn json(context: &Context, report: &ThawReport, options: &ThawOptions) -> serde_json::Value {
+    json_with(context, report, &estimate(report, options))
+}
+
+/// The same with an estimate of all that thawing is for.
+pub(super) fn json_with(context: &Context, report: &ThawReport, estimate: &Estimate) -> serde_json::Value {
     let plan = &report.plan;
     let sum = |packs: &[(_, String)]| packs.len();
     let (waiting, waiting_bytes) = plan.waiting();
@@ -53,7 +58,7 @@ pub(super) fn json(context: &Context, report: &ThawReport, options: &ThawOptions
         "packs": plan.packs, "bytes": plan.bytes, "archived": sum(&plan.archived), "thawing": sum(&plan.thawing),
         "thawed": sum(&plan.thawed), "not_readable": waiting, "not_readable_bytes": waiting_bytes, "requests": report.asked,
         "readable_until": plan.until.filter(|until| *until < i64::MAX).map(text::json_time),
-        "cost": cost::json(context, &estimate(report, options)),
+        "cost": cost::json(context, estimate),
     })
 }
 

@@ -2,9 +2,10 @@
 
 use super::copy::CopyReport;
 use super::mirror::MirrorReport;
-use super::prune::{Decision, PruneReport};
+use super::prune::{Decision, PackDecision, PruneReport};
+use crate::id::PackId;
 use crate::repo::{RotateReport, SlotFate, ThawPlan, Tier};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// Bytes that come with one request, about.
 const SPAN: u64 = 4 << 20;
@@ -54,6 +55,12 @@ fn writes(bytes: u64) -> u64 {
     if bytes > SINGLE { bytes.div_ceil(PART) + 2 } else { 1 }
 }
 
+/// Bytes of a pack that are needed, about.
+fn needed_of(pack: &PackDecision) -> u64 {
+    let needed = u128::from(pack.size) * u128::from(pack.used) / u128::from(pack.total.max(1));
+    u64::try_from(needed).unwrap_or(u64::MAX)
+}
+
 impl Estimate {
     fn read(&mut self, class: Option<&str>, bytes: u64, objects: u64) {
         self.gets += reads(bytes, objects);
@@ -72,6 +79,29 @@ impl Estimate {
         // What was put is looked at.
         self.gets += objects;
         self.bytes_in += bytes;
+    }
+
+    fn delete(&mut self, class: Option<&str>, pack: &PackDecision, now: i64) {
+        self.deletes += 1;
+        if let Some(class) = class {
+            let days = u64::try_from((now - pack.modified).max(0) / DAY).unwrap_or(0);
+            self.deleted.entry(class.to_owned()).or_default().push((pack.size, days));
+        }
+    }
+
+    /// What a prune leaves because it is archived: thawing it as `thaw` says, writing anew what is needed, and deleting it.
+    #[must_use]
+    pub fn of_thawing_to_prune(report: &PruneReport, class: Option<&str>, (tier, days): (Tier, u32), now: i64) -> Self {
+        let found = &report.pruned.thaw;
+        let waiting: HashSet<PackId> = found.unreadable().iter().map(|pack| pack.id).collect();
+        let thawed = found.by_class().into_iter().map(|(class, sum)| (class.to_owned(), sum)).collect();
+        let mut estimate = Self { thaw: Some((tier, days)), gets: found.waiting().0, thawed, ..Self::default() };
+        for pack in report.pruned.packs.iter().filter(|pack| waiting.contains(&pack.id)) {
+            estimate.read(None, needed_of(pack), 1);
+            estimate.write(class, needed_of(pack), 1);
+            estimate.delete(class, pack, now);
+        }
+        estimate
     }
 
     /// Reading the packs of `plan`, with those that are archived thawed as `thaw` says.
@@ -125,17 +155,11 @@ impl Estimate {
         let mut estimate = Self { lists: (packs.len() as u64).div_ceil(PAGE) + 3, ..Self::default() };
         let going = |decision| packs.iter().filter(move |pack| pack.decision == decision);
         for pack in going(Decision::Repack) {
-            let kept = u128::from(pack.size) * u128::from(pack.used) / u128::from(pack.total.max(1));
-            let kept = u64::try_from(kept).unwrap_or(u64::MAX);
-            estimate.read(class, kept, 1);
-            estimate.write(class, kept, 1);
+            estimate.read(class, needed_of(pack), 1);
+            estimate.write(class, needed_of(pack), 1);
         }
         for pack in going(Decision::Drop).chain(going(Decision::Repack)) {
-            estimate.deletes += 1;
-            if let Some(class) = class {
-                let days = u64::try_from((now - pack.modified).max(0) / DAY).unwrap_or(0);
-                estimate.deleted.entry(class.to_owned()).or_default().push((pack.size, days));
-            }
+            estimate.delete(class, pack, now);
         }
         // Records, fences, and the objects with which prunes agree.
         estimate.puts += 4;

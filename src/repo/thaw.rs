@@ -94,6 +94,15 @@ impl Repository {
         options.tier.is_some() || archive(&**self.store()).is_some()
     }
 
+    /// Fails if the class that the URL names does not thaw as fast as that.
+    ///
+    /// # Errors
+    /// `Usage`.
+    pub fn verify_tier(&self, doing: &str, options: &ThawOptions) -> Result<()> {
+        let is_slow = self.cold_class().as_deref() == Some("DEEP_ARCHIVE");
+        if is_slow && options.tier == Some(Tier::Expedited) { Err(too_fast(doing)) } else { Ok(()) }
+    }
+
     /// Sees to it that `packs` can be read, as far as `options` permit; `doing` says for what. `None` if the store has no
     /// archive.
     ///
@@ -110,7 +119,12 @@ impl Repository {
 }
 
 /// Finds out which of `packs` can be read; `None` if the store knows of no archive at all.
-fn plan(store: &AnyStore, packs: &[PackRef], progress: &Progress, observer: &dyn Observer) -> Result<Option<ThawPlan>> {
+pub(super) fn plan(
+    store: &AnyStore,
+    packs: &[PackRef],
+    progress: &Progress,
+    observer: &dyn Observer,
+) -> Result<Option<ThawPlan>> {
     let Some(extras) = store.extras() else { return Ok(None) };
     progress.files_total.store(packs.len() as u64, Ordering::Relaxed);
     let bytes = packs.iter().map(|pack| pack.size).sum();
@@ -207,8 +221,7 @@ pub(super) fn make_readable(
     }
     let Some(tier) = options.tier else { return Err(not_yet(doing, &report.plan)) };
     if tier == Tier::Expedited && report.plan.by_class().contains_key("DEEP_ARCHIVE") {
-        return Err(Error::usage(format!("{doing}: nothing is thawed within minutes from DEEP_ARCHIVE"))
-            .with_hint("take --thaw standard (within 12 hours), or bulk (within 48 hours)"));
+        return Err(too_fast(doing));
     }
     report.asked = ask(store, &report.plan, (tier, options.days), observer)?;
     let (left, bytes) = report.plan.waiting();
@@ -224,6 +237,11 @@ pub(super) fn make_readable(
     }
     wait(store, packs, now, observer)?;
     Ok(Some(report))
+}
+
+fn too_fast(doing: &str) -> Error {
+    Error::usage(format!("{doing}: nothing is thawed within minutes from DEEP_ARCHIVE"))
+        .with_hint("take --thaw standard (within 12 hours), or bulk (within 48 hours)")
 }
 
 fn look(store: &AnyStore, packs: &[PackRef], observer: &dyn Observer) -> Result<Option<ThawPlan>> {

@@ -1,8 +1,8 @@
 //! What to do with each pack: a pure rule over how much of it is needed.
 
 use crate::id::PackId;
-use crate::repo::CompactOptions;
 use crate::repo::cache::marks::Usage;
+use crate::repo::{CompactOptions, ThawOptions};
 use std::time::Duration;
 
 /// When a prune lets a checkpoint stand for old records of the logs, so that they can go. Only the owner's does.
@@ -35,6 +35,8 @@ pub struct PruneOptions {
     pub index: CompactOptions,
     /// When old records of the logs go.
     pub truncation: Truncation,
+    /// What to do about archived packs of which a part is not needed. The prune itself only finds out which they are.
+    pub thaw: ThawOptions,
     /// Decide, and change nothing.
     pub dry_run: bool,
 }
@@ -49,6 +51,7 @@ impl Default for PruneOptions {
             grace: Duration::from_hours(24),
             index: CompactOptions::default(),
             truncation: Truncation::Auto,
+            thaw: ThawOptions::NONE,
             dry_run: false,
         }
     }
@@ -149,6 +152,9 @@ pub(in crate::repo) fn decide(candidates: &[Candidate], options: &PruneOptions, 
     }
     decisions
 }
+
+/// The reason for which a pack stays that would have been written anew.
+pub(in crate::repo) const ARCHIVED: &str = "part of it is not needed, but it is archived";
 
 /// The reason in words.
 pub(in crate::repo) fn reason(candidate: &Candidate, decision: Decision) -> &'static str {

@@ -56,7 +56,8 @@ impl Repository {
 
 impl PruneReport {
     /// This, and then what `later` did.
-    fn and(self, mut later: Self) -> Self {
+    #[must_use]
+    pub fn and(self, mut later: Self) -> Self {
         let known: HashSet<PackId> = later.packs.iter().map(|pack| pack.id).collect();
         let went = |pack: &PackDecision| pack.decision == Decision::Drop && !known.contains(&pack.id);
         later.packs.extend(self.packs.into_iter().filter(went));
@@ -65,6 +66,8 @@ impl PruneReport {
             bytes_deleted: self.bytes_deleted + later.bytes_deleted,
             index_deleted: self.index_deleted + later.index_deleted,
             spared: self.spared + later.spared,
+            written: self.written + later.written,
+            bytes_written: self.bytes_written + later.bytes_written,
             records_deleted: self.records_deleted + later.records_deleted,
             generation: later.generation.or(self.generation),
             ..later

@@ -6,16 +6,15 @@
 //! end of the longest of their retentions and no further. A retention is what a writer claimed, so a lock never reaches further
 //! ahead than whoever prunes has said. What a forgotten snapshot needed alone can go when its time has run out.
 
-use super::decide::{Candidate, Decision, PackDecision};
+use super::decide::{Decision, PackDecision};
 use super::mark::{Marker, Trusted};
-use super::prune::Prune;
 use super::view::View;
 use crate::error::{ErrorKind, Result};
 use crate::event::{Event, Observer, Progress};
 use crate::id::{ClientId, IndexId, PackId};
 use crate::repo::thaw::side_by_side;
 use crate::repo::{Act, Repository, SnapshotEntry, cache};
-use crate::store::{Entry, Extras, Key, archive};
+use crate::store::{Entry, Extras, Key};
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
@@ -203,29 +202,6 @@ impl Repository {
         report.looked_at += due.len() as u64;
         report.extended += extended.0;
         report.refused += extended.1;
-        Ok(())
-    }
-}
-
-impl Prune<'_> {
-    /// Packs that must be thawed before they can be read are not written anew for what little of them nobody needs: thawing
-    /// costs more than that. They go when nobody needs anything of them.
-    pub(super) fn spare_archived(&mut self, candidates: &[Candidate], decisions: &mut [Decision]) -> Result<()> {
-        let store = self.repository.store();
-        let Some(extras) = archive(&**store) else { return Ok(()) };
-        let asked: Vec<usize> = (0..candidates.len()).filter(|at| decisions[*at] == Decision::Repack).collect();
-        let frozen = Mutex::new(Vec::new());
-        side_by_side(store.width(), &asked, self.observer, |at| {
-            let state = extras.state(&Key::pack(&candidates[*at].id))?;
-            if state.is_some_and(|state| !state.availability.is_readable()) {
-                frozen.lock().expect("no code panics while it holds this lock").push(*at);
-            }
-            Ok(())
-        })?;
-        for at in frozen.into_inner().expect("no code panics while it holds this lock") {
-            decisions[at] = Decision::Keep;
-            self.report.archived += 1;
-        }
         Ok(())
     }
 }

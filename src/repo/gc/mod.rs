@@ -4,6 +4,7 @@
 //! more, planned, and only what the published plan lists is ever deleted. Any step may be the last one of a runner;
 //! the next runner goes on from it.
 
+mod archived;
 mod decide;
 mod follow;
 mod full;

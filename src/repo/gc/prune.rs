@@ -1,6 +1,6 @@
 //! The steps of a prune.
 
-use super::decide::{Candidate, Decision, PackDecision, PruneOptions, Truncation, decide, reason};
+use super::decide::{ARCHIVED, Candidate, Decision, PackDecision, PruneOptions, Truncation, decide, reason};
 use super::full::largest;
 use super::lock::{LockReport, Reach, WantedLocks};
 use super::mark::{Marker, Trusted};
@@ -15,7 +15,7 @@ use crate::format::log::{Head, PackRef, RecordBody};
 use crate::id::{ObjectHash, PackId};
 use crate::repo::cache::marks::Usage;
 use crate::repo::sealed::{not_allowed, seal_object};
-use crate::repo::{CompactReport, Repository, cache};
+use crate::repo::{CompactReport, Repository, ThawPlan, cache};
 use crate::store::{Key, Removal, remove};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -51,6 +51,8 @@ pub struct PruneReport {
     pub index_deleted: u64,
     /// Packs that were not written anew because they are archived.
     pub archived: u64,
+    /// Of all that was to be written anew, what can be read and what cannot, where there are archives.
+    pub thaw: ThawPlan,
     /// What became of locks, where the store has them.
     pub locks: LockReport,
     /// Old records of logs for which a checkpoint is to stand: in a dry run, how many would go.
@@ -141,11 +143,12 @@ impl<'a> Prune<'a> {
         let candidates = self.candidates(&listed, &view)?;
         let target = u64::from(self.repository.format().pack_target);
         let mut decisions = decide(&candidates, self.options, target);
-        self.spare_archived(&candidates, &mut decisions)?;
+        let frozen = self.spare_archived(&candidates, &mut decisions)?;
         self.report.packs = candidates
             .iter()
             .zip(&decisions)
-            .map(|(candidate, decision)| PackDecision {
+            .enumerate()
+            .map(|(place, (candidate, decision))| PackDecision {
                 id: candidate.id,
                 size: candidate.size,
                 modified: listed.get(&candidate.id).map_or(0, |(_, modified)| *modified),
@@ -153,7 +156,7 @@ impl<'a> Prune<'a> {
                 used: candidate.usage.used,
                 lock_until: candidate.usage.lock_until,
                 decision: *decision,
-                reason: reason(candidate, *decision),
+                reason: if frozen.contains(&place) { ARCHIVED } else { reason(candidate, *decision) },
             })
             .collect();
         let wanted = WantedLocks::of(&self.report.packs, &view, self.reach);
