@@ -5,10 +5,18 @@ mod support;
 use lifeboat::error::ErrorKind;
 use lifeboat::event::Silent;
 use lifeboat::ops::check::{CheckOptions, CheckReport, ReadData};
+use lifeboat::ops::prune::{PruneOptions, prune};
+use lifeboat::ops::repair::{RepairOptions, repair};
 use lifeboat::ops::restore::restore;
 use lifeboat::ops::thaw::ThawOptions;
+use lifeboat::repo::{Access, NewSlot, Repository, generate_identity};
+use lifeboat::store::{Key, Local, Memory, Store};
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use support::{Bench, contents, noise, tamper};
+use zeroize::Zeroizing;
 
 const ALL: ReadData = ReadData { share: 1.0, max_age: None, max_duration: None };
 const READ: CheckOptions = CheckOptions { quick: false, read_data: Some(ALL), thaw: ThawOptions::NONE, threads: 2 };
@@ -172,4 +180,167 @@ fn damaged_slots_formats_and_foreign_objects_are_errors_of_their_own() {
     assert_eq!(bench.try_open().err().unwrap().kind(), ErrorKind::Unsupported);
     tamper(&format, |bytes| *bytes = b"something else".to_vec());
     assert_eq!(bench.try_open().err().unwrap().exit_code(), 10);
+}
+
+/// A repository with two key slots and two snapshots that share nothing, and an object of each kind.
+struct Whole {
+    bench: Bench,
+    objects: Vec<(Key, Vec<u8>)>,
+    second: Access,
+    trees: [Vec<(std::path::PathBuf, Option<Vec<u8>>)>; 2],
+}
+
+impl Whole {
+    /// With `parity`, also a second way to everything: parity beside packs, and duplicates of what is small.
+    fn new(parity: Option<u16>) -> Self {
+        let bench = Bench::in_memory();
+        let (identity, recipient) = generate_identity().unwrap();
+        bench.open().add_slot(&bench.access(), &NewSlot::Recipient(recipient), "second").unwrap();
+        let second = Access { identity: Some(Zeroizing::new(identity.as_bytes().to_vec())), passphrase: None };
+        let trees = [1, 2, 3].map(|version| {
+            let _ = std::fs::remove_dir_all(bench.source());
+            (0..3).for_each(|file| bench.write(&format!("{version}/{file}"), noise(version * 10 + file, 3000)));
+            bench.backup();
+            contents(&bench.source())
+        });
+        let repository = bench.open();
+        repository.forget(&[repository.snapshots().unwrap()[0].record()]).unwrap();
+        let index = lifeboat::repo::CompactOptions { packs: 1, entries: 50, everything: false };
+        let options = PruneOptions { grace: Duration::ZERO, max_unused: 0.0, index, ..PruneOptions::default() };
+        assert!(prune(&repository, &options, &Silent).unwrap().pruned.deleted > 0);
+        if parity.is_some() {
+            let options = RepairOptions { parity, apply: true, threads: 2, ..RepairOptions::default() };
+            repair(&repository, &options, &Silent).unwrap();
+        }
+        let store = Local::open(&bench.repository_dir()).unwrap();
+        let mut names = Vec::new();
+        let listed = store.list("", &mut |entry| {
+            names.push((entry.key, entry.size));
+            Ok(())
+        });
+        listed.unwrap();
+        let objects = names.into_iter().map(|(key, size)| (key.clone(), store.get(&key, size).unwrap())).collect();
+        let [_, first, last] = trees;
+        Self { bench, objects, second, trees: [first, last] }
+    }
+
+    /// Whole snapshots that a machine restores which has never seen the repository; nothing that it restores is wrong.
+    fn restorable(&self, store: Memory, access: &Access, what: &str) -> Result<usize, lifeboat::error::Error> {
+        let name = what.replace('/', " ");
+        let repository = Repository::open_store(Arc::new(store), access, &self.bench.options_of(&name), &Silent)?;
+        let (mut whole, target) = (0, self.bench.path(&format!("out {name}")));
+        for entry in repository.snapshots()? {
+            let done = restore(&repository, &entry, &self.bench.restore_options(&target), &Silent);
+            let is_whole = done.is_ok_and(|report| report.failure_count == 0);
+            let files = if target.exists() { contents(&target) } else { Vec::new() };
+            for (path, bytes) in files.iter().filter(|(path, _)| !path.to_string_lossy().contains(".lifeboat")) {
+                let known = self.trees.iter().flatten().any(|(known, was)| known == path && (was == bytes));
+                assert!(known, "{what}: {} is not what it was", path.display());
+            }
+            whole += usize::from(is_whole && self.trees.contains(&files));
+            let _ = std::fs::remove_dir_all(&target);
+        }
+        drop(repository);
+        for folder in ["cache", "state"] {
+            let _ = std::fs::remove_dir_all(self.bench.path(&format!("{folder}-{name}")));
+        }
+        Ok(whole)
+    }
+
+    /// The object cut off at, or filled with zeros from, each of some lengths, or with `LIFEBOAT_ALL` each of all.
+    fn at_every_length(&self, key: &Key, bytes: &[u8]) {
+        let all = std::env::var_os("LIFEBOAT_ALL").is_some();
+        let step = if all { 1 } else { bytes.len() / 8 + 1 };
+        let mut lengths: Vec<usize> = (0..bytes.len()).step_by(step).collect();
+        lengths.extend([1, 7, 8, 16, 31, 32, 33, 64, bytes.len() - 1].into_iter().filter(|length| *length < bytes.len()));
+        lengths.sort_unstable();
+        lengths.dedup();
+        for length in lengths {
+            for zeros in [false, true] {
+                let what = format!("{key} {} at {length} of {}", if zeros { "zeroed" } else { "cut off" }, bytes.len());
+                let mut damaged = bytes[..length].to_vec();
+                damaged.resize(if zeros { bytes.len() } else { length }, 0);
+                let memory = Memory::default();
+                for (other, whole) in &self.objects {
+                    memory.put(other, if other == key { &damaged } else { whole }).unwrap();
+                }
+                let first = self.restorable(memory.clone(), &self.bench.access(), &format!("{what} one"));
+                let second = self.restorable(memory, &self.second, &format!("{what} two"));
+                let outcomes = [&first, &second].map(|outcome| outcome.as_ref().ok().copied());
+                match key.as_str().split('/').next().unwrap() {
+                    // It ends where it ended, but for padding: what is the same is not damaged.
+                    _ if damaged == bytes => assert_eq!(outcomes, [Some(2), Some(2)], "{what}"),
+                    "keys" => assert!(outcomes.contains(&Some(2)), "{what}: the other slot opens: {first:?} {second:?}"),
+                    "index" => assert_eq!(outcomes, [Some(2), Some(2)], "{what}"),
+                    "packs" => assert!(outcomes.iter().all(|whole| whole.is_some_and(|whole| whole >= 1)), "{what}"),
+                    _ => {}
+                }
+                for error in [first, second].into_iter().filter_map(Result::err) {
+                    // The only slot that this identity opens may look like one of a later version.
+                    let is_told = matches!(error.exit_code(), 10..=14) || error.kind() == ErrorKind::Unsupported;
+                    assert!(is_told, "{what}: exit code {}: {error}", error.exit_code());
+                }
+            }
+        }
+    }
+}
+
+/// No kind of object panics or hangs anybody when it ends early, and none takes others with it that do not need it.
+#[test]
+fn whatever_length_an_object_is_cut_off_at_the_others_stay_usable() {
+    let whole = Whole::new(None);
+    // Of each kind the longest and the shortest, and every key slot.
+    let mut kinds: BTreeMap<String, Vec<&(Key, Vec<u8>)>> = BTreeMap::new();
+    for object in &whole.objects {
+        let name = object.0.as_str();
+        let end = name.rsplit_once('.').map_or("", |(_, end)| end);
+        kinds.entry(format!("{} {end}", name.split('/').next().unwrap())).or_default().push(object);
+    }
+    for folder in ["format ", "keys age", "log ", "packs ", "index ", "gc plan", "gc condemn"] {
+        assert!(kinds.contains_key(folder), "{:?}", kinds.keys());
+    }
+    let mut chosen = Vec::new();
+    for objects in kinds.values_mut() {
+        objects.sort_by_key(|(_, bytes)| bytes.len());
+        let last = objects.pop();
+        chosen.extend(objects.first().copied().into_iter().chain(last));
+    }
+    side_by_side(&chosen, |(key, bytes)| whole.at_every_length(key, bytes));
+}
+
+fn side_by_side<T: Sync>(items: &[T], each: impl Fn(&T) + Sync) {
+    let queue = Mutex::new(items.iter());
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while let Some(item) = { queue.lock().unwrap().next() } {
+                    each(item);
+                }
+            });
+        }
+    });
+}
+
+/// One bit of what every object begins with, also of what would say that a later version wrote it.
+#[test]
+fn one_wrong_bit_at_the_front_costs_nothing_where_there_is_a_second_way() {
+    let whole = Whole::new(Some(100));
+    let kept: Vec<&(Key, Vec<u8>)> = whole.objects.iter().filter(|(key, _)| !key.as_str().starts_with("copies/")).collect();
+    assert!(kept.len() < whole.objects.len(), "there are duplicates");
+    let failed = Mutex::new(Vec::new());
+    side_by_side(&kept, |(key, bytes)| {
+        for (at, bit) in [(0, 0), (8, 1), (9, 0), (9, 1), (9, 7), (10, 0), (10, 6), (11, 0), (13, 3), (20, 2), (50, 5), (64, 0)] {
+            let memory = Memory::default();
+            whole.objects.iter().for_each(|(other, bytes)| memory.put(other, bytes).unwrap());
+            memory.tamper(key, |bytes| bytes[at] ^= 1 << bit);
+            let what = format!("{key}, bit {bit} of byte {at} of {}", bytes.len());
+            match whole.restorable(memory, &whole.bench.access(), &what) {
+                Ok(2) => {}
+                Ok(count) => failed.lock().unwrap().push(format!("{what}: {count} snapshots are whole")),
+                Err(error) => failed.lock().unwrap().push(format!("{what}: {error}")),
+            }
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "{failed:#?}");
 }

@@ -303,3 +303,61 @@ mod tests {
         assert!(unpacker.unpack(&half, packed, 300_000).is_err() && unpacker.begin(packed, 600_000).is_none());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::key::{Bundle, Generation, Role};
+
+    fn keys() -> Keys {
+        let generation = Generation {
+            number: 1,
+            index: [1; 32],
+            shared_data: Some([2; 32]),
+            shared_meta: Some([3; 32]),
+            vault_data: String::new(),
+            vault_meta: String::new(),
+            identity_data: None,
+            identity_meta: None,
+            extra: Vec::new(),
+        };
+        Keys::new(&Bundle {
+            repository: RepositoryId([4; 16]),
+            role: Role::Owner,
+            signing_seed: Some([5; 32]),
+            domain: Some([6; 32]),
+            names: None,
+            fingerprint: crate::id::Fingerprint([7; 16]),
+            generations: vec![generation],
+            extra: Vec::new(),
+        })
+    }
+
+    /// Memory that changed between the naming of a chunk and the sealing of its block, at any byte of it.
+    #[test]
+    fn a_block_that_is_not_what_was_named_is_never_let_go() {
+        let keys = keys();
+        for kind in [ChunkType::Data, ChunkType::Tree] {
+            for contents in [
+                vec![7_u8; 5000],
+                (0..5000_u32).flat_map(|at| blake3::hash(&at.to_le_bytes()).as_bytes()[..1].to_vec()).collect(),
+            ] {
+                let mut sealer = Sealer::new(3).unwrap();
+                let filled = || {
+                    let mut block = OpenBlock::new(kind);
+                    for chunk in contents.chunks(1700) {
+                        block.push(&keys.name(kind, chunk).unwrap(), chunk);
+                    }
+                    block
+                };
+                assert_eq!(sealer.seal(&keys, &[8; 32], 1, &mut filled(), Vec::new()).unwrap().chunks.len(), 3);
+                for at in (0..contents.len()).step_by(311).chain([contents.len() - 1]) {
+                    let mut block = filled();
+                    block.raw[at] ^= 1;
+                    let refused = sealer.seal(&keys, &[8; 32], 1, &mut block, Vec::new()).err().expect("it is not what was read");
+                    assert!(refused.to_string().contains("its content is not what was read"), "{refused}");
+                }
+            }
+        }
+    }
+}

@@ -184,4 +184,50 @@ mod tests {
             }
         }
     }
+
+    /// Cut points of `data` under a key.
+    fn cuts(key: [u8; 32], data: &[u8]) -> std::collections::BTreeSet<usize> {
+        let sizes = ChunkSizes { minimum: 64, average: 256, maximum: 1024, normalisation: 3 };
+        let chunker = Chunker::new(chunker_table(&Secret(key)), &sizes);
+        let (mut found, mut at) = (std::collections::BTreeSet::new(), 0);
+        while at < data.len() {
+            let length = chunker.cut(&data[at..]);
+            at += length;
+            // The longest ones end where they end under every key.
+            if length < chunker.maximum() {
+                found.insert(at);
+            }
+        }
+        found
+    }
+
+    /// Cuts of the same content under two keys meet as often as chance has it, also where the content was chosen and the keys
+    /// are alike: whoever knows all of one repository knows nothing of another one.
+    #[test]
+    fn cuts_under_one_key_say_nothing_of_those_under_another() {
+        let mut data = vec![0; 1 << 20];
+        blake3::Hasher::new().update(b"chosen").finalize_xof().fill(&mut data);
+        // Half of it of few values, in which short patterns come again and again.
+        data[1 << 19..].iter_mut().for_each(|byte| *byte &= 3);
+        let mut keys: Vec<[u8; 32]> = (0..8).map(|key| [key; 32]).collect();
+        // Each and one that differs in a single bit.
+        keys.extend(keys.clone().into_iter().map(|mut key| {
+            key[31] ^= 1 << (key[0] % 8);
+            key
+        }));
+        let all: Vec<_> = keys.iter().map(|key| cuts(*key, &data)).collect();
+        let (mut met, mut expected) = (0.0, 0.0);
+        for (number, one) in all.iter().enumerate() {
+            assert!(one.len() > 2500, "{} cuts", one.len());
+            assert_eq!(*one, cuts(keys[number], &data), "the same under the same key");
+            for other in &all[number + 1..] {
+                let (both, chance) =
+                    (one.intersection(other).count() as f64, (one.len() * other.len()) as f64 / data.len() as f64);
+                assert!((both - chance).abs() < 6.0 * chance.sqrt(), "{both} cuts meet, {chance} do by chance");
+                (met, expected) = (met + both, expected + chance);
+            }
+        }
+        let spread: f64 = f64::sqrt(expected);
+        assert!((met - expected).abs() < 6.0 * spread, "{met} cuts meet, {expected} do by chance");
+    }
 }

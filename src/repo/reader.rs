@@ -8,6 +8,7 @@ use crate::id::{ChunkId, ChunkPrefix, PackId};
 use crate::repo::block::Opener;
 use crate::repo::cache::{IndexReader, Place, StoredBlock, StoredPack};
 use crate::repo::nodes::Allowance;
+use crate::repo::sealed::may_be_damage;
 use crate::repo::{Repository, Shards};
 use crate::store::Key;
 use std::cell::{Cell, OnceCell, RefCell};
@@ -133,7 +134,7 @@ impl Reader {
         for pack in shards.find(prefix)? {
             match self.repository.index_pack(&pack) {
                 // One that is damaged is no reason to give up: another may hold the chunk as well.
-                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Missing) => continue,
+                Err(error) if may_be_damage(&error) || error.kind() == ErrorKind::Missing => continue,
                 other => other?,
             }
             self.index.refresh()?;

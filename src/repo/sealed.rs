@@ -43,6 +43,13 @@ pub(super) fn open_object(keys: &Keys, kind: ObjectKind, bytes: &[u8]) -> Result
     unpad_body(&padded).map(<[u8]>::to_vec)
 }
 
+/// True for what damage to the front of an object looks like. Version, suite, and generation stand before the seal: one wrong
+/// bit there passes for an object of a later program, or for one under a key that is not at hand. Where there is a second way
+/// to what it holds, that is tried; whatever comes of it is verified.
+pub(super) fn may_be_damage(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported | ErrorKind::WrongKey)
+}
+
 /// The error for an operation that the keys at hand cannot do.
 pub(super) fn not_allowed(doing: &str, role: &str) -> Error {
     Error::new(ErrorKind::Refused, format!("{doing}: the {role} key at hand cannot do this"))

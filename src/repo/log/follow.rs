@@ -14,7 +14,7 @@ use crate::format::pack::SealEntry;
 use crate::id::{ClientId, ObjectHash, SessionId};
 use crate::repo::Repository;
 use crate::repo::cache::{self, CachedSnapshot, failed};
-use crate::repo::sealed::open_object;
+use crate::repo::sealed::{may_be_damage, open_object};
 use crate::store::Key;
 use rusqlite::Transaction;
 use std::collections::{BTreeSet, HashSet};
@@ -292,7 +292,7 @@ impl Repository {
             }
             Err(error) => {
                 let fits = |bytes: &[u8]| self.fits(member, head, bytes);
-                if error.kind() == ErrorKind::Damaged
+                if may_be_damage(&error)
                     && let Some(duplicate) = self.duplicate_of(&Key::log(&member.id, seq), &fits)
                 {
                     return self.take_in(member, head, &duplicate, told, observer);

@@ -86,7 +86,7 @@ impl Repository {
     /// Reads and opens the table of contents of a pack, from parity if need be.
     pub(in crate::repo) fn load_toc(&self, pack: &PackRef) -> Result<(Vec<SealEntry>, Toc)> {
         self.load_stored_toc(pack).or_else(|error| {
-            if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WrongKey | ErrorKind::Unsupported) {
+            if error.kind() == ErrorKind::Interrupted {
                 return Err(error);
             }
             let mended = |offset, buffer: &mut [u8]| self.read_mended(&pack.id, pack.size, offset, buffer);

@@ -3,6 +3,7 @@
 use super::read::Shard;
 use crate::error::{ErrorKind, Result};
 use crate::id::{ChunkPrefix, IndexId, PackId};
+use crate::repo::sealed::may_be_damage;
 use crate::repo::{Repository, cache};
 use std::cell::OnceCell;
 
@@ -87,7 +88,7 @@ impl Shards {
 fn unless_damaged<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Missing | ErrorKind::WrongKey) => Ok(None),
+        Err(error) if may_be_damage(&error) || error.kind() == ErrorKind::Missing => Ok(None),
         Err(error) => Err(error),
     }
 }
