@@ -299,3 +299,74 @@ fn the_rules_see_what_they_forbid() {
     assert!(!may_import("source", &path("format::pack::Toc")));
     assert!(!may_import("ops", &path("store::Key")));
 }
+
+/// A thread that has ended is an error of the work that waits for it, and no reason to panic. How a call goes on, without
+/// blanks: `send(x).unwrap()`.
+fn panics_at_a_closed_channel(text: &str) -> bool {
+    let text: String = text.split_whitespace().collect();
+    let calls = regex::Regex::new(r"\.(send\([^;{}]*?\)|try_send\([^;{}]*?\)|recv\(\)|try_recv\(\)|join\(\))\.(unwrap|expect)\(")
+        .unwrap();
+    calls.is_match(&text)
+}
+
+#[test]
+fn no_end_of_a_thread_or_channel_is_taken_for_impossible() {
+    for text in ["a.send(b).unwrap()", "a\n    .send((b, c))\n    .expect(\"x\")", "t.join().unwrap();", "r.recv().expect(\"y\")"]
+    {
+        assert!(panics_at_a_closed_channel(text), "{text}");
+    }
+    assert!(!panics_at_a_closed_channel(
+        "names.join(\"/\"); t.join().unwrap_or_else(|_| f()); let x = a.send(b).is_err(); c.unwrap()"
+    ));
+    let tests = |source: &Source| source.text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
+    let sources = sources().into_iter().filter(|source| panics_at_a_closed_channel(&tests(source)));
+    none(sources.map(|source| (source.path, "panics when a thread has ended".to_owned())).collect());
+}
+
+/// The programs of tests, each with the text of all of its files; the tests beside the code are those of `lib`.
+fn test_programs() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut programs = Vec::new();
+    for entry in fs::read_dir(root.join("tests")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let mut files = Vec::new();
+        if path.is_dir() {
+            rust_files(&path, &mut files)
+        } else {
+            files.push(path)
+        }
+        files.retain(|file| file.extension().is_some_and(|end| end == "rs"));
+        programs.push((name, files.iter().map(|file| fs::read_to_string(file).unwrap()).collect()));
+    }
+    programs.push(("lib".into(), sources().into_iter().map(|source| source.text).collect()));
+    programs
+}
+
+/// Tests as a page names them: `program::name`.
+fn named_tests(page: &str) -> Vec<(&str, &str)> {
+    let words = page.split('`').skip(1).step_by(2);
+    words.filter(|word| !word.contains(' ')).filter_map(|word| word.split_once("::")).collect()
+}
+
+#[test]
+fn every_test_that_the_page_of_losses_names_exists_and_every_row_names_one() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ways-to-lose-data.md")).unwrap();
+    let programs = test_programs();
+    let named = named_tests(&page);
+    assert!(named.len() > 60, "{} tests are named", named.len());
+    for (program, name) in named {
+        let found = programs.iter().any(|(known, text)| known == program && is_test(text, name));
+        assert!(found, "there is no test {program}::{name}");
+    }
+    let rows = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| what "));
+    for row in rows {
+        assert!(row.contains("::"), "no test is named: {row}");
+    }
+}
+
+/// True if a function of that name has `#[test]` before it, and nothing else but attributes.
+fn is_test(text: &str, name: &str) -> bool {
+    let Some((before, _)) = text.split_once(&format!("fn {name}(")) else { return false };
+    before.lines().rev().take_while(|line| !line.contains('}')).any(|line| line.trim() == "#[test]")
+}

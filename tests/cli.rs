@@ -265,3 +265,21 @@ fn the_reference_says_what_the_program_says() {
         assert_eq!(written, said, "LIFEBOAT_UPDATE=1 cargo test --test cli writes docs/reference/commands.md anew");
     }
 }
+
+/// A word of the configuration that means nothing here may have meant that something is kept, or sealed, or left out.
+#[test]
+fn a_word_of_the_configuration_that_is_not_known_stops_everything() {
+    let home = Home::filled();
+    let records = home.records();
+    std::fs::create_dir_all(home.path(".config/lifeboat")).unwrap();
+    for text in
+        ["encryption = \"age\"", "cache_dir = \"x\"", "[prices]\nputs = 1", "retain = \"soon\"", "repository = 3", "threads"]
+    {
+        std::fs::write(home.path(".config/lifeboat/lifeboat.toml"), text).unwrap();
+        let output = home.run(&["backup", "documents"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{text}: {said}");
+        assert!(said.contains("configuration") && said.contains("\nhint: "), "{text}: {said}");
+        assert_eq!(home.records(), records, "{text}");
+    }
+}

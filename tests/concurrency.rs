@@ -129,6 +129,51 @@ fn two_runs_of_every_command_at_once_end_as_one_after_the_other_would() {
     }
 }
 
+/// Two machines that take each other for themselves: the same keys, the same name, and copies of one cache and one memory.
+#[test]
+fn two_maintainers_that_are_copies_of_each_other_lose_nothing() {
+    let home = Home::filled_in_memory();
+    folder(&home, "kept", 7);
+    home.ok(&["backup", "kept"]);
+    for round in 0..4 {
+        for name in ["gone", "new"] {
+            folder(&home, &format!("{name}{round}"), round * 10 + u64::from(name == "new"));
+        }
+        home.ok(&["backup", &format!("gone{round}")]);
+        let mut copies = Vec::new();
+        for copy in ["one", "two"] {
+            for (what, from) in [("cache", ".cache/lifeboat"), ("state", ".local/state/lifeboat")] {
+                let to = home.path(copy).join(what).join("lifeboat");
+                let _ = std::fs::remove_dir_all(&to);
+                support::versions::copy_tree(&home.path(from), &to);
+            }
+            copies.push((home.path(copy).join("cache"), home.path(copy).join("state")));
+        }
+        let gone = home.json(&["snapshots", "--json"]).as_array().unwrap().last().unwrap()["id"].as_str().unwrap().to_owned();
+        let verbs = [format!("forget {gone}"), "prune --grace 0s --max-unused 0%".into(), format!("backup new{round}")];
+        let mut running = Vec::new();
+        for verb in verbs.iter().chain(["prune --grace 0s --max-unused 0%".to_owned()].iter()) {
+            for (cache, state) in &copies {
+                let arguments: Vec<&str> = verb.split(' ').collect();
+                let mut command = home.command(&arguments);
+                command.env("XDG_CACHE_HOME", cache).env("XDG_STATE_HOME", state);
+                running.push((verb.clone(), command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()));
+            }
+        }
+        for (verb, child) in running {
+            let output = child.wait_with_output().unwrap();
+            let text = said(&words(&verb), &output);
+            // The second forget finds it forgotten, or pruned already.
+            let allowed: &[i32] = if verb.starts_with("forget") { &[0, 1] } else { &[0] };
+            assert!(allowed.contains(&output.status.code().unwrap()), "round {round}: {text}");
+        }
+        let left = home.json(&["snapshots", "--json"]).to_string();
+        assert!(!left.contains(&format!("gone{round}\"")) && left.matches(&format!("new{round}\"")).count() == 2, "{left}");
+        assert!(left.contains("\"kept\""), "{left}");
+        all_are_whole(&home);
+    }
+}
+
 #[test]
 fn a_cache_that_is_deleted_during_use_costs_time_and_no_data() {
     let home = Home::filled_in_memory();

@@ -80,6 +80,48 @@ fn copied_snapshots_restore_the_same_and_keep_what_was_said_of_them() {
     healthy(&target.open());
 }
 
+/// Every byte, every name, and the time of every object.
+fn state(root: &Path) -> Vec<(PathBuf, Vec<u8>, std::time::SystemTime)> {
+    let whole = |(path, bytes): (PathBuf, Option<Vec<u8>>)| {
+        let modified = root.join(&path).metadata().unwrap().modified().unwrap();
+        Some((path, bytes?, modified))
+    };
+    contents(root).into_iter().filter_map(whole).collect()
+}
+
+#[test]
+fn a_copy_and_a_mirror_leave_the_source_as_it_is_to_the_last_byte() {
+    let (source, target) = (Bench::new(), Bench::new());
+    two_versions(&source);
+    let repository = source.open();
+    repository.forget(&[repository.snapshots().unwrap()[0].record()]).unwrap();
+    let before = state(&source.repository_dir());
+    for _ in 0..2 {
+        assert_eq!(copy_all(&source, &target.open()).failed.len(), 0);
+        mirror(&source.location(), &place(&target, "mirror"), MIRROR, &Silent).unwrap();
+    }
+    // From a machine that has no cache of the source yet.
+    let stranger = Repository::open(&source.location(), &source.access(), &source.options_of("other"), &Silent).unwrap();
+    let third = Bench::new();
+    let report = copy(&stranger, &third.open(), &stranger.snapshots().unwrap(), OPTIONS, &Silent).unwrap();
+    assert_eq!((report.copied.len(), report.failed.len()), (1, 0));
+    assert!(state(&source.repository_dir()) == before);
+    // And one that goes wrong half-way.
+    let store = Interposed::new(third.location().open().unwrap(), |number, _, _| match number > 12 {
+        true => Fate::Fail(ErrorKind::Full),
+        false => Fate::Pass,
+    });
+    source.write("more", noise(11, 200_000));
+    source.backup();
+    let before = state(&source.repository_dir());
+    let full = third.open_over(store.store(), "full").and_then(|target| {
+        let repository = source.open();
+        copy(&repository, &target, &repository.snapshots()?, OPTIONS, &Silent).map(drop)
+    });
+    assert!(full.is_err());
+    assert!(state(&source.repository_dir()) == before);
+}
+
 #[test]
 fn a_second_copy_reads_only_what_is_new_and_stores_nothing_twice() {
     let (source, target) = (Bench::new(), Bench::new());

@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use support::home::Home;
@@ -134,6 +135,39 @@ fn a_backup_that_sleeps_through_a_whole_prune_commits_nothing_that_is_gone() {
         whole(&home);
         current(&home);
     }
+}
+
+/// A stream whose writer certainly has begun and certainly has not committed while others forget and prune: it waits for the
+/// rest. What it borrows until then is what the prune takes.
+#[test]
+fn a_stream_that_sleeps_through_a_whole_prune_is_whole() {
+    let home = Home::filled();
+    let content: Vec<u8> = (0..160).flat_map(|part| noise(part, 100_000)).collect();
+    std::fs::write(home.path("documents/large"), &content).unwrap();
+    home.ok(&["backup", "documents"]);
+    std::fs::remove_file(home.path("documents/large")).unwrap();
+    home.ok(&["backup", "documents"]);
+    let mut command = home.command(&["backup", "--stdin", "stream", "--quiet"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut stream = child.stdin.take().unwrap();
+    // More than pipe and window hold, so that half of it has been cut, looked up, and borrowed when this returns.
+    stream.write_all(&content[..content.len() - 100_000]).unwrap();
+    let records = home.records();
+    signal(&child, "STOP");
+    home.ok(&["forget", "--keep-last", "1", "--allow-most", "--yes", "--cache-dir", "other"]);
+    let pruned = home.json(&["prune", "--grace", "0s", "--max-unused", "0%", "--cache-dir", "other", "--json"]);
+    assert!(pruned["deleted"].as_u64().unwrap() > 0, "{pruned}");
+    assert!(child.try_wait().unwrap().is_none() && home.records() > records, "it slept through all of that");
+    signal(&child, "CONT");
+    stream.write_all(&content[content.len() - 100_000..]).unwrap();
+    drop(stream);
+    let committed = child.wait().unwrap().success();
+    whole(&home);
+    let latest = home.run(&["cat", "latest:stream"]);
+    // A stream cannot be read twice: it fails, or it is whole.
+    assert_eq!(latest.status.success() && latest.stdout == content, committed);
+    home.ok(&["backup", "documents"]);
+    current(&home);
 }
 
 fn signal(child: &Child, name: &str) {

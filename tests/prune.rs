@@ -1,4 +1,5 @@
 //! Taking back space: what is needed stays, whoever writes or stops meanwhile.
+#![expect(clippy::print_stdout, reason = "a test says what it skips")]
 
 mod support;
 
@@ -6,7 +7,11 @@ use lifeboat::event::Silent;
 use lifeboat::ops::check::{CheckOptions, check};
 use lifeboat::ops::prune::{Decision, PruneOptions, PruneReport, prune};
 use lifeboat::repo::Repository;
-use std::time::Duration;
+use std::fs::FileTimes;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
+use support::home::Home;
 use support::{Bench, contents, noise};
 
 type Tree = Vec<(std::path::PathBuf, Option<Vec<u8>>)>;
@@ -186,4 +191,64 @@ fn packs_that_no_log_lists_go_after_their_grace() {
     run(&bench);
     assert!(!orphan.exists());
     healthy(&bench);
+}
+
+/// The disk may note when something was read, or not, or lie: what is needed is known from logs and trees.
+#[test]
+fn no_time_of_an_object_makes_it_go_that_is_needed() {
+    let times = [SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + Duration::from_secs(4_102_444_800)];
+    for time in times {
+        let bench = Bench::in_memory();
+        fill(&bench, 1);
+        bench.backup();
+        fill(&bench, 2);
+        bench.backup();
+        let second = contents(&bench.source());
+        forget_first(&bench.open(), 1);
+        for grace in [Duration::from_secs(24 * 3600), Duration::ZERO] {
+            for object in bench.objects("") {
+                let file = std::fs::File::open(&object).unwrap();
+                file.set_times(FileTimes::new().set_accessed(time).set_modified(time)).unwrap();
+            }
+            prune(&bench.open(), &PruneOptions { grace, max_unused: 0.0, ..PruneOptions::default() }, &Silent).unwrap();
+            restorable(&bench, std::slice::from_ref(&second));
+            healthy(&bench);
+        }
+    }
+}
+
+/// A disk in memory that is unmounted when this is dropped.
+struct Mounted<'a>(&'a Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0).status();
+    }
+}
+
+#[test]
+fn disks_that_note_no_or_few_times_of_reading_keep_what_is_needed() {
+    for option in ["noatime", "relatime", "strictatime"] {
+        let home = Home::filled_in_memory();
+        let place = home.path("disk");
+        std::fs::create_dir(&place).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("{option},size=64m"), "none"]).arg(&place).stderr(Stdio::null());
+        if !mount.status().is_ok_and(|status| status.success()) {
+            return println!("skipped: no disk can be mounted here");
+        }
+        let _mounted = Mounted(&place);
+        let at = ["--repo", "disk/repository"];
+        home.ok(&[&["init"][..], &at].concat());
+        for version in 0..3 {
+            std::fs::write(home.path("documents/changing"), noise(version, 200_000)).unwrap();
+            home.ok(&[&["backup", "documents"][..], &at].concat());
+        }
+        home.ok(&[&["forget", "--keep-last", "1", "--allow-most"][..], &at].concat());
+        let pruned = home.json(&[&["prune", "--grace", "0s", "--max-unused", "0", "--json"][..], &at].concat());
+        assert!(pruned["deleted"].as_u64().unwrap() > 0, "{option}: {pruned}");
+        home.ok(&[&["check", "--read-data"][..], &at].concat());
+        home.ok(&[&["restore", "latest:documents", "--to", "out"][..], &at].concat());
+        assert!(contents(&home.path("out")) == contents(&home.path("documents")), "{option}");
+    }
 }

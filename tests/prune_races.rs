@@ -238,6 +238,38 @@ fn backups_go_on_while_prunes_run() {
     whole(&bench, &[trees.last().unwrap()]);
 }
 
+/// A lid that is closed in the midst of a prune, at any of its calls: meanwhile somebody else backs up what it is about to take,
+/// and prunes too. Then it goes on as if nothing had been.
+#[test]
+fn a_prune_that_sleeps_at_any_call_takes_nothing_that_was_committed_meanwhile() {
+    for call in 0.. {
+        let bench = Bench::in_memory();
+        let kept = two_versions(&bench);
+        let awake = Arc::new(AtomicBool::new(false));
+        let (flag, others) = (awake.clone(), Arc::new(bench));
+        let bench = others.clone();
+        let store = Interposed::new(local(&bench), move |number, _, _| {
+            // Every seventh one, so that it does not take long; which ones changes nothing.
+            if number == 2 + 7 * call && !flag.swap(true, Ordering::SeqCst) {
+                // What only the forgotten version has, borrowed by a machine that knows it, and once more by a stranger.
+                fill(&others, 1);
+                others.backup();
+                prune(&others.open_over(local(&others), "other").unwrap(), &options(), &Silent).unwrap();
+            }
+            Fate::Pass
+        });
+        if let Ok(repository) = bench.open_over(store.store(), "pruner") {
+            prune(&repository, &options(), &Silent).unwrap();
+        }
+        if !awake.load(Ordering::SeqCst) {
+            assert!(call > 2, "it slept {call} times only");
+            break;
+        }
+        let first = contents(&bench.source());
+        whole(&bench, &[&kept, &first]);
+    }
+}
+
 /// A reader that stops in the midst of a refresh, and goes on when a forget, an unforget, and a prune lie behind it, must not
 /// take the snapshot for pruned because it has read of the plan and not yet of the unforget.
 #[test]

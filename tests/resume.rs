@@ -42,6 +42,13 @@ fn stored_in(repository: &Path) -> u64 {
     packs.map(|pack| pack.metadata().map_or(0, |metadata| metadata.len())).sum()
 }
 
+/// The source as the latest snapshot has it: its root names everything below.
+fn tree(bench: &Bench) -> lifeboat::format::tree::Node {
+    let entry = bench.latest();
+    assert!(!entry.snapshot.incomplete);
+    bench.open().reader().unwrap().resolve(&entry.snapshot.root, &bench.subpath()).unwrap()
+}
+
 fn local(bench: &Bench) -> lifeboat::store::AnyStore {
     bench.location().open().unwrap()
 }
@@ -93,6 +100,15 @@ fn a_backup_that_was_cut_off_goes_on_without_reading_or_storing_again_what_was_d
     assert!(report.snapshot.counts.bytes_read < all * 3 / 4, "{} bytes were read", report.snapshot.counts.bytes_read);
     assert!(report.snapshot.counts.unmodified > 0);
     undamaged(&bench);
+    // It is what a run would have made that was never cut off, to the last chunk: one that knows nothing and reads all.
+    let resumed = tree(&bench);
+    let clean = bench.open_over(local(&bench), "clean").unwrap();
+    let report = backup(&clean, BackupOptions { reread: true, ..bench.backup_options() }, &Silent).unwrap();
+    assert_eq!(report.snapshot.counts.bytes_read, all, "it read everything");
+    assert!(tree(&bench) == resumed);
+    let target = bench.path("out");
+    bench.restore(&bench.latest(), &target);
+    assert!(contents(&target) == contents(&bench.source()));
 }
 
 /// The program itself, killed when half of the content is stored. (Its files are too fresh to be believed by their times, so

@@ -6,12 +6,15 @@ use lifeboat::event::Silent;
 use lifeboat::format::snapshot::Snapshot;
 use lifeboat::format::tree::{ChunkType, encode_leaf};
 use lifeboat::ops::backup::{Input, backup};
+use lifeboat::ops::check::{CheckOptions, check};
 use lifeboat::ops::prune::{PruneOptions, prune};
 use lifeboat::ops::restore::{Overwrite, restore};
-use lifeboat::repo::Session;
+use lifeboat::repo::{NewSlot, Repository, Session, default_sizes, recipients_of};
+use lifeboat::store::{AnyStore, Memory};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::sync::Arc;
 use std::time::Duration;
 use support::home::Home;
 use support::{Bench, contents, noise};
@@ -135,7 +138,6 @@ fn a_change_within_the_same_tick_is_seen() {
 
 #[test]
 fn sparse_files_keep_their_holes_and_empty_ones_stay_empty() {
-    use std::os::unix::fs::FileExt;
     let bench = Bench::new();
     let file = std::fs::File::create(bench.source().join("sparse")).unwrap();
     file.set_len(64 << 20).unwrap();
@@ -260,4 +262,129 @@ fn more_files_in_a_block_than_may_be_open_are_restored() {
     let output = command.env("PATH", std::env::var_os("PATH").unwrap()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(contents(&home.path("out")) == contents(&home.path("documents")));
+}
+
+/// Chunks that compressors have stumbled over: runs, short periods, matches from far away, lengths around powers of two,
+/// literals without any match, and what is almost noise.
+fn nasty() -> Vec<Vec<u8>> {
+    let mut chunks: Vec<Vec<u8>> =
+        (0..18).flat_map(|power| [(1 << power) - 1, 1 << power, (1 << power) + 1]).map(|len| vec![0; len]).collect();
+    chunks.extend([1, 2, 3, 7, 31, 255, 256, 257].map(|period| (0..40_000_usize).map(|at| (at % period) as u8).collect()));
+    let far = noise(1, 120_000);
+    chunks.extend([far.clone(), far.iter().rev().copied().collect(), far]);
+    chunks.extend([2, 16, 200].map(|values| noise(values, 60_000).iter().map(|byte| byte % values as u8).collect()));
+    let mut almost = noise(9, 100_000);
+    almost.chunks_mut(997).for_each(|part| part[0] = 0);
+    chunks.push(almost);
+    let sums = (0..20_000_u32).map(|number| number.wrapping_mul(number));
+    chunks.push(sums.flat_map(u32::to_le_bytes).collect());
+    chunks.push("so ein Text, der sich beinahe wiederholt, \n".repeat(2500).replace("ei", "ie").into_bytes());
+    chunks.retain(|chunk| !chunk.is_empty());
+    chunks
+}
+
+/// Every level that can be chosen, for each block as it is sealed; and it was compressed.
+#[test]
+fn every_level_gives_back_what_compressors_stumble_over() {
+    let bench = Bench::in_memory();
+    let recipient = recipients_of(bench.identity.as_bytes()).unwrap().remove(0);
+    let chunks = nasty();
+    let raw: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+    for level in 1..=19 {
+        let store: AnyStore = Arc::new(Memory::default());
+        let (made, machine) = (store.clone(), format!("level-{level}"));
+        let (slot, sizes) = (NewSlot::Recipient(recipient.clone()), default_sizes(1 << 20).unwrap());
+        let repository = Repository::init_store(|| Ok(made), &slot, sizes, level, &bench.options_of(&machine)).unwrap();
+        let session = Session::start(&repository, false).unwrap();
+        let mut writer = session.writer().unwrap();
+        let ids: Vec<_> = chunks.iter().map(|chunk| writer.put(ChunkType::Data, chunk).unwrap().id).collect();
+        let mut page = Vec::new();
+        encode_leaf(&[], 0, &mut page);
+        let root = writer.put(ChunkType::Tree, &page).unwrap().id;
+        session.commit(writer, |_| Snapshot { root, ..Snapshot::empty() }).unwrap().unwrap();
+        let stored: u64 = repository.packs().unwrap().iter().map(|pack| pack.size).sum();
+        assert!(stored < raw * 2 / 3, "level {level}: {stored} bytes are stored for {raw}");
+        let other = bench.open_over(store, &format!("reader-{level}")).unwrap();
+        let reader = other.reader().unwrap();
+        for (number, (id, chunk)) in ids.iter().zip(&chunks).enumerate() {
+            assert!(reader.chunk(ChunkType::Data, id).unwrap() == *chunk, "level {level}: chunk {number}");
+        }
+        assert!(!check(&other, &CheckOptions::of_all_data(1), &Silent).unwrap().is_damaged(), "level {level}");
+    }
+}
+
+/// Writes `pieces` of noise one after the other, and leaves holes of `gap` bytes before, between, and behind them.
+fn with_holes(bench: &Bench, name: &str, gap: u64, pieces: u64, length: usize) {
+    let file = std::fs::File::create(bench.source().join(name)).unwrap();
+    let step = gap + length as u64;
+    (0..pieces).for_each(|piece| file.write_all_at(&noise(piece, length), gap + piece * step).unwrap());
+    file.set_len(gap + pieces * step).unwrap();
+}
+
+/// Where runs of one byte and holes end just before, at, and behind the ends of chunks and of the parts in which large
+/// files are read.
+#[test]
+fn runs_of_one_byte_and_holes_that_end_beside_the_ends_of_chunks_come_back() {
+    const PART: usize = 4 << 20;
+    let bench = Bench::in_memory();
+    let sizes = default_sizes(4096).unwrap();
+    let borders = [sizes.minimum, sizes.average, sizes.maximum, 2 * sizes.maximum, 64, 1].map(|border| border as usize);
+    for border in borders {
+        for length in [border - 1, border, border + 1] {
+            for byte in [0, 0xff] {
+                bench.write(&format!("runs/{length}-{byte}"), vec![byte; length]);
+                bench.write(&format!("between/{length}-{byte}"), [noise(1, 9000), vec![byte; length], noise(2, 9000)].concat());
+            }
+        }
+    }
+    for length in [PART - 1, PART, PART + 1, 2 * PART + 1] {
+        bench.write(&format!("large/zeros-{length}"), vec![0; length]);
+        bench.write(&format!("large/across-{length}"), [noise(3, length - 3000), vec![0; 6000], noise(4, 5000)].concat());
+    }
+    for gap in [4096, u64::from(sizes.maximum), PART as u64 - 4096, PART as u64] {
+        with_holes(&bench, &format!("holes-{gap}"), gap, 5, 4096);
+        with_holes(&bench, &format!("longer-{gap}"), gap, 3, PART);
+        with_holes(&bench, &format!("only-{gap}"), gap, 0, 0);
+    }
+    bench.backup();
+    bench.restore(&bench.latest(), &bench.path("out"));
+    let (before, after) = (contents(&bench.source()), contents(&bench.path("out")));
+    assert!(before.len() > 80 && before.len() == after.len());
+    for (was, is) in before.iter().zip(&after) {
+        assert!(was == is, "{} is {} and not {}", was.0.display(), is.0.display(), "what it was");
+    }
+    let blocks = |name: &str| std::fs::metadata(bench.path("out").join(name)).unwrap().blocks();
+    assert_eq!((blocks("only-4096"), blocks(&format!("only-{PART}"))), (0, 0), "holes stay holes");
+    assert!(!check(&bench.open(), &CheckOptions::of_all_data(2), &Silent).unwrap().is_damaged());
+}
+
+/// Files that share chunks and blocks with each other, one after the other by themselves: none gets pieces of another one.
+#[test]
+fn each_file_taken_alone_is_what_it_is_in_the_whole() {
+    let bench = Bench::in_memory();
+    for file in 0..60_u64 {
+        let length = usize::try_from(file * 1300 + 1).unwrap();
+        let parts = [noise(file % 5, 20_000), noise(1000 + file, length), noise(file % 3, 20_000), vec![0; length]];
+        bench.write(&format!("d{}/f{file}", file % 4), parts[..1 + usize::try_from(file % 4).unwrap()].concat());
+    }
+    bench.backup();
+    let (repository, entry) = (bench.open(), bench.latest());
+    let mut taken = 0;
+    for (path, bytes) in contents(&bench.source()) {
+        let Some(bytes) = bytes else { continue };
+        let name = path.to_str().unwrap().to_owned();
+        let mut printed = Vec::new();
+        let whole = [bench.subpath(), b"/".to_vec(), name.clone().into_bytes()].concat();
+        lifeboat::ops::cat::cat(&repository, &entry, &whole, &mut printed, &Silent).unwrap();
+        assert!(printed == bytes, "{name} is printed otherwise");
+        let target = bench.path("out");
+        let mut options = bench.restore_options(&target);
+        options.include = vec![name.clone()];
+        restore(&repository, &entry, &options, &Silent).unwrap();
+        let files: Vec<_> = contents(&target).into_iter().filter(|(_, bytes)| bytes.is_some()).collect();
+        assert!(files == [(path, Some(bytes))], "{name} is restored otherwise");
+        std::fs::remove_dir_all(&target).unwrap();
+        taken += 1;
+    }
+    assert_eq!(taken, 60);
 }

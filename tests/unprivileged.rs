@@ -1,4 +1,4 @@
-//! Restores by somebody who is not root, and directories with very many entries.
+//! Restores by somebody who is not root, directories with very many entries, and the memory that very many files take.
 #![expect(clippy::print_stdout, reason = "a test says what it skips")]
 
 mod support;
@@ -75,5 +75,47 @@ fn a_directory_with_very_many_entries_comes_back() {
     assert_eq!(std::fs::read_to_string(home.path("out/many/entry-0012345")).unwrap(), "changed");
     if !all {
         println!("skipped: a million entries, which `./test --all` makes; it were {entries}");
+    }
+}
+
+/// Runs a program, and says how much memory it had at most, in KiB.
+const MEASURE: &str = "import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)";
+
+/// Most resident memory in KiB of a verb; nothing where python3 is not there.
+fn resident(home: &Home, arguments: &[&str]) -> Option<u64> {
+    let mut command = std::process::Command::new("python3");
+    command.args(["-c", MEASURE]).arg(env!("CARGO_BIN_EXE_lifeboat")).args(arguments).env_clear();
+    command.env("HOME", home.dir.path()).env("PATH", std::env::var_os("PATH").unwrap()).current_dir(home.dir.path());
+    let output = command.output().ok()?;
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8_lossy(&output.stdout).trim().parse().unwrap())
+}
+
+/// 30,000 files here, a million with `./test --all`: what is in memory is bounded by blocks and workers, and not by files.
+#[test]
+fn very_many_tiny_files_take_no_more_memory_than_blocks_and_workers_do() {
+    let all = std::env::var_os("LIFEBOAT_ALL").is_some();
+    let (files, ceiling) = if all { (1_000_000, 256 << 10) } else { (30_000, 72 << 10) };
+    let home = if all { Home::new() } else { Home { dir: support::dir_in_memory() } };
+    for folder in 0..files / 500 {
+        let path = home.path(&format!("many/{}/{folder}", folder % 37));
+        std::fs::create_dir_all(&path).unwrap();
+        (0..500).for_each(|file| std::fs::write(path.join(file.to_string()), support::noise(folder * 500 + file, 100)).unwrap());
+    }
+    let verbs: [&[&str]; 4] = [
+        &["backup", "many", "--threads", "2"],
+        &["check", "--read-data", "--threads", "2"],
+        &["prune", "--grace", "0s", "--threads", "2"],
+        &["restore", "latest", "--to", "out", "--threads", "2"],
+    ];
+    for verb in verbs {
+        let Some(peak) = resident(&home, verb) else {
+            return println!("skipped: how much memory a program takes is measured by python3, which is not here");
+        };
+        println!("{files} files: {verb:?} had {} MiB", peak >> 10);
+        assert!(peak < ceiling, "{files} files: {verb:?} had {peak} KiB");
     }
 }

@@ -262,6 +262,7 @@ impl Unpacker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::key::{Bundle, Generation, Role};
 
     #[test]
     fn a_block_is_decompressed_as_far_as_its_bytes_are_wanted_and_what_is_cut_off_is_refused() {
@@ -302,12 +303,6 @@ mod tests {
         let packed = &packed[..packed.len() / 2];
         assert!(unpacker.unpack(&half, packed, 300_000).is_err() && unpacker.begin(packed, 600_000).is_none());
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::format::key::{Bundle, Generation, Role};
 
     fn keys() -> Keys {
         let generation = Generation {
@@ -321,7 +316,7 @@ mod tests {
             identity_meta: None,
             extra: Vec::new(),
         };
-        Keys::new(&Bundle {
+        let bundle = Bundle {
             repository: RepositoryId([4; 16]),
             role: Role::Owner,
             signing_seed: Some([5; 32]),
@@ -330,7 +325,8 @@ mod tests {
             fingerprint: crate::id::Fingerprint([7; 16]),
             generations: vec![generation],
             extra: Vec::new(),
-        })
+        };
+        Keys::new(&bundle, crate::repo::Surroundings::default())
     }
 
     /// Memory that changed between the naming of a chunk and the sealing of its block, at any byte of it.

@@ -2,11 +2,13 @@
 
 use crate::calls::{FAILS, FULL, LATE, STALE, TORN, TWICE, cause_is_named, every_call};
 use crate::scene::{Fault, Machine, Scene, Tree, is_proper};
+use crate::support::interposed::{Fate, Interposed};
 use lifeboat::error::{ErrorKind, Result};
 use lifeboat::event::Silent;
 use lifeboat::ops::prune::{PruneOptions, PruneReport, prune};
 use lifeboat::store::{AnyStore, Memory, Store};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 const ALL: [Fault; 7] = [FAILS, FULL, LATE, TORN, STALE, TWICE, Fault::Gone];
@@ -63,6 +65,60 @@ fn a_prune_that_meets_a_fault_at_any_call_harms_nothing_and_the_next_one_ends_it
 #[test]
 fn a_prune_that_meets_a_fault_at_any_call_on_a_new_machine_harms_nothing() {
     [FAILS, LATE, STALE].into_iter().for_each(|fault| prunes(Machine::New, fault));
+}
+
+/// A thread other than the one that was asked dies at one of its calls to the store: that ends the run, whoever waits for it
+/// does not wait for ever, what is said is that death and not what came of it, and what is committed stays.
+fn a_thread_dies(what: &str, run: fn(&Scene, AnyStore, &str) -> Result<()>) {
+    let scene = Scene::forgotten();
+    let asked = std::thread::current().id();
+    let mut died = 0;
+    for at in [0, 1, 2, 5, 11, 23, 47] {
+        let memory = scene.memory();
+        let name = scene.machine(Machine::New);
+        let dead = Arc::new(AtomicBool::new(false));
+        let (flag, calls) = (dead.clone(), AtomicU64::new(0));
+        let store = Interposed::new(Arc::new(memory.clone()), move |_, verb, key| {
+            let elsewhere = std::thread::current().id() != asked;
+            if elsewhere && calls.fetch_add(1, Ordering::SeqCst) == at {
+                flag.store(true, Ordering::SeqCst);
+                panic!("{verb:?} {key}: this thread dies as the test wants");
+            }
+            Fate::Pass
+        });
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&scene, store.store(), &name)));
+        let dead = dead.load(Ordering::SeqCst);
+        match ended {
+            Ok(ended) => {
+                assert!(dead || ended.is_ok(), "{what}, call {at}: nothing died");
+                ended.err().iter().for_each(|error| is_proper(error, what));
+            }
+            Err(panic) => {
+                let said =
+                    panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
+                let said = said.unwrap_or_default();
+                let is_its = said.contains("as the test wants") || said == "a scoped thread panicked";
+                assert!(dead && is_its, "{what}, call {at}: {said}");
+            }
+        }
+        died += usize::from(dead);
+        assert_eq!(scene.is_unharmed(&memory, &name, &format!("{what}, call {at}")), scene.past.len(), "{what}");
+        scene.drop_machine(&name);
+    }
+    assert!(died > 0, "{what}: no thread but that of the test calls the store");
+}
+
+#[test]
+fn a_thread_that_dies_in_maintenance_ends_the_run_and_harms_nothing() {
+    a_thread_dies("prune", |scene, store, machine| pruned(scene, store, machine).map(drop));
+    a_thread_dies("check", |scene, store, machine| {
+        let options = lifeboat::ops::check::CheckOptions::of_all_data(2);
+        lifeboat::ops::check::check(&scene.open(store, machine)?, &options, &Silent).map(drop)
+    });
+    a_thread_dies("compact", |scene, store, machine| {
+        let options = lifeboat::repo::CompactOptions { packs: 1, entries: 50, everything: true };
+        scene.open(store, machine)?.compact_index(&options, &Silent).map(drop)
+    });
 }
 
 fn forget_first(scene: &Scene, store: AnyStore, machine: &str) -> Result<()> {
