@@ -187,8 +187,8 @@ fn block(class: Class) -> impl Strategy<Value = BlockEntry> {
         let kind = if class == Class::Data { ChunkType::Data } else { ChunkType::from_code(code).unwrap() };
         let raw_len: u32 = chunks.iter().map(|chunk| chunk.0).sum();
         let (codec, packed_len) = if raw { (Codec::Raw, raw_len) } else { (Codec::Zstd, raw_len / 3) };
-        let chunks = chunks.into_iter().map(|(len, prefix)| TableEntry { len, prefix }).collect();
-        BlockEntry { row: BlockRow { seal, number, kind, codec, raw_len, packed_len }, chunks }
+        let chunks: Vec<TableEntry> = chunks.into_iter().map(|(len, prefix)| TableEntry { len, prefix }).collect();
+        BlockEntry { row: BlockRow { seal, number, kind, codec, raw_len, packed_len }, chunks: chunks.into() }
     })
 }
 

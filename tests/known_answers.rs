@@ -132,7 +132,7 @@ fn packs(answers: &mut Answers) {
     answers.push(("seal entry", hex(&encoded)));
     let row = BlockRow { seal: 0, number: 7, kind: ChunkType::Data, codec: Codec::Zstd, raw_len: 305, packed_len: 100 };
     let chunks = vec![TableEntry { len: 300, prefix: [1; 16] }, TableEntry { len: 5, prefix: [2; 16] }];
-    let toc = Toc { first_block: 300, padding: 9, blocks: vec![BlockEntry { row, chunks }] };
+    let toc = Toc { first_block: 300, padding: 9, blocks: vec![BlockEntry { row, chunks: chunks.into() }] };
     answers.push(("TOC", hex(&toc.encode())));
     answers.push(("footer", hex(&Footer { commit: [0x88; 32], toc_len: 126 }.encode())));
     let entries = vec![IndexEntry { prefix: [1; 16], pack: 0, block: 0, chunk: 0 }];

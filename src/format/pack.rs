@@ -4,6 +4,8 @@ use super::envelope::{HEADER_LEN, Header, ObjectKind, padme};
 use super::tree::{ChunkType, Class};
 use crate::error::{Error, Result};
 use crate::id::{ChunkPrefix, SessionId};
+use std::fmt;
+use std::sync::Arc;
 
 /// Longest raw block.
 pub const MAX_RAW_BLOCK: u32 = 16 << 20;
@@ -13,6 +15,8 @@ pub const MAX_PACK: u64 = 256 << 20;
 pub const MAX_TOC: u32 = 64 << 20;
 /// Length of its table of contents at which a pack is closed: of the smallest chunks, the table takes more than they do.
 pub const TOC_TARGET: usize = 8 << 20;
+/// Most blocks of a pack: more than fit into a table of that length.
+const MAX_BLOCKS: usize = 1 << 18;
 /// Length of the footer.
 pub const FOOTER_LEN: usize = 40;
 /// Longest age file of a seal entry.
@@ -24,6 +28,8 @@ const BLOCK_PADDING: u32 = 64;
 const TAG_LEN: u32 = 16;
 const FOOTER_MAGIC: [u8; 4] = *b"LFBP";
 const ROW_LEN: usize = 20;
+/// What a chunk takes of a table of contents, at least.
+const CHUNK_LEN: usize = 17;
 
 fn wrong(why: &str) -> Error {
     Error::damaged(format!("decode a pack: {why}"))
@@ -186,13 +192,59 @@ pub fn encode_table(chunks: &[TableEntry], out: &mut Vec<u8>) {
     }
 }
 
+/// The chunks of a block. Those of all blocks of a table of contents lie in one piece of memory, however many blocks there
+/// are.
+#[derive(Clone)]
+pub struct ChunkTable {
+    all: Arc<Vec<TableEntry>>,
+    range: (u32, u32),
+}
+
+impl From<Vec<TableEntry>> for ChunkTable {
+    fn from(chunks: Vec<TableEntry>) -> Self {
+        let end = u32::try_from(chunks.len()).expect("a block has fewer chunks than bytes");
+        Self { all: Arc::new(chunks), range: (0, end) }
+    }
+}
+
+impl std::ops::Deref for ChunkTable {
+    type Target = [TableEntry];
+
+    fn deref(&self) -> &[TableEntry] {
+        &self.all[self.range.0 as usize..self.range.1 as usize]
+    }
+}
+
+impl<'a> IntoIterator for &'a ChunkTable {
+    type Item = &'a TableEntry;
+    type IntoIter = std::slice::Iter<'a, TableEntry>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl PartialEq for ChunkTable {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for ChunkTable {}
+
+impl fmt::Debug for ChunkTable {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_list().entries(self.iter()).finish()
+    }
+}
+
 /// A block in the table of contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockEntry {
     /// What is said of it.
     pub row: BlockRow,
     /// Its chunks, in order.
-    pub chunks: Vec<TableEntry>,
+    pub chunks: ChunkTable,
 }
 
 impl BlockEntry {
@@ -244,17 +296,27 @@ impl Toc {
         let mut reader = Bytes(bytes);
         let mut toc = Self { first_block: reader.word()?, padding: reader.word()?, blocks: Vec::new() };
         let count = reader.word()? as usize;
-        if count > reader.0.len() / (ROW_LEN + 4) {
-            return Err(wrong("more blocks than bytes"));
+        if count > MAX_BLOCKS || count > reader.0.len() / (ROW_LEN + 4) {
+            return Err(wrong("more blocks than bytes, or than a pack can have"));
         }
-        toc.blocks.reserve_exact(count);
+        let (mut rows, mut chunks) = (Vec::with_capacity(count), Vec::with_capacity(reader.0.len() / CHUNK_LEN));
         for _ in 0..count {
-            let block = decode_block(&mut reader)?;
-            if usize::from(block.row.seal) >= seals {
+            let row = decode_block(&mut reader, &mut chunks)?;
+            if usize::from(row.seal) >= seals {
                 return Err(wrong("a block without a seal"));
             }
-            toc.blocks.push(block);
+            rows.push((row, u32::try_from(chunks.len()).map_err(|_| wrong("too many chunks"))?));
         }
+        chunks.shrink_to_fit();
+        let all = Arc::new(chunks);
+        let mut start = 0;
+        toc.blocks = rows
+            .into_iter()
+            .map(|(row, end)| {
+                let range = (std::mem::replace(&mut start, end), end);
+                BlockEntry { row, chunks: ChunkTable { all: all.clone(), range } }
+            })
+            .collect();
         if !reader.0.is_empty() {
             return Err(wrong("bytes behind the table of contents"));
         }
@@ -269,26 +331,27 @@ impl Toc {
     }
 }
 
-fn decode_block(reader: &mut Bytes<'_>) -> Result<BlockEntry> {
+/// Reads a block, whose chunks it appends to those of the blocks before.
+fn decode_block(reader: &mut Bytes<'_>, chunks: &mut Vec<TableEntry>) -> Result<BlockRow> {
     let row = BlockRow::decode(reader)?;
     let count = reader.word()? as usize;
-    if count == 0 || count > reader.0.len() / 17 {
+    if count == 0 || count > reader.0.len() / CHUNK_LEN {
         return Err(wrong("more chunks than bytes, or none"));
     }
-    let mut chunks = Vec::with_capacity(count);
+    let first = chunks.len();
     let mut total = 0u64;
     for _ in 0..count {
         let len = reader.varint()?;
         total += u64::from(len);
         chunks.push(TableEntry { len, prefix: [0; 16] });
     }
-    for chunk in &mut chunks {
+    for chunk in &mut chunks[first..] {
         chunk.prefix = reader.array()?;
     }
     if total != u64::from(row.raw_len) {
         return Err(wrong("chunks that do not fill their block"));
     }
-    Ok(BlockEntry { row, chunks })
+    Ok(row)
 }
 
 fn push_varint(mut value: u32, out: &mut Vec<u8>) {

@@ -53,7 +53,7 @@ pub use kit::{identity_in, join_shares, parse_identity, split_identity};
 pub use known_damage::Unreadable;
 pub use log::{
     ATTESTED, EVERYBODY, LostRecords, Member, RecordProblem, RecordsReport, Rollback, SealedEntry, SnapshotEntry, Standing,
-    StoredTime,
+    StoredTime, Turn,
 };
 pub use mirror::{MirrorOptions, MirrorReport, mirror, mirror_stores};
 pub use nodes::Nodes;
@@ -109,6 +109,8 @@ struct Inner {
     /// What was found when the repository was opened, before anybody listened.
     notices: Mutex<Vec<String>>,
     duplicates: duplicates::Duplicates,
+    /// Who holds tables of contents.
+    turns: log::Turns,
     /// Parts of objects that this machine keeps, if it shall.
     kept: OnceLock<kept::Kept>,
     /// Where they are.
@@ -265,6 +267,7 @@ impl Repository {
             parts: folder.join("parts"),
             _temporary: temporary,
             unkept: AtomicBool::new(false),
+            turns: log::Turns::default(),
             notices: Mutex::new(notice.into_iter().collect()),
             duplicates,
         };

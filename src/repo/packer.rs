@@ -189,7 +189,7 @@ impl Packer {
                     OpenPack::start(&self.keys, &self.surroundings, &self.store, seals, parity)?
                 }
             };
-            pack.push(BlockEntry { row: block.row, chunks: block.chunks }, &block.bytes)?;
+            pack.push(BlockEntry { row: block.row, chunks: block.chunks.into() }, &block.bytes)?;
             // A full pool only means that this buffer is freed.
             let _ = self.buffers.try_send(block.bytes);
             if pack.is_full(self.target) {

@@ -15,8 +15,9 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Packs whose block tables are kept.
+/// Packs whose block tables are kept, and blocks in all of these: somebody may have made them long.
 const KEPT_PACKS: usize = 64;
+const KEPT_ROWS: usize = 1 << 17;
 /// Bytes of decoded blocks that are kept: pages of a tree that has changed often lie in many blocks.
 const KEPT_BYTES: usize = 16 << 20;
 
@@ -175,8 +176,11 @@ impl Reader {
             return Ok(pack.clone());
         }
         let pack = Arc::new(self.index.pack(number)?);
-        if state.packs.len() >= KEPT_PACKS {
-            state.packs.pop_front();
+        let mut rows = state.packs.iter().map(|(_, pack)| pack.blocks.len()).sum::<usize>() + pack.blocks.len();
+        while (state.packs.len() >= KEPT_PACKS || rows > KEPT_ROWS)
+            && let Some((_, oldest)) = state.packs.pop_front()
+        {
+            rows -= oldest.blocks.len();
         }
         state.packs.push_back((number, pack.clone()));
         Ok(pack)

@@ -3,6 +3,7 @@
 use super::scene::{Outcome, REFUSED, Scene};
 use super::support::counterfeit::{Forged, file, leaf};
 use lifeboat::format::log::{PackRef, RecordBody};
+use lifeboat::format::pack::{Codec, TableEntry};
 use lifeboat::format::tree::{ChunkRef, ChunkType};
 use lifeboat::id::{ChunkId, PackId};
 use lifeboat::store::Key;
@@ -181,6 +182,40 @@ fn objects_that_are_far_too_long_are_never_read() {
             let Outcome { code, said } = scene.run(arguments);
             assert!([0, 1, 3, 11, 13].contains(&code), "{key}: {arguments:?}: {code}: {said}");
             assert!(code == 0 || said.contains(&key) || said.contains(&"7".repeat(32)), "{key}: {arguments:?}: {said}");
+        }
+    }
+}
+
+/// A pack whose table of contents is as long as one can be: many chunks of no length in one block, or many blocks.
+fn largest_table(scene: &Scene, many_blocks: bool) -> PackRef {
+    let entry = |number: u32| TableEntry { len: 0, prefix: u128::from(number % 2).to_le_bytes() };
+    let block =
+        |chunks: Vec<TableEntry>| Forged { kind: ChunkType::Tree, codec: Codec::Raw, raw_len: 0, packed: Vec::new(), chunks };
+    let room = (64 << 20) - (64 << 20) / (64 << 10) * 17;
+    let blocks: Vec<Forged> = match many_blocks {
+        true => (0..1 << 18).map(|_| block((0..13).map(entry).collect())).collect(),
+        false => vec![block((0..room / 17 - 10).map(entry).collect())],
+    };
+    let pack = scene.forger.pack(&blocks);
+    assert!(pack.toc_len > 60 << 20 && pack.toc_len <= 64 << 20, "{}", pack.toc_len);
+    pack
+}
+
+#[test]
+fn tables_of_contents_of_the_largest_size_are_not_held_side_by_side() {
+    for many_blocks in [false, true] {
+        let scene = Scene::new();
+        let packs: Vec<PackRef> = (0..4).map(|_| largest_table(&scene, many_blocks)).collect();
+        // Packs of which nothing is to be said, so that several threads are worth while.
+        let page = leaf(&[file("victim", &[])]);
+        let root = scene.forger.name(ChunkType::Tree, &page);
+        let tree = |_| scene.forger.pack(&[Forged::raw(ChunkType::Tree, &root, &page)]);
+        let packs = packs.into_iter().chain((0..40).map(tree)).collect();
+        scene.forger.commit(root, 1, packs);
+        scene.expect(&[("ls", &[0]), ("prune", &[0])]);
+        // These look for each of the many chunks, which takes long.
+        if std::env::var_os("LIFEBOAT_ALL").is_some() {
+            scene.expect(&[("check", &[0]), ("data", &[0, 13]), ("repair", &[0, 13])]);
         }
     }
 }

@@ -58,6 +58,7 @@ impl Scene {
         // What others print may be as long as what somebody stored says it is.
         let brief = matches!(arguments[0], "check" | "repair");
         let stdout = if brief { Stdio::piped() } else { Stdio::null() };
+        let began = std::time::Instant::now();
         let output = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).output().unwrap();
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         let code = output.status.code().unwrap();
@@ -65,6 +66,7 @@ impl Scene {
         assert!(!said.contains("panicked") && code < 99, "{arguments:?}: {code}: {brief}");
         if measure {
             let resident: u64 = std::fs::read_to_string(resident).unwrap().parse().unwrap();
+            println!("{arguments:?}: exit code {code}, {resident} KiB resident, {:?}", began.elapsed());
             assert!(resident < LIMIT, "{arguments:?}: {resident} KiB were resident");
         }
         Outcome { code, said }
@@ -72,7 +74,9 @@ impl Scene {
 
     /// Runs everything that reads a repository, and compares the exit codes of all.
     pub(super) fn expect(&self, codes: &[(&str, &[i32])]) {
-        self.home.ok(&["init", "--repo", "other"]);
+        if !self.home.path("other").exists() {
+            self.home.ok(&["init", "--repo", "other"]);
+        }
         let all: [(&str, &[&str]); 13] = [
             ("restore", &["restore", "latest", "--to", "out/restored", "--verify"]),
             ("salvage", &["restore", "latest", "--to", "out/salvaged", "--salvage"]),
@@ -98,7 +102,7 @@ impl Scene {
         }
         assert_nothing_outside(self.home.dir.path());
         // The honest snapshot is as it was.
-        self.home.ok(&["restore", &self.first, "--to", "honest", "--verify"]);
+        self.home.ok(&["restore", &self.first, "--to", "honest", "--verify", "--overwrite", "always"]);
     }
 }
 

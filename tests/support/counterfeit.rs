@@ -104,7 +104,7 @@ impl Counterfeiter {
         for (block, number) in blocks.iter().zip(0..) {
             let (row, sealed) = self.seal(&session, number, block);
             bytes.extend_from_slice(&sealed);
-            toc.blocks.push(BlockEntry { row, chunks: block.chunks.clone() });
+            toc.blocks.push(BlockEntry { row, chunks: block.chunks.clone().into() });
         }
         let mut table = toc.encode();
         change(&mut table);

@@ -154,20 +154,22 @@ fn each(
                     let pack = &chosen.packs[*at];
                     progress.at(pack.id.to_string().as_bytes());
                     let listed = chosen.listed.get(&pack.id).copied();
+                    let turn = (depth > Depth::Exists).then(|| repository.turn_for(pack));
                     let result = stop_if_asked(observer).and_then(|()| match &mut verifier {
                         Ok(verifier) => verifier.verify(pack, listed, depth),
                         Err(error) => Err(Error::new(error.kind(), error.to_string())),
                     });
                     progress.add_file(if depth == Depth::Data { pack.size } else { 0 });
                     let stop = result.is_err();
-                    if found.send((*at, depth, result)).is_err() || stop {
+                    // What is lost of a pack may be as long as its table of contents, so the turn goes with it.
+                    if found.send((*at, depth, result, turn)).is_err() || stop {
                         break;
                     }
                 }
             });
         }
         drop(found);
-        for (at, depth, result) in reports {
+        for (at, depth, result, _turn) in reports {
             match result.and_then(|found| take(&chosen.packs[at], depth, found)) {
                 Ok(found) => taken[at] = Some((depth, found)),
                 Err(error) => {

@@ -4,7 +4,7 @@ use super::sums::{body_sum, chunk_sum};
 use super::{damaged, failed};
 use crate::error::{Error, Result};
 use crate::format::log::PackRef;
-use crate::format::pack::{BlockRow, Codec, SealEntry, Toc};
+use crate::format::pack::{BlockRow, Codec, SealEntry, TableEntry, Toc};
 use crate::format::tree::ChunkType;
 use crate::id::{ChunkPrefix, ClientId, PackId, SessionId};
 use crate::repo::block::table_digest;
@@ -165,8 +165,10 @@ pub(in crate::repo) fn insert_pack(
             .prepare_cached("INSERT INTO chunk(id, pack, block, start, len, nth, sum) VALUES(?, ?, ?, ?, ?, ?, ?)")
             .map_err(failed)?;
         let numbered = u32::try_from(number).map_err(|_| Error::failed("use the local cache: it has too many packs"))?;
-        for (prefix, block, start, len, nth) in &rows {
-            let sum = chunk_sum(prefix, [numbered, *block, *start, *len, *nth]);
+        for row in &rows {
+            let TableEntry { prefix, len } = row.of(toc);
+            let ChunkRow { block, start, nth } = *row;
+            let sum = chunk_sum(prefix, [numbered, block, start, *len, nth]);
             insert.execute(params![&prefix[..], number, block, start, len, nth, sum]).map_err(failed)?;
         }
     }
@@ -174,21 +176,31 @@ pub(in crate::repo) fn insert_pack(
     transaction.commit().map_err(failed)
 }
 
-/// A chunk's prefix, the position of its block, its offset there, its length, and its position in the block.
-type ChunkRow = (ChunkPrefix, u32, u32, u32, u32);
+/// The position of a chunk's block, its offset there, and its position in the block. A table may have millions of them.
+struct ChunkRow {
+    block: u32,
+    start: u32,
+    nth: u32,
+}
+
+impl ChunkRow {
+    fn of<'a>(&self, toc: &'a Toc) -> &'a TableEntry {
+        &toc.blocks[self.block as usize].chunks[self.nth as usize]
+    }
+}
 
 /// What a pack holds, each chunk once, in the order of the table: otherwise every row touches a page of its own.
 fn chunk_rows(toc: &Toc) -> Vec<ChunkRow> {
-    let mut rows = Vec::new();
+    let mut rows = Vec::with_capacity(toc.blocks.iter().map(|block| block.chunks.len()).sum());
     for (block, position) in toc.blocks.iter().zip(0u32..) {
         let mut start = 0;
         for (chunk, nth) in block.chunks.iter().zip(0u32..) {
-            rows.push((chunk.prefix, position, start, chunk.len, nth));
+            rows.push(ChunkRow { block: position, start, nth });
             start += chunk.len;
         }
     }
-    rows.sort_unstable();
-    rows.dedup_by_key(|row| row.0);
+    rows.sort_unstable_by_key(|row| (&row.of(toc).prefix, row.block, row.nth));
+    rows.dedup_by_key(|row| &row.of(toc).prefix);
     rows
 }
 

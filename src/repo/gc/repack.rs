@@ -12,6 +12,7 @@ use crate::format::pack::{BlockEntry, MAX_PACK, SealEntry, TOC_TARGET, Toc};
 use crate::format::tree::Class;
 use crate::repo::block::{Opener, table_digest};
 use crate::repo::cache;
+use crate::repo::log::together;
 use crate::repo::packer::OpenPack;
 use crate::repo::{ChunkWriter, Repository, Session};
 use crate::store::Key;
@@ -277,7 +278,13 @@ impl Repository {
         let mut copier = Copier { repository: self, waiting: [Vec::new(), Vec::new()], packs: Vec::new() };
         let mut rewrite = Rewrite::start(self)?;
         let mut done = HashSet::new();
-        let tocs = sources.chunks(self.width()).flat_map(|some| self.side_by_side(some, |(_, pack)| self.load_toc(pack)));
+        let mut rest = sources;
+        let tocs = std::iter::from_fn(|| {
+            let some = &rest[..together(&rest[..rest.len().min(self.width())], |(_, pack)| pack)];
+            rest = &rest[some.len()..];
+            (!some.is_empty()).then(|| self.side_by_side(some, |(_, pack)| self.load_toc(pack)))
+        })
+        .flatten();
         for ((number, pack), toc) in sources.iter().zip(tocs) {
             stop_if_asked(observer)?;
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {

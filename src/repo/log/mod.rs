@@ -17,6 +17,7 @@ mod rollback;
 mod snapshots;
 mod stored;
 mod toc;
+mod turns;
 mod unreadable;
 
 pub(super) use follow::object_hash;
@@ -30,3 +31,5 @@ pub use rollback::{LostRecords, Rollback};
 pub(super) use snapshots::open_snapshot;
 pub use snapshots::{SealedEntry, SnapshotEntry};
 pub use stored::StoredTime;
+pub use turns::Turn;
+pub(super) use turns::{Turns, together};

@@ -1,5 +1,6 @@
 //! Tables of contents: putting packs that the log lists into the index.
 
+use super::turns::HELD;
 use crate::crypto::derive::object_key;
 use crate::crypto::seal;
 use crate::error::{Error, ErrorKind, Result};
@@ -39,6 +40,7 @@ impl Repository {
     /// Puts the pack into the index, if it is listed and not there yet.
     pub(in crate::repo) fn index_pack(&self, pack: &PackId) -> Result<()> {
         let Some((pack, client)) = cache::index::find_unread(&self.connection(), pack)? else { return Ok(()) };
+        let _turn = self.turn_for(&pack);
         let (seals, toc) = self.load_toc(&pack)?;
         cache::index::insert_pack(&mut self.connection(), &pack, Some(&client), &seals, &toc)
     }
@@ -50,6 +52,8 @@ impl Repository {
         if packs.is_empty() {
             return Ok(());
         }
+        // Long tables, which no writer makes, come last and one by one.
+        let (long, packs): (Vec<_>, Vec<_>) = packs.iter().partition(|(pack, _)| u64::from(pack.toc_len) > HELD);
         let threads = match self.width() {
             // One after the other: who is read first must not hang on who runs first.
             _ if self.keys().surroundings.is_simulated() => 1,
@@ -61,17 +65,18 @@ impl Repository {
         let (loaded, queue) = bounded(threads);
         std::thread::scope(|scope| {
             for _ in 0..threads {
-                let (next, loaded) = (&next, loaded.clone());
+                let (next, loaded, packs) = (&next, loaded.clone(), &packs);
                 scope.spawn(move || {
                     while let Some((pack, client)) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if observer.interrupted() || loaded.send((pack, client, self.load_toc(pack))).is_err() {
+                        let turn = self.turn_for(pack);
+                        if observer.interrupted() || loaded.send((pack, client, self.load_toc(pack), turn)).is_err() {
                             break;
                         }
                     }
                 });
             }
             drop(loaded);
-            for (pack, client, toc) in queue {
+            for (pack, client, toc, _turn) in queue {
                 match toc {
                     Ok((seals, toc)) => {
                         cache::index::insert_pack(&mut self.connection(), pack, Some(client), &seals, &toc)?;
@@ -80,7 +85,16 @@ impl Repository {
                 }
             }
             stop_if_asked(observer)
-        })
+        })?;
+        for (pack, client) in &long {
+            stop_if_asked(observer)?;
+            let _turn = self.turn_for(pack);
+            match self.load_toc(pack) {
+                Ok((seals, toc)) => cache::index::insert_pack(&mut self.connection(), pack, Some(client), &seals, &toc)?,
+                Err(error) => warn(pack, &error),
+            }
+        }
+        Ok(())
     }
 
     /// Reads and opens the table of contents of a pack, from parity if need be.
@@ -163,7 +177,10 @@ impl Repository {
         if footer.commit != object.commit || footer.toc_len != pack.toc_len {
             return Err(Error::damaged(format!("read the pack {}: its footer does not fit", pack.id)));
         }
-        let toc = Toc::decode(&seal::open_pieces(&object.key, sealed)?, seals.len())?;
+        let opened = seal::open_pieces(&object.key, sealed)?;
+        // A table may be long, and takes more memory once it is decoded.
+        drop(tail);
+        let toc = Toc::decode(&opened, seals.len())?;
         let stored: u64 = toc.blocks.iter().map(|block| u64::from(block.row.stored_len())).sum();
         if u64::from(toc.first_block) + stored + u64::from(toc.padding) + tail_len != pack.size {
             return Err(Error::damaged(format!("read the pack {}: its parts do not add up to its length", pack.id)));
