@@ -8,104 +8,19 @@ use lifeboat::event::{Progress, Silent};
 use lifeboat::format::log::{Checkpoint, Head, RecordBody};
 use lifeboat::ops::backup::{BackupOptions, backup};
 use lifeboat::ops::check::{CheckOptions, check};
-use lifeboat::ops::prune::{PruneOptions, PruneReport, Truncation, prune};
+use lifeboat::ops::prune::{PruneOptions, Truncation, prune};
 use lifeboat::ops::repair::{RepairOptions, repair};
-use lifeboat::repo::{MirrorOptions, Repository, Standing, mirror};
-use lifeboat::store::{AnyStore, Location};
-use std::collections::HashMap;
+use lifeboat::repo::{MirrorOptions, Repository, mirror};
+use lifeboat::store::Location;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use support::forge::Thief;
+use support::history::{History, cut, local, machine, pruning};
 use support::home::Home;
 use support::interposed::{Fate, Interposed, Verb};
 use support::team::{Machine, Team};
-use support::{Bench, contents, noise};
-
-type Tree = Vec<(PathBuf, Option<Vec<u8>>)>;
-
-fn options(truncation: Truncation) -> PruneOptions {
-    PruneOptions { grace: Duration::ZERO, max_unused: 0.0, truncation, ..PruneOptions::default() }
-}
-
-fn cut(repository: &Repository) -> PruneReport {
-    prune(repository, &options(Truncation::Always), &Silent).unwrap()
-}
-
-fn local(bench: &Bench) -> AnyStore {
-    bench.location().open().unwrap()
-}
-
-fn machine(bench: &Bench, name: &str) -> Repository {
-    bench.open_over(local(bench), name).unwrap()
-}
-
-/// What was backed up, by the description of its snapshot.
-struct History {
-    bench: Bench,
-    trees: HashMap<String, Tree>,
-}
-
-impl History {
-    fn new() -> Self {
-        Self { bench: Bench::in_memory(), trees: HashMap::new() }
-    }
-
-    fn fill(&self, version: u64) {
-        for file in 0..4 {
-            let seed = if file % 2 == 0 { file } else { version * 100 + file };
-            self.bench.write(&format!("f{file}"), noise(seed, 2000));
-        }
-    }
-
-    fn back_up_over(&mut self, repository: &Repository, version: u64) {
-        self.fill(version);
-        let mut how = self.bench.backup_options();
-        how.description = format!("version {version}");
-        self.trees.insert(how.description.clone(), contents(&self.bench.source()));
-        backup(repository, how, &Silent).unwrap();
-    }
-
-    fn back_up(&mut self, versions: std::ops::Range<u64>) {
-        let repository = self.bench.open();
-        versions.for_each(|version| self.back_up_over(&repository, version));
-    }
-
-    /// Forgets all but every `n`th.
-    fn thin_out(&self, n: usize) {
-        let repository = self.bench.open();
-        let all = repository.snapshots().unwrap();
-        let going: Vec<_> = all.iter().enumerate().filter(|(at, _)| at % n != 0).map(|(_, entry)| entry.record()).collect();
-        repository.forget(&going).unwrap();
-    }
-
-    fn records(&self) -> usize {
-        self.bench.objects("log").len()
-    }
-
-    /// Everything that somebody sees of the snapshots.
-    fn seen_by(repository: &Repository) -> Vec<(String, u64, Standing, String)> {
-        let all = repository.all_snapshots().unwrap().into_iter();
-        all.map(|entry| (entry.snapshot.description.clone(), entry.seq, entry.standing, entry.reason)).collect()
-    }
-
-    /// The machine sees these snapshots, finds nothing wrong, and restores each as it was.
-    fn healthy(&self, repository: &Repository, expected: &[(String, u64, Standing, String)]) {
-        assert_eq!(Self::seen_by(repository), expected);
-        let report = check(repository, &CheckOptions::of_all_data(2), &Silent).unwrap();
-        assert!(!report.is_damaged(), "{:?}", report.findings);
-        for entry in repository.snapshots().unwrap() {
-            let target = self.bench.path("out");
-            lifeboat::ops::restore::restore(repository, &entry, &self.bench.restore_options(&target), &Silent).unwrap();
-            let description = &entry.snapshot.description;
-            assert!(contents(&target) == self.trees[description], "{description} is another tree");
-            std::fs::remove_dir_all(&target).unwrap();
-        }
-        let mended = repair(repository, &RepairOptions::default(), &Silent).unwrap();
-        assert!(mended.steps.is_empty(), "{:?}", mended.steps);
-    }
-}
+use support::{contents, noise};
 
 #[test]
 fn old_records_go_and_everybody_sees_what_was_seen_before() {
@@ -374,7 +289,7 @@ fn many_backups_leave_a_short_log_by_themselves_and_a_dry_run_says_so() {
     let mut history = History::new();
     history.back_up(0..20);
     let run = |history: &History, dry_run| {
-        prune(&history.bench.open(), &PruneOptions { dry_run, ..options(Truncation::Auto) }, &Silent).unwrap().pruned
+        prune(&history.bench.open(), &PruneOptions { dry_run, ..pruning(Truncation::Auto) }, &Silent).unwrap().pruned
     };
     let early = run(&history, false);
     assert_eq!((early.records_to_go, early.records_deleted), (0, 0), "a short log is left alone");

@@ -153,6 +153,7 @@ fn json(report: &PruneReport, dry_run: bool) -> serde_json::Value {
         "spared": pruned.spared, "archived": pruned.archived, "locks_looked_at": pruned.locks.looked_at,
         "locks_extended": pruned.locks.extended, "locks_refused": pruned.locks.refused, "locked": pruned.locks.left,
         "locked_bytes": pruned.locks.left_bytes, "locked_until": pruned.locks.until.map(text::json_time), "missing_chunks": pruned.missing, "records_to_go": pruned.records_to_go,
+        "records_for_owner": pruned.records_for_owner,
         "records_deleted": pruned.records_deleted, "seconds": report.elapsed.as_secs_f64(),
     })
 }
@@ -212,6 +213,10 @@ fn print(context: &Context, report: &PruneReport, options: &PruneOptions) {
             text::count(pruned.missing),
             style.reset()
         );
+    }
+    if pruned.records_for_owner > 0 {
+        let count = text::count(pruned.records_for_owner);
+        context.say(&format!("logs:    {count} old records can go: the owner's `lifeboat prune` cuts them off"));
     }
     if dry_run {
         if pruned.records_to_go > 0 {

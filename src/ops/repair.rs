@@ -1,8 +1,8 @@
 //! `repair`: finds out what can be mended, and mends it if it is told to.
 
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer, Progress, Silent, Stage, stop_if_asked};
-use crate::ops::check::{self, Finding};
+use crate::ops::check::{self, Finding, Severity};
 use crate::ops::thaw::ThawOptions;
 use crate::repo::{Act, Mend, Repository};
 use crate::store::Location;
@@ -109,7 +109,10 @@ fn plan(
         if !problem.harmless
             && let Some(name) = problem.object.strip_prefix("object ")
         {
-            objects.extend(repairer.plan_object(name)?);
+            match repairer.plan_object(name) {
+                Ok(mend) => objects.extend(mend),
+                Err(error) => report.findings.push(not_looked_at(&problem.object, error)?),
+            }
         }
         report.findings.push(Finding::of_record(problem));
     }
@@ -119,11 +122,12 @@ fn plan(
     }
     let (mut packs, mut index) = (Vec::new(), false);
     check::each_pack(repository, options.threads, progress, observer, &mut |pack, found| {
-        for mend in repairer.plan_pack(pack, found)? {
-            match mend {
-                Mend::Index => index = true,
-                mend => packs.push(mend),
+        match repairer.plan_pack(pack, found) {
+            Ok(mends) => {
+                index |= mends.contains(&Mend::Index);
+                packs.extend(mends.into_iter().filter(|mend| *mend != Mend::Index));
             }
+            Err(error) => report.findings.push(not_looked_at(&format!("pack {}", pack.id), error)?),
         }
         report.findings.extend(found.problems.iter().map(|problem| Finding::of_pack(&pack.id, problem)));
         Ok(())
@@ -144,6 +148,17 @@ fn plan(
     }
     mends.extend(index.then_some(Mend::Index));
     Ok(mends)
+}
+
+/// What keeps one object from being mended is no reason to leave others as they are; and nothing is marked as lost of what
+/// another copy may have.
+fn not_looked_at(object: &str, error: Error) -> Result<Finding> {
+    if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Full | ErrorKind::InUse) {
+        return Err(error);
+    }
+    let problem = format!("nothing is done about it, because it is not known what can be: {error}");
+    let hint = "run the same command again once the store, or the other copy, can be read".into();
+    Ok(Finding { severity: Severity::Damage, object: object.into(), problem, hint })
 }
 
 fn carry_out(

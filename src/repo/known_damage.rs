@@ -107,6 +107,8 @@ impl Repository {
     /// # Errors
     /// `Failed` if the cache cannot be written.
     pub fn note_read(&self, pack: &PackId, depth: Depth, found: &PackReport) -> Result<()> {
+        // What was known of single chunks stays known unless every block was looked at.
+        let read = depth == Depth::Data && !found.problems.iter().any(|problem| problem.lost == Lost::Everything);
         let mut bad: Vec<Option<ChunkPrefix>> = Vec::new();
         for problem in &found.problems {
             match &problem.lost {
@@ -117,7 +119,7 @@ impl Repository {
         }
         let whole = depth == Depth::Data && !found.problems.iter().any(PackProblem::concerns_data);
         let time = whole.then(|| self.now());
-        cache::damage::note_read(&mut self.connection(), pack, time, &bad)
+        cache::damage::note_read(&mut self.connection(), pack, (read, time), &bad)
     }
 
     /// Writes down which snapshots a check found damaged, with how many files.

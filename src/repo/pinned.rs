@@ -95,12 +95,18 @@ impl Repository {
                 // A checkpoint stands for it.
                 continue;
             }
-            let bytes = match self.store().get(&Key::log(&client, head.seq), MAX_RECORD) {
-                Err(error) if error.kind() == ErrorKind::Missing => return Err(behind("is gone")),
-                other => other?,
-            };
-            if !object_hash(&bytes).to_string().starts_with(&head.hash) {
-                return Err(behind("is another one"));
+            let key = Key::log(&client, head.seq);
+            let is_it = |bytes: &[u8]| object_hash(bytes).to_string().starts_with(&head.hash);
+            // A record that was lost or damaged, and of which there is a duplicate, is no older state.
+            match self.store().get(&key, MAX_RECORD) {
+                Ok(bytes) if is_it(&bytes) || self.duplicate_of(&key, &is_it).is_some() => {}
+                Ok(_) => return Err(behind("is another one")),
+                Err(error) if error.kind() == ErrorKind::Missing => {
+                    if self.duplicate_of_missing(&key, &is_it).is_none() {
+                        return Err(behind("is gone"));
+                    }
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(())

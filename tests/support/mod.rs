@@ -4,6 +4,7 @@
 
 pub mod counterfeit;
 pub mod forge;
+pub mod history;
 pub mod home;
 pub mod interposed;
 pub mod journal;

@@ -61,15 +61,17 @@ pub(super) fn verified_sum(pack: &[u8], time: i64) -> i64 {
 }
 
 /// Notes what was found of a pack: `time`, if every byte was read and all of it is whole, and the chunks that cannot be
-/// read; one without a name stands for all of them.
+/// read; one without a name stands for all of them. What was known before goes only if all of it was `read`.
 pub(in crate::repo) fn note_read(
     connection: &mut Connection,
     pack: &PackId,
-    time: Option<i64>,
+    (read, time): (bool, Option<i64>),
     bad: &[Option<ChunkPrefix>],
 ) -> Result<()> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
-    transaction.execute("DELETE FROM bad WHERE pack = ?", [&pack.0[..]]).map_err(failed)?;
+    if read {
+        transaction.execute("DELETE FROM bad WHERE pack = ?", [&pack.0[..]]).map_err(failed)?;
+    }
     match time {
         Some(time) => {
             let sql = "INSERT OR REPLACE INTO verified(pack, time, sum) VALUES(?, ?, ?)";

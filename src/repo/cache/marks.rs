@@ -99,7 +99,8 @@ impl Marks {
     }
 
     /// How much of each pack is needed, by its number. Of a chunk that lies in several packs, each client relies on the
-    /// newest that it trusts and that is not among `avoided`; where there is none such, on all that it has.
+    /// newest that it trusts and that is not among `avoided`; where there is none such, on all that it has. On a place that
+    /// a record says is lost, or that a check on this machine could not read, it does not rely.
     pub(in crate::repo) fn usage(&self, trust: &dyn Trust, avoided: &HashSet<u32>) -> Result<HashMap<u32, Usage>> {
         self.refresh()?;
         let mut usage: HashMap<u32, Usage> = HashMap::new();
@@ -156,7 +157,10 @@ impl Marks {
     ) -> Result<()> {
         // Both tables lie in the order of ids, so this is one pass over each.
         let sql = "SELECT u.id, u.client, c.pack, c.block, c.start, c.len,
-                   EXISTS(SELECT 1 FROM cache.lost l WHERE l.pack = c.pack AND l.chunk IN (c.id, x'')), u.until
+                   EXISTS(SELECT 1 FROM cache.lost l WHERE l.pack = c.pack AND l.chunk IN (c.id, x''))
+                   OR c.pack IN (SELECT p.no FROM cache.pack p WHERE p.id IN (SELECT pack FROM cache.bad))
+                   AND EXISTS(SELECT 1 FROM cache.bad b JOIN cache.pack p ON p.id = b.pack
+                              WHERE p.no = c.pack AND b.chunk IN (c.id, x'')), u.until
                    FROM used u JOIN cache.chunk c ON c.id = u.id ORDER BY u.id, u.client, c.pack";
         let mut statement = self.connection.prepare(sql).map_err(failed)?;
         let mut rows = statement.query([]).map_err(failed)?;

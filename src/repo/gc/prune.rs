@@ -59,6 +59,8 @@ pub struct PruneReport {
     pub records_to_go: u64,
     /// Records of logs deleted.
     pub records_deleted: u64,
+    /// Old records that are worth a prune by the owner, where this one may not let them go.
+    pub records_for_owner: u64,
 }
 
 /// Packs as the store lists them: length, and when it got them.
@@ -161,6 +163,7 @@ impl<'a> Prune<'a> {
             .collect();
         let wanted = WantedLocks::of(&self.report.packs, &view, self.reach);
         let mut truncates = self.is_to_truncate()?;
+        self.count_for_owner()?;
         if self.options.dry_run {
             self.repository.extend_locks(&wanted, (false, &mut self.report.locks), self.observer)?;
             return Ok(self.report);

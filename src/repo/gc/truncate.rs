@@ -25,19 +25,32 @@ const ENOUGH: u64 = 1000;
 const ENOUGH_OF_HALF: u64 = 100;
 
 impl Prune<'_> {
+    /// How many records can go, and whether that is worth while.
+    fn old_records(&self) -> Result<(u64, bool)> {
+        let connection = self.repository.connection();
+        let staying = cache::checkpoint::staying(&connection)?.len() as u64;
+        let old = cache::checkpoint::superfluous(&connection)?;
+        Ok((old, old >= ENOUGH || old >= ENOUGH_OF_HALF && old * 2 >= old + staying))
+    }
+
+    /// Notes that logs are long, where the keys at hand cannot do anything about it.
+    pub(super) fn count_for_owner(&mut self) -> Result<()> {
+        if self.repository.role() != Role::Owner
+            && self.options.truncation != Truncation::Never
+            && let (old, true) = self.old_records()?
+        {
+            self.report.records_for_owner = old;
+        }
+        Ok(())
+    }
+
     /// True if the logs are to be cut off.
     pub(super) fn is_to_truncate(&mut self) -> Result<bool> {
         let truncation = self.options.truncation;
         if self.repository.role() != Role::Owner || truncation == Truncation::Never {
             return Ok(false);
         }
-        let (old, all) = {
-            let connection = self.repository.connection();
-            let staying = cache::checkpoint::staying(&connection)?.len() as u64;
-            let old = cache::checkpoint::superfluous(&connection)?;
-            (old, old + staying)
-        };
-        let enough = old >= ENOUGH || old >= ENOUGH_OF_HALF && old * 2 >= all;
+        let (old, enough) = self.old_records()?;
         let is_due = if truncation == Truncation::Always { old > 0 } else { enough };
         if is_due {
             self.report.records_to_go = old;
@@ -80,17 +93,17 @@ impl Prune<'_> {
         if old.is_empty() {
             return Ok(());
         }
-        let checkpoint = match repository.load_checkpoint(&in_force) {
-            Ok(Some(checkpoint)) => checkpoint,
+        let staying = match repository.readable_checkpoint(&in_force) {
+            Ok(Some(checkpoint)) => checkpoint.staying,
             Ok(None) => return Ok(()),
-            // Who cannot look must not delete.
+            // Who cannot look must not delete: what a part says is in no other place then.
             Err(error) if matches!(error.kind(), ErrorKind::Missing | ErrorKind::Damaged) => {
                 self.observer.observe(Event::Warning(&error.to_string()));
                 return Ok(());
             }
             Err(error) => return Err(error),
         };
-        let staying: HashSet<(ClientId, u64)> = checkpoint.staying.iter().map(|head| (head.client, head.seq)).collect();
+        let staying: HashSet<(ClientId, u64)> = staying.iter().map(|head| (head.client, head.seq)).collect();
         old.retain(|(place, _)| !staying.contains(place));
         old.sort_unstable();
         for (_, key) in old {

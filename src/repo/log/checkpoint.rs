@@ -29,6 +29,18 @@ impl Repository {
         Ok((found.heads == checkpoint.heads).then_some(found))
     }
 
+    /// The same, if all its parts can be read too.
+    ///
+    /// # Errors
+    /// `Missing`, `Damaged`.
+    pub(in crate::repo) fn readable_checkpoint(&self, checkpoint: &InForce) -> Result<Option<Checkpoint>> {
+        let found = self.load_checkpoint(checkpoint)?;
+        for (seq, hash) in found.iter().flat_map(|found| &found.parts) {
+            self.load_part(*seq, hash)?;
+        }
+        Ok(found)
+    }
+
     /// An object of a log, from its duplicate if it is gone or has another hash and that has not.
     pub(super) fn front_or_duplicate(&self, key: &Key, hash: &ObjectHash) -> Result<Option<Vec<u8>>> {
         let is_it = |bytes: &[u8]| object_hash(bytes) == *hash;

@@ -148,6 +148,8 @@ impl Repository {
         let snapshot = Snapshot::decode(&body)?;
         let damaged_files = cache::damage::damaged(&self.connection(), &cached.id)?;
         let (id, client, seq) = (cached.id, cached.client, cached.seq);
+        // That of a hold that has ended says nothing, and whoever began behind a checkpoint never heard it.
+        let reason = if standing == Standing::Held { reason } else { String::new() };
         Ok(SnapshotEntry { id, snapshot, client, seq, standing, reason, damaged_files })
     }
 

@@ -106,10 +106,13 @@ impl Repairer {
         let store = self.repository.store();
         let spare = Key::copy_of(key);
         let Some(id) = key.pack_id() else {
-            let bytes = store.get(&spare, MAX_SMALL)?;
+            let bytes = self.verified(key, store.get(&spare, MAX_SMALL)?)?;
             return self.replace(key, None, &|each| each(&bytes));
         };
         let size = store.size(&spare)?.ok_or_else(|| Error::missing(format!("put {key} back: {spare} is gone")))?;
+        if self.hash_of(store, &spare, size)? != id.0 {
+            return Err(Error::damaged(format!("put {key} back: {spare} is damaged too")));
+        }
         self.replace(key, Some(id.0), &|each| each_piece(store, &spare, size, each))?;
         store.delete(&spare)
     }
@@ -123,8 +126,17 @@ impl Repairer {
             let size = other.size(key)?.ok_or_else(|| Error::missing(format!("fetch {key}: the other copy lost it too")))?;
             return self.replace(key, Some(id.0), &|each| each_piece(other, key, size, each));
         }
-        let bytes = other.get(key, MAX_SMALL.max(MAX_RECORD))?;
+        let bytes = self.verified(key, other.get(key, MAX_SMALL.max(MAX_RECORD))?)?;
         self.replace(key, None, &|each| each(&bytes))
+    }
+
+    /// The bytes, if they are what belongs under `key`: they were when the step was planned.
+    fn verified(&self, key: &Key, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        if self.repository.is_right(key, &bytes)? {
+            return Ok(bytes);
+        }
+        Err(Error::damaged(format!("put {key} back: what was read now is not what belongs there"))
+            .with_hint("run the same command again"))
     }
 
     /// Puts what `source` gives under `key`. If a damaged object is there, the whole one is durable under a second name
@@ -135,14 +147,27 @@ impl Repairer {
             return write(store, key, hash, source);
         }
         let spare = Key::copy_of(key);
-        let kept = store.size(&spare)?.is_some();
-        if !kept {
+        let before = store.size(&spare)?;
+        let kept = before.is_some();
+        if let Some(size) = before {
+            let mut hasher = blake3::Hasher::new();
+            source(&mut |bytes| {
+                hasher.update(bytes);
+                Ok(())
+            })?;
+            let expected = *hasher.finalize().as_bytes();
+            if hash.is_some_and(|hash| hash != expected) {
+                return Err(Error::damaged(format!("mend {key}: what was found is not what its name says")));
+            }
+            if self.hash_of(store, &spare, size)? != expected {
+                // A second copy that is damaged too must not take the place of what is whole.
+                store.delete(&spare)?;
+                write(store, &spare, hash, source)?;
+            }
+        } else {
             write(store, &spare, hash, source)?;
         }
         let size = store.size(&spare)?.ok_or_else(|| Error::failed(format!("mend {key}: its second copy is not there")))?;
-        if kept && hash.is_some_and(|hash| self.hash_of(store, &spare, size).is_ok_and(|found| found != hash)) {
-            return Err(Error::damaged(format!("mend {key}: {spare} is damaged too")));
-        }
         store.delete(key)?;
         // From the second copy: what gave it may have needed the first.
         write(store, key, hash, &|each| each_piece(store, &spare, size, each))?;
