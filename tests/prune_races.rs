@@ -1,5 +1,7 @@
 //! Prunes, backups, and forgets that get in each other's way, at every step.
 
+#![expect(clippy::print_stdout, reason = "a test says how much it has tried")]
+
 mod support;
 
 use lifeboat::error::ErrorKind;
@@ -9,6 +11,7 @@ use lifeboat::ops::backup::backup;
 use lifeboat::ops::check::{CheckOptions, check};
 use lifeboat::ops::prune::{PruneOptions, Truncation, prune};
 use lifeboat::repo::Repository;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
@@ -76,31 +79,85 @@ fn a_backup_that_a_prune_outruns_stores_again_what_the_prune_took() {
     whole(&bench, &[&second, &first]);
 }
 
+/// A repository in which a prune has something to do, as often as it is wanted.
+struct Again {
+    bench: Bench,
+    kept: Tree,
+}
+
+impl Again {
+    /// What the repository is, and what this machine remembers of it.
+    const PARTS: [&str; 3] = ["repository", "cache", "state"];
+
+    fn new() -> Self {
+        let bench = Bench::in_memory();
+        let kept = two_versions(&bench);
+        let again = Self { bench, kept };
+        for part in Self::PARTS {
+            versions::copy_tree(&again.bench.path(part), &again.saved(part));
+        }
+        again
+    }
+
+    fn saved(&self, part: &str) -> PathBuf {
+        self.bench.path(&format!("saved-{part}"))
+    }
+
+    /// As it was at the beginning, and nobody else has seen it yet.
+    fn reset(&self) {
+        for entry in std::fs::read_dir(self.bench.dir.path()).unwrap().flatten() {
+            let name = entry.file_name().into_string().unwrap();
+            if name != "source" && !name.starts_with("saved-") {
+                std::fs::remove_dir_all(entry.path()).unwrap();
+            }
+        }
+        Self::PARTS.iter().for_each(|part| versions::copy_tree(&self.saved(part), &self.bench.path(part)));
+    }
+
+    /// A prune stops at this call, and another machine goes on; false if there is no such call.
+    fn stops_at(&self, call: u64, fate: Fate) -> bool {
+        let bench = &self.bench;
+        let store = Interposed::new(local(bench), move |number, _, _| if number == call { fate } else { Fate::Pass });
+        if let Ok(repository) = bench.open_over(store.store(), "pruner") {
+            let _ = prune(&repository, &options(), &Silent);
+        }
+        whole(bench, &[&self.kept]);
+        // Another machine goes on, and the space comes back.
+        prune(&bench.open_over(local(bench), "second").unwrap(), &options(), &Silent).unwrap();
+        whole(bench, &[&self.kept]);
+        let last = prune(&bench.open_over(local(bench), "third").unwrap(), &options(), &Silent).unwrap();
+        assert_eq!(last.pruned.deleted, 0);
+        store.calls() > call
+    }
+}
+
 #[test]
 fn a_prune_that_stops_at_any_call_is_gone_on_with_and_loses_nothing() {
-    let mut call = 0;
-    loop {
-        let bench = Bench::new();
-        let kept = two_versions(&bench);
-        for fate in [Fate::Fail(ErrorKind::Failed), Fate::FailAfter(ErrorKind::Failed), Fate::Fail(ErrorKind::Full)] {
-            let store = Interposed::new(local(&bench), move |number, _, _| if number == call { fate } else { Fate::Pass });
-            if let Ok(repository) = bench.open_over(store.store(), "pruner") {
-                let _ = prune(&repository, &options(), &Silent);
-            }
-            whole(&bench, &[&kept]);
+    let (next, end) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(4));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let again = Again::new();
+                loop {
+                    let call = next.fetch_add(1, Ordering::SeqCst);
+                    if call >= end.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    for fate in [Fate::Fail(ErrorKind::Failed), Fate::FailAfter(ErrorKind::Failed), Fate::Fail(ErrorKind::Full)] {
+                        again.reset();
+                        if !again.stops_at(call, fate) {
+                            end.fetch_min(call, Ordering::SeqCst);
+                            break;
+                        }
+                    }
+                }
+            });
         }
-        // Another machine goes on, and the space comes back.
-        prune(&bench.open_over(local(&bench), "second").unwrap(), &options(), &Silent).unwrap();
-        whole(&bench, &[&kept]);
-        let last = prune(&bench.open_over(local(&bench), "third").unwrap(), &options(), &Silent).unwrap();
-        assert_eq!(last.pruned.deleted, 0);
-        let store = Interposed::new(local(&bench), |_, _, _| Fate::Pass);
-        call += 1;
-        drop(store);
-        if call > 60 {
-            break;
-        }
-    }
+    });
+    let calls = end.load(Ordering::SeqCst);
+    println!("a prune makes {calls} calls");
+    assert!(calls > 60, "a prune makes {calls} calls only");
 }
 
 /// What brings a snapshot back, the moment before a plan is published that was made without it.

@@ -61,9 +61,6 @@ struct Simulation {
     next: AtomicU64,
 }
 
-/// Worlds in which old records of logs were deleted.
-static CUT_OFF: AtomicU64 = AtomicU64::new(0);
-
 /// Machines of a world.
 const MACHINES: usize = 4;
 /// Whoever sets the world up and looks at what came of it.
@@ -278,8 +275,8 @@ fn plainly(simulation: &Simulation, machine: &str) -> Repository {
     Repository::open_in(&surroundings, store, &bench.access(), &bench.options_of(machine), &Silent).unwrap()
 }
 
-/// Every snapshot that is shown is what was backed up, and every one that must be there is.
-fn verify(simulation: &Simulation, machine: &str) {
+/// Nothing is damaged, and every snapshot that must be there is; returns those that are shown, with who sees them.
+fn verify(simulation: &Simulation, machine: &str) -> (Repository, Vec<SnapshotEntry>) {
     let repository = plainly(simulation, machine);
     let report = check(&repository, &CheckOptions::of_all_data(1), &Silent).unwrap();
     assert!(!report.is_damaged(), "{:?}", report.findings);
@@ -287,19 +284,24 @@ fn verify(simulation: &Simulation, machine: &str) {
     for tag in simulation.ledger.standing() {
         assert!(shown.iter().any(|entry| entry.snapshot.tags[0] == tag), "{tag} is gone");
     }
-    for entry in &shown {
+    (repository, shown)
+}
+
+/// Every snapshot that is shown is what was backed up.
+fn restore_all(simulation: &Simulation, (repository, shown): &(Repository, Vec<SnapshotEntry>)) {
+    for entry in shown {
         let target = simulation.bench.path("restored");
         let path = entry.snapshot.paths[0].clone();
         let options = RestoreOptions { subpath: path, threads: 1, ..simulation.bench.restore_options_to(&target) };
-        restore(&repository, entry, &options, &Silent).unwrap();
+        restore(repository, entry, &options, &Silent).unwrap();
         let tag = &entry.snapshot.tags[0];
         assert!(contents(&target) == simulation.ledger.tree(tag), "{tag} is another tree");
         std::fs::remove_dir_all(&target).unwrap();
     }
 }
 
-/// One world from its beginning to its end; returns all that happened in it.
-fn simulate(seed: u64) -> Vec<String> {
+/// One world from its beginning to its end; returns all that happened in it, and whether old records of logs were deleted.
+fn simulate(seed: u64) -> (Vec<String>, bool) {
     let mut chance = Chance::new(seed ^ 0x5eed);
     let odds = Odds { fault: [0, 5, 30][chance.below(3)], crash: [0, 3, 12][chance.below(3)], lag: [0, 0, 100][chance.below(3)] };
     let simulation = Simulation::new(seed, odds);
@@ -321,11 +323,14 @@ fn simulate(seed: u64) -> Vec<String> {
         });
         assert!(!world.was_crowded(), "the threads of a machine called the store side by side");
         world.settle();
-        verify(&simulation, "reader");
-        // Whatever was left open can be brought to its end, and takes nothing that is needed.
-        prune(&plainly(&simulation, "last"), &eager(), &Silent).unwrap();
-        verify(&simulation, "another");
-        CUT_OFF.fetch_add(u64::from(simulation.is_cut_off()), Ordering::Relaxed);
+        let (_, before) = verify(&simulation, "reader");
+        // Whatever was left open can be brought to its end, by somebody who saw nothing of all this, and takes nothing that
+        // is needed.
+        prune(&plainly(&simulation, "first"), &eager(), &Silent).unwrap();
+        let after = verify(&simulation, "another");
+        let names = |shown: &[SnapshotEntry]| shown.iter().map(|entry| entry.id).collect::<std::collections::BTreeSet<_>>();
+        assert_eq!(names(&before), names(&after.1));
+        restore_all(&simulation, &after);
     }));
     machines.iter().for_each(|machine| drop(std::fs::remove_dir_all(machine.source(&simulation))));
     if let Err(panic) = ended {
@@ -333,7 +338,7 @@ fn simulate(seed: u64) -> Vec<String> {
         println!("{odds:?}; to run this world again: LIFEBOAT_SEED={seed} LIFEBOAT_SEEDS=1 cargo test --test simulation");
         std::panic::resume_unwind(panic);
     }
-    world.journal()
+    (world.journal(), simulation.is_cut_off())
 }
 
 fn number(name: &str, default: u64) -> u64 {
@@ -344,7 +349,7 @@ fn number(name: &str, default: u64) -> u64 {
 fn whatever_happens_to_several_machines_at_once_nothing_that_was_committed_is_lost() {
     let _ground = ground();
     let (first, count) = (number("LIFEBOAT_SEED", 1), number("LIFEBOAT_SEEDS", 1000));
-    let next = AtomicU64::new(first);
+    let (next, cut_off) = (AtomicU64::new(first), AtomicU64::new(0));
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -354,15 +359,18 @@ fn whatever_happens_to_several_machines_at_once_nothing_that_was_committed_is_lo
                     if seed >= first + count {
                         break;
                     }
-                    if let Err(panic) = catch_unwind(|| simulate(seed)) {
-                        next.store(u64::MAX / 2, Ordering::SeqCst);
-                        std::panic::resume_unwind(panic);
-                    }
+                    match catch_unwind(|| simulate(seed)) {
+                        Ok((_, was_cut_off)) => cut_off.fetch_add(u64::from(was_cut_off), Ordering::Relaxed),
+                        Err(panic) => {
+                            next.store(u64::MAX / 2, Ordering::SeqCst);
+                            std::panic::resume_unwind(panic);
+                        }
+                    };
                 }
             });
         }
     });
-    let cut_off = CUT_OFF.load(Ordering::Relaxed);
+    let cut_off = cut_off.load(Ordering::Relaxed);
     println!("{count} worlds from LIFEBOAT_SEED={first}, in {cut_off} of which logs were cut off");
     assert!(cut_off * 4 > count || count < 20, "logs were cut off in {cut_off} worlds only");
 }
