@@ -32,17 +32,18 @@ struct Extents {
 }
 
 impl Extents {
-    /// Fills `buffer` with data from data offset `at` on; less than that only at the end of the file.
-    fn read(&self, file: &SourceFile, at: u64, buffer: &mut [u8]) -> Result<usize> {
+    /// Fills `buffer` with data from data offset `at` on; less than that only at the end of the file. A read that ends
+    /// short at `expected`, where the file was seen to end, is not asked again whether it does.
+    fn read(&self, file: &SourceFile, at: u64, buffer: &mut [u8], expected: usize) -> Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
             let (offset, run) = self.map.place(at + filled as u64);
             let end = buffer.len().min(filled.saturating_add(usize::try_from(run).unwrap_or(usize::MAX)));
-            let count = file.read_at(&mut buffer[filled..end], offset)?;
-            if count == 0 {
+            let count = file.read_once_at(&mut buffer[filled..end], offset)?;
+            filled += count;
+            if count == 0 || (filled == expected && filled < end) {
                 break;
             }
-            filled += count;
         }
         Ok(filled)
     }
@@ -66,7 +67,7 @@ pub(super) fn read_small(run: &Run<'_>, worker: &mut Worker, file: &SourceFile, 
         // One byte more than expected: a read that stops short of it has seen the end.
         worker.buffer.resize(worker.buffer.len().max(expected + 1), 0);
         let mut buffer = std::mem::take(&mut worker.buffer);
-        let count = extents.read(file, 0, &mut buffer[..=expected]);
+        let count = extents.read(file, 0, &mut buffer[..=expected], expected);
         let read = count.and_then(|count| {
             let data = &buffer[..count.min(expected)];
             let now = file.stat()?;
@@ -198,7 +199,7 @@ impl LargeFile {
 
     fn cut_segment(&self, run: &Run<'_>, worker: &mut Worker, number: usize, buffer: &mut [u8]) -> Result<()> {
         let start = (number * self.segment) as u64;
-        let count = if run.stopped() || self.failed() { 0 } else { self.extents.read(&self.file, start, buffer)? };
+        let count = if run.stopped() || self.failed() { 0 } else { self.extents.read(&self.file, start, buffer, usize::MAX)? };
         if count < buffer.len() {
             self.short.store(true, Ordering::Relaxed);
         }

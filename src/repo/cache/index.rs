@@ -356,6 +356,8 @@ pub(in crate::repo) fn epoch(connection: &Connection) -> Result<i64> {
 
 /// The columns of a place.
 const PLACE: &str = "SELECT pack, block, start, len, nth, sum, id FROM chunk c";
+/// A place of a chunk, whichever comes first; asked for each chunk that is read.
+const FIRST_PLACE: &str = "SELECT pack, block, start, len, nth, sum, id FROM chunk c WHERE id = ? LIMIT 1";
 
 /// Reads the row of a chunk; one that is not as it was written names no place at all.
 fn place(row: &Row<'_>) -> rusqlite::Result<Option<Place>> {
@@ -387,7 +389,7 @@ impl IndexReader {
     }
 
     pub(in crate::repo) fn place(&self, prefix: &ChunkPrefix) -> Result<Option<Place>> {
-        let mut statement = self.connection.prepare_cached(&format!("{PLACE} WHERE id = ? LIMIT 1")).map_err(failed)?;
+        let mut statement = self.connection.prepare_cached(FIRST_PLACE).map_err(failed)?;
         statement.query_row([&prefix[..]], place).optional().map_err(failed)?.map(sound).transpose()
     }
 

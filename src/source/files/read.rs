@@ -46,14 +46,25 @@ impl SourceFile {
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         let mut done = 0;
         while done < buffer.len() {
-            match rustix::io::pread(&self.fd, &mut buffer[done..], offset.saturating_add(done as u64)) {
-                Ok(0) => break,
-                Ok(count) => done += count,
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(failed("read", b"the file", errno)),
+            match self.read_once_at(&mut buffer[done..], offset.saturating_add(done as u64))? {
+                0 => break,
+                count => done += count,
             }
         }
         Ok(done)
+    }
+
+    /// Reads at `offset` with one system call; nothing is read only where the file ends.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn read_once_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        loop {
+            match rustix::io::pread(&self.fd, &mut *buffer, offset) {
+                Err(Errno::INTR) => {}
+                read => return read.map_err(|errno| failed("read", b"the file", errno)),
+            }
+        }
     }
 
     /// Reads on from where the last call ended, until `buffer` is full or the file ends.
