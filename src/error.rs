@@ -134,6 +134,9 @@ impl Error {
         };
         let hint = match error.kind() {
             Io::StorageFull | Io::QuotaExceeded => Some("free some space there and run the command again"),
+            Io::NotADirectory => Some("a part of the path is a file; check its spelling"),
+            Io::IsADirectory => Some("name a file; a directory is there"),
+            Io::AlreadyExists => Some("something is there already: choose another name, or move it away"),
             Io::PermissionDenied => Some("run as a user who may do this, or change the permissions"),
             Io::ReadOnlyFilesystem => Some("the place is read-only; mount it writable or choose another"),
             _ if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => Some(DEVICE_FAILED),
@@ -201,7 +204,11 @@ impl Error {
     /// What the user can do: as precisely as is known here, or else what helps with errors of this kind.
     #[must_use]
     pub fn hint(&self) -> &str {
-        self.inner.hint.as_deref().unwrap_or_else(|| self.inner.kind.advice())
+        let usual = || match (self.inner.kind, self.io_kind()) {
+            (ErrorKind::Missing, Some(std::io::ErrorKind::NotFound)) => "check the spelling of the path; nothing is there",
+            (kind, _) => kind.advice(),
+        };
+        self.inner.hint.as_deref().unwrap_or_else(usual)
     }
 
     /// The operating system error below this one, if that is what it was.

@@ -146,6 +146,9 @@ fn what_cannot_be_opened_says_why() {
             "the object `format/1` is of something else" => {
                 each_run(&row, |home| tamper(&home.path("broken/format/1"), |bytes| bytes[0] ^= 1), &[]);
             }
+            "the object `format/1` is gone" => {
+                each_run(&row, |home| std::fs::remove_file(home.path("broken/format/1")).unwrap(), &[]);
+            }
             "the repository has a newer format" => {
                 let newer = |bytes: &mut Vec<u8>| *bytes = b"lifeboat repository format 2\nnobody knows".to_vec();
                 each_run(&row, |home| tamper(&home.path("broken/format/1"), newer), &[]);

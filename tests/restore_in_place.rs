@@ -159,3 +159,24 @@ fn in_place_needs_to_know_the_place() {
     home.ok(&["restore", "latest", "--in-place"]);
     assert_eq!(read(&home.path("documents/note")), "hello");
 }
+
+#[test]
+fn a_directory_in_the_way_of_a_file_is_emptied_only_by_whoever_asked_for_that() {
+    let home = home();
+    std::fs::remove_file(home.path("work/a")).unwrap();
+    std::fs::create_dir(home.path("work/a")).unwrap();
+    std::fs::write(home.path("work/a/mine"), "mine").unwrap();
+    let output = home.run(&["restore", "latest", "--in-place"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("a directory that is not empty is there"), "{said}");
+    assert_eq!(read(&home.path("work/a/mine")), "mine");
+
+    home.ok(&["restore", "latest", "--in-place", "--delete"]);
+    assert_eq!(read(&home.path("work/a")), "one");
+
+    std::fs::remove_file(home.path("work/a")).unwrap();
+    std::fs::create_dir(home.path("work/a")).unwrap();
+    home.ok(&["restore", "latest", "--in-place"]);
+    assert_eq!(read(&home.path("work/a")), "one", "an empty one holds nothing that could be lost");
+}

@@ -1,5 +1,7 @@
 //! What can be written on the command line.
 
+use super::globals::THREADS;
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueHint};
 use std::path::PathBuf;
 
@@ -7,8 +9,9 @@ use std::path::PathBuf;
 #[derive(Parser)]
 #[command(name = "lifeboat", version, max_term_width = 110, propagate_version = false, disable_help_subcommand = true)]
 #[command(after_help = "Begin with `lifeboat backup ~`: a repository and its key are made on first use.\n\
-    Exit codes: 0 done, 1 failed, 2 usage, 3 done but incomplete, 10 no repository, 11 refused or in use,\n\
-    12 wrong key, 13 damage found, 14 rollback noticed, 15 archived, 130 interrupted.")]
+    Exit codes: 0 done, 1 failed, 2 usage, 3 done but incomplete, 10 no repository,\n\
+    11 refused or in use, 12 wrong key, 13 damage found, 14 rollback noticed,\n\
+    15 archived, 130 interrupted.")]
 pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) globals: Globals,
@@ -60,8 +63,8 @@ pub(super) struct Globals {
     #[arg(long, global = true)]
     pub(super) no_progress: bool,
     /// Worker threads; one for each processor by default
-    #[arg(long, global = true, value_name = "N")]
-    pub(super) threads: Option<usize>,
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(i64::from(*THREADS.start())..=i64::from(*THREADS.end())))]
+    pub(super) threads: Option<u16>,
     /// Requests to a store elsewhere under way at once [default: 16]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) connections: Option<u16>,
@@ -173,7 +176,7 @@ pub(super) struct BackupArguments {
     #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub(super) paths: Vec<PathBuf>,
     /// Kind of the snapshot: full, incremental, state, config, logs, database, wal, or another word
-    #[arg(long, default_value = "full")]
+    #[arg(long, default_value = "full", value_parser = NonEmptyStringValueParser::new())]
     pub(super) kind: String,
     /// Tag; may be given several times, or several with commas
     #[arg(long, value_name = "TAG", value_delimiter = ',')]
@@ -182,7 +185,7 @@ pub(super) struct BackupArguments {
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(super) description: String,
     /// Name of this machine instead of its host name
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     pub(super) host: Option<String>,
     /// Read the paths from a file, one on each line, or with NULs between; - for standard input
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -191,7 +194,7 @@ pub(super) struct BackupArguments {
     #[arg(long, value_name = "NAME", conflicts_with_all = ["paths", "files_from", "command"])]
     pub(super) stdin: Option<String>,
     /// Back up what the command after -- prints, as a file of this name; nothing is kept if it fails
-    #[arg(long, value_name = "NAME", conflicts_with = "files_from")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["paths", "files_from"])]
     pub(super) command: Option<String>,
     /// Forget it no sooner than this after now: 90d, 1y6m; `none` overrides a default from the configuration
     #[arg(long, value_name = "TIME")]

@@ -33,7 +33,7 @@ impl std::str::FromStr for Retain {
 
 pub(super) fn run(context: &Context, arguments: BackupArguments) -> Result<u8> {
     let input = input(&arguments)?;
-    let repository = open_or_make(context)?;
+    let repository = if arguments.dry_run { context.open().map_err(not_made)? } else { open_or_make(context)? };
     if let Some(share) = arguments.parity {
         repository.set_parity(share);
     }
@@ -102,15 +102,18 @@ fn summary(context: &Context, report: &BackupReport) {
     ));
     // Of a few bytes, what is stored around them is more than they are.
     let ratio = match counts.bytes_stored {
-        stored if stored < counts.bytes_added => format!(" ({:.2}:1)", counts.bytes_added as f64 / stored as f64),
+        stored if 0 < stored && stored < counts.bytes_added => format!(" ({:.2}:1)", counts.bytes_added as f64 / stored as f64),
         _ => String::new(),
     };
+    let stored = match report.id {
+        Some(_) => format!(", stored as {}{ratio}", text::size(counts.bytes_stored)),
+        None => String::new(),
+    };
     context.say(&format!(
-        "data:      {} in all, {} read, {} new, stored as {}{ratio}",
+        "data:      {} in all, {} read, {} new{stored}",
         text::size(counts.bytes),
         text::size(counts.bytes_read),
-        text::size(counts.bytes_added),
-        text::size(counts.bytes_stored)
+        text::size(counts.bytes_added)
     ));
     let rate = text::rate(counts.bytes, report.elapsed);
     context.say(&format!("time:      {}, {rate}", text::duration(report.elapsed)));
@@ -200,6 +203,16 @@ fn read_paths(file: &Path) -> Result<Vec<PathBuf>> {
     Ok(lines.map(|line| PathBuf::from(OsStr::from_bytes(line))).collect())
 }
 
+/// The error of a dry run that would have to make what it compares with.
+fn not_made(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::NoRepository => {
+            error.with_hint("a dry run makes none: make one with `lifeboat init`, or name one with --repo")
+        }
+        _ => error,
+    }
+}
+
 /// Opens the repository; the default one is made, with its identity, when it is first used.
 fn open_or_make(context: &Context) -> Result<Repository> {
     match context.open() {
@@ -212,7 +225,10 @@ fn open_or_make(context: &Context) -> Result<Repository> {
             let slot = match (context.passphrase()?, identity.exists()) {
                 (Some(passphrase), false) if !identity_said => NewSlot::Passphrase(passphrase),
                 (_, true) => NewSlot::Recipient(keys::recipient_of(&identity)?),
-                _ => NewSlot::Recipient(make_identity(&identity)?),
+                _ => {
+                    location.verify_vacant()?;
+                    NewSlot::Recipient(make_identity(&identity)?)
+                }
             };
             let report = init(&location, &slot, &InitOptions::default(), &context.open_options()?)?;
             if context.globals.json {

@@ -12,9 +12,9 @@ use crate::plan::prices::Prices;
 use crate::repo::{Access, OpenOptions, Repository, Rollback};
 use crate::store::{Location, StoreSettings};
 use std::io::{self, BufRead, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, Once};
 use zeroize::Zeroizing;
 
 /// Longest identity file.
@@ -23,6 +23,10 @@ const MAX_IDENTITY: u64 = 64 << 10;
 const CACHE_SIZE: u64 = 4 << 30;
 /// How often a new passphrase is asked for.
 const TRIES: u32 = 3;
+/// How many worker threads may be asked for: more than any machine makes use of, fewer than what brings it down.
+pub(super) const THREADS: std::ops::RangeInclusive<u16> = 1..=512;
+/// What some editors put before a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Defaults from lifeboat.toml.
 #[derive(serde::Deserialize, Default)]
@@ -32,7 +36,7 @@ struct Configuration {
     identity: Option<PathBuf>,
     cache_dir: Option<PathBuf>,
     cache_size: Option<String>,
-    threads: Option<usize>,
+    threads: Option<u16>,
     connections: Option<u16>,
     limit_upload: Option<String>,
     limit_download: Option<String>,
@@ -48,6 +52,7 @@ pub(super) struct Context {
     configuration: Configuration,
     /// The figures of the run, for the history.
     figures: Mutex<Option<serde_json::Value>>,
+    warned: Once,
 }
 
 fn home() -> Result<PathBuf> {
@@ -68,11 +73,11 @@ impl Context {
     pub(super) fn new(globals: Globals) -> Result<Self> {
         let configuration = configuration(globals.config.as_deref())?;
         let watcher = Watcher::new(&globals)?;
-        Ok(Self { globals, watcher, configuration, figures: Mutex::default() })
+        Ok(Self { globals, watcher, configuration, figures: Mutex::default(), warned: Once::new() })
     }
 
     pub(super) fn threads(&self) -> usize {
-        self.globals.threads.or(self.configuration.threads).unwrap_or(0)
+        self.globals.threads.or(self.configuration.threads).unwrap_or(0).into()
     }
 
     pub(super) fn prices(&self) -> &Prices {
@@ -152,7 +157,10 @@ impl Context {
         let passphrase = self.passphrase()?;
         let (path, said) = self.identity_path()?;
         let identity = match read_limited(&path) {
-            Ok(text) => Some(text),
+            Ok(text) => {
+                self.warn_of_readers(&path);
+                Some(text)
+            }
             Err(error) if error.kind() == ErrorKind::Missing && (passphrase.is_some() || !said) => None,
             Err(error) => {
                 let absent = matches!(error.io_kind(), Some(io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied));
@@ -165,6 +173,15 @@ impl Context {
             other => other,
         };
         Ok(Access { identity, passphrase })
+    }
+
+    /// Says, once, that others can read the identity.
+    fn warn_of_readers(&self, path: &Path) {
+        let open = std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.mode() & 0o004 != 0);
+        if open {
+            let message = format!("everybody on this machine can read the identity {0}: chmod 600 {0}", path.display());
+            self.warned.call_once(|| self.watcher.observe(Event::Warning(&message)));
+        }
     }
 
     /// The passphrase, if one was given; nobody is asked for it.
@@ -334,21 +351,47 @@ fn configuration(path: Option<&Path>) -> Result<Configuration> {
             Err(_) => return Ok(Configuration::default()),
         },
     };
-    match std::fs::read_to_string(&path) {
+    match std::fs::read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && !said => Ok(Configuration::default()),
-        Err(error) => {
-            let absent = error.kind() == io::ErrorKind::NotFound;
-            let error = Error::io("read the configuration", path.display(), error);
-            Err(if absent { error.as_kind(ErrorKind::Usage) } else { error })
-        }
-        Ok(text) => toml::from_str(&text).map_err(|error| {
-            let line = error.message().lines().next().unwrap_or_default().to_owned();
-            Error::usage(format!("read the configuration {}: {line}", path.display()))
+        Err(error) => Err(Error::io("read the configuration", path.display(), error).as_kind(ErrorKind::Usage)),
+        Ok(text) => Configuration::parse(&text).map_err(|why| {
+            Error::usage(format!("read the configuration {}: {why}", path.display()))
+                .with_hint("mend the file, or name another one with --config")
         }),
     }
 }
 
-fn read_limited(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
+impl Configuration {
+    /// Reads the file, all of it: what is wrong with it is said by whatever run comes first, and not by one that needs it.
+    fn parse(text: &[u8]) -> std::result::Result<Self, String> {
+        let text = std::str::from_utf8(text).map_err(|_| "it is not UTF-8".to_owned())?;
+        let mut read: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+            format!("line {line}: {}", error.message().lines().next().unwrap_or_default())
+        })?;
+        for (name, size) in
+            [("cache-size", &read.cache_size), ("limit-upload", &read.limit_upload), ("limit-download", &read.limit_download)]
+        {
+            size.as_ref().map(|size| super::text::parse_size(size)).transpose().map_err(|why| format!("{name}: {why}"))?;
+        }
+        if let Some(threads) = read.threads.filter(|threads| !THREADS.contains(threads)) {
+            return Err(format!("threads: {threads} is not from {} to {}", THREADS.start(), THREADS.end()));
+        }
+        // A shell would have put the home directory in its place.
+        read.repository = read.repository.map(|place| match place.strip_prefix("~/") {
+            Some(below) => home().map(|home| home.join(below).display().to_string()).unwrap_or(place),
+            None => place,
+        });
+        for path in [&mut read.identity, &mut read.cache_dir].into_iter().flatten() {
+            if let (Ok(below), Ok(home)) = (path.strip_prefix("~"), home()) {
+                *path = home.join(below);
+            }
+        }
+        Ok(read)
+    }
+}
+
+pub(super) fn read_limited(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     use std::io::Read;
     let failed = |error| Error::io("read", path.display(), error);
     let file = std::fs::File::open(path).map_err(failed)?;
@@ -356,6 +399,9 @@ fn read_limited(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     file.take(MAX_IDENTITY + 1).read_to_end(&mut text).map_err(failed)?;
     if text.len() as u64 > MAX_IDENTITY {
         return Err(Error::usage(format!("read {}: it is too long", path.display())));
+    }
+    if text.starts_with(BYTE_ORDER_MARK) {
+        return Ok(Zeroizing::new(text[BYTE_ORDER_MARK.len()..].to_vec()));
     }
     Ok(text)
 }

@@ -1,7 +1,7 @@
 //! `lifeboat init` and `lifeboat key`.
 
 use super::arguments::{InitArguments, KeyVerb};
-use super::globals::{Context, make_identity};
+use super::globals::{Context, make_identity, read_limited};
 use super::text;
 use crate::error::{Error, Result};
 use crate::id::SlotId;
@@ -18,7 +18,12 @@ pub(super) fn init(context: &Context, arguments: &InitArguments) -> Result<u8> {
         (Some(recipient), _) => NewSlot::Recipient(recipient.clone()),
         (None, true) => NewSlot::Passphrase(context.new_passphrase(None)?),
         (None, false) if identity.exists() => NewSlot::Recipient(recipient_of(&identity)?),
-        (None, false) => NewSlot::Recipient(make_identity(&identity)?),
+        (None, false) => {
+            // An identity that nothing is sealed to would only lie about.
+            options.check()?;
+            location.verify_vacant()?;
+            NewSlot::Recipient(make_identity(&identity)?)
+        }
     };
     let report = make(&location, &slot, &options, &context.open_options()?)?;
     if context.globals.json {
@@ -39,8 +44,7 @@ pub(super) fn init(context: &Context, arguments: &InitArguments) -> Result<u8> {
 
 /// The recipient of the identity in a file; an SSH key names its public half by its `.pub` file.
 pub(super) fn recipient_of(path: &Path) -> Result<String> {
-    let text = std::fs::read(path).map(zeroize::Zeroizing::new);
-    let text = text.map_err(|error| Error::io("read the identity", path.display(), error))?;
+    let text = read_limited(path).map_err(|error| error.while_doing("take the recipient of the identity"))?;
     if text.starts_with(b"-----BEGIN") {
         let mut public = path.as_os_str().to_owned();
         public.push(".pub");
@@ -59,7 +63,10 @@ pub(super) fn explain(location: &Location, slot: &NewSlot, identity: &Path, repo
     match slot {
         NewSlot::Passphrase(_) => println!("key                 your passphrase"),
         NewSlot::Recipient(recipient) => {
-            println!("key                 {}", identity.display());
+            match recipient_of(identity).is_ok_and(|own| own == *recipient) {
+                true => println!("key                 {}", identity.display()),
+                false => println!("key                 the secret half of what it is sealed to"),
+            }
             println!("sealed to           {recipient}");
         }
     }

@@ -57,9 +57,17 @@ pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            let code = if error.use_stderr() { 2 } else { 0 };
-            let _ = error.print();
-            return ExitCode::from(code);
+            if !error.use_stderr() {
+                let _ = error.print();
+                return ExitCode::SUCCESS;
+            }
+            // What cannot be read as a whole says all the same in which way to answer.
+            if std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json") {
+                report(&mistake(&error), true);
+            } else {
+                let _ = error.print();
+            }
+            return ExitCode::from(2);
         }
     };
     // The first thread is the one that a signal wakes. Where it is the one that reads a pipe, Ctrl-C is noticed before
@@ -131,6 +139,18 @@ fn run(context: &Context, verb: Verb) -> Result<u8> {
         Verb::Man { dir } => tools::man(dir.as_deref(), &Arguments::command()),
         Verb::Version => tools::version(context),
     }
+}
+
+/// What is wrong with the command line, in one line.
+fn mistake(error: &clap::Error) -> Error {
+    use clap::error::ErrorKind::{DisplayHelpOnMissingArgumentOrSubcommand, MissingSubcommand};
+    if matches!(error.kind(), DisplayHelpOnMissingArgumentOrSubcommand | MissingSubcommand) {
+        return Error::usage("read the command line: no command was given");
+    }
+    let text = error.render().to_string();
+    let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
+    let said = lines.collect::<Vec<_>>().join(" ");
+    Error::usage(format!("read the command line: {}", said.strip_prefix("error: ").unwrap_or(&said)))
 }
 
 /// A reader such as `head` that has seen enough is no failure.

@@ -119,8 +119,8 @@ fn summary(context: &Context, report: &RestoreReport, options: &RestoreOptions) 
     }
     if report.warnings > 0 {
         context.say(&format!(
-            "{} could not be set; --verbose lists them",
-            text::number(report.warnings, "owner, attribute, or flag", "owners, attributes, or flags")
+            "{} could not be set or made; --verbose lists them",
+            text::number(report.warnings, "owner, attribute, flag, or device", "owners, attributes, flags, or devices")
         ));
     }
     if !report.salvaged.is_empty() {

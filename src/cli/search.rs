@@ -104,7 +104,11 @@ fn side(repository: &Repository, text: &str, arguments: &DiffArguments) -> Resul
     if text.starts_with('/') || text.starts_with('.') {
         return Ok(Side::Live(text.into()));
     }
-    let (entry, path) = show::find(repository, text, &arguments.filter)?;
+    let found = show::find(repository, text, &arguments.filter);
+    let (entry, path) = found.map_err(|error| match std::path::Path::new(text).is_dir() {
+        true => error.with_hint(format!("for the directory as it is now, write ./{text}")),
+        false => error,
+    })?;
     let node = repository.reader()?.resolve(&entry.snapshot.root, &path)?;
     let root = node.subtree.ok_or_else(|| Error::usage(format!("compare {text}: it is no directory")))?;
     Ok(Side::Snapshot(root, entry.snapshot.counts.most_entries()))

@@ -20,6 +20,19 @@ impl Default for InitOptions {
     }
 }
 
+impl InitOptions {
+    /// Fails if no repository can be made with these.
+    ///
+    /// # Errors
+    /// `Usage`.
+    pub fn check(&self) -> Result<()> {
+        if !(1..=19).contains(&self.level) {
+            return Err(crate::error::Error::usage(format!("use the compression level {}: not between 1 and 19", self.level)));
+        }
+        default_sizes(self.chunk_average).map(drop)
+    }
+}
+
 /// What `init` made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InitReport {
@@ -34,9 +47,7 @@ pub struct InitReport {
 /// # Errors
 /// `Refused` if something is there already, `Usage` for sizes or a recipient that cannot be used.
 pub fn init(location: &Location, slot: &NewSlot, options: &InitOptions, open: &OpenOptions) -> Result<InitReport> {
-    if !(1..=19).contains(&options.level) {
-        return Err(crate::error::Error::usage(format!("use the compression level {}: not between 1 and 19", options.level)));
-    }
+    options.check()?;
     let sizes = default_sizes(options.chunk_average)?;
     let repository = Repository::init(location, slot, sizes, options.level, open)?;
     Ok(InitReport { repository: repository.format().id, fingerprint: repository.fingerprint() })

@@ -32,8 +32,22 @@ impl SnapshotFilter {
         any(&self.hosts, &snapshot.host)
             && any(&self.kinds, &snapshot.kind)
             && self.tags.iter().all(|tag| snapshot.tags.contains(tag))
-            && (self.paths.is_empty() || self.paths.iter().any(|path| snapshot.paths.contains(path)))
+            && (self.paths.is_empty() || self.paths.iter().any(|path| has_path(snapshot, path)))
     }
+}
+
+/// True if the snapshot is of this path; a slash at the end makes it no other one.
+fn has_path(snapshot: &Snapshot, path: &[u8]) -> bool {
+    snapshot.paths.iter().any(|has| plain(has) == plain(path))
+}
+
+fn plain(mut path: &[u8]) -> &[u8] {
+    while let [above @ .., b'/'] = path
+        && !above.is_empty()
+    {
+        path = above;
+    }
+    path
 }
 
 /// Which side of forgetting is meant.
@@ -181,7 +195,7 @@ pub fn verify_known(all: &[SnapshotEntry], filter: &SnapshotFilter) -> Result<()
     if let Some(tag) = filter.tags.iter().find(|tag| !any(&|snapshot| snapshot.tags.contains(tag))) {
         return Err(unknown("tag", tag));
     }
-    if let Some(path) = filter.paths.iter().find(|path| !any(&|snapshot| snapshot.paths.contains(path))) {
+    if let Some(path) = filter.paths.iter().find(|path| !any(&|snapshot| has_path(snapshot, path))) {
         return Err(unknown("path", &String::from_utf8_lossy(path)));
     }
     Ok(())

@@ -77,7 +77,7 @@ pub fn mirror(
     progress: &Progress,
     observer: &dyn Observer,
 ) -> Result<MirrorReport> {
-    if source == target {
+    if source == target || source.is_same(target) {
         return Err(Error::usage(format!("mirror {source}: source and target are the same place")));
     }
     let from = source.open()?;

@@ -42,12 +42,34 @@ impl Local {
         let found = fs::symlink_metadata(root.join("format/1"));
         match found.or_else(|error| fs::symlink_metadata(root.join("copies/format/1")).map_err(|_| error)) {
             Ok(_) => Ok(store),
+            Err(_) if holds_packs(root) => {
+                let message = format!("open the repository {}: its format/1 is gone", root.display());
+                let hint = "put it back from any copy of the repository: it is one small file, and the same in all of them";
+                Err(Error::damaged(message).with_hint(hint))
+            }
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 let message = format!("open the repository {}: there is none", root.display());
                 Err(Error::new(ErrorKind::NoRepository, message)
                     .with_hint(format!("make one with `lifeboat init --repo {}`, or check --repo", root.display())))
             }
             Err(error) => Err(Error::io("open the repository", root.display(), error)),
+        }
+    }
+
+    /// Fails if something is in the directory that an `init` which did not come to its end does not leave.
+    ///
+    /// # Errors
+    /// `Refused`, or what the system says.
+    pub fn verify_vacant(root: &Path) -> Result<()> {
+        match is_vacant(root) {
+            Ok(true) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Error::io("make the repository", root.display(), error)),
+            Ok(false) => {
+                let message = format!("make the repository {}: the directory is not empty", root.display());
+                let hint = "choose an empty directory; if a repository is there already, use it without init";
+                Err(Error::new(ErrorKind::Refused, message).with_hint(hint))
+            }
         }
     }
 
@@ -59,11 +81,7 @@ impl Local {
         let failed = |error| Error::io("make the repository", root.display(), error);
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700).create(root).map_err(failed)?;
-        if !is_vacant(root).map_err(failed)? {
-            let message = format!("make the repository {}: the directory is not empty", root.display());
-            let hint = "choose an empty directory; if a repository is there already, use it without init";
-            return Err(Error::new(ErrorKind::Refused, message).with_hint(hint));
-        }
+        Self::verify_vacant(root)?;
         for folder in FOLDERS {
             builder.create(root.join(folder)).map_err(failed)?;
         }
@@ -222,6 +240,12 @@ fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 fn rename_new(_: &Path, _: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "this file system has no hard links"))
+}
+
+/// True if there are packs and a log, as in a repository that was used.
+fn holds_packs(root: &Path) -> bool {
+    let filled = |folder: &str| fs::read_dir(root.join(folder)).is_ok_and(|mut names| names.next().is_some());
+    filled("packs") && filled("log") && filled("keys")
 }
 
 /// True if there is nothing in the directory but what a store begins with.

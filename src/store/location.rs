@@ -161,6 +161,29 @@ impl Location {
         }
     }
 
+    /// Fails if a repository cannot be made here because something is here already; changes nothing.
+    ///
+    /// # Errors
+    /// As [`Location::create`].
+    pub fn verify_vacant(&self) -> Result<()> {
+        match &self.place {
+            Place::Directory(path) => Local::verify_vacant(path),
+            Place::Remote(address) => verify_vacant(&self.connect(address)?, address),
+        }
+    }
+
+    /// True if both are surely one and the same place.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (&self.place, &other.place) {
+            (Place::Directory(one), Place::Directory(other)) => {
+                let real = |path: &Path| path.canonicalize().ok();
+                real(one).is_some_and(|one| Some(one) == real(other))
+            }
+            (one, other) => one == other,
+        }
+    }
+
     /// Makes the store, which may be there already if it is empty. What a remote one keeps of its promises is probed.
     ///
     /// # Errors
@@ -171,20 +194,7 @@ impl Location {
             Place::Remote(address) => address,
         };
         let store = self.connect(address)?;
-        let mut taken = None;
-        let listed = store.list("", &mut |entry| {
-            if entry.key.as_str().starts_with(FOLDER) {
-                return Ok(());
-            }
-            taken = Some(entry.key);
-            Err(Error::new(ErrorKind::Refused, "one is enough"))
-        });
-        if let Some(key) = taken {
-            let message = format!("make the repository {address}: the place is not empty, it has {key}");
-            let hint = "choose an empty place; if a repository is there already, use it without init";
-            return Err(Error::new(ErrorKind::Refused, message).with_hint(hint));
-        }
-        listed.map_err(|error| error.while_doing(format!("make the repository {address}")))?;
+        verify_vacant(&store, address)?;
         store.probe()?;
         Ok(self.opened.get_or_init(|| Arc::new(store)).clone())
     }
@@ -243,4 +253,22 @@ impl fmt::Display for Location {
             Place::Remote(address) => write!(out, "{address}"),
         }
     }
+}
+
+/// Fails if the store holds anything but what was noted of it.
+fn verify_vacant(store: &Far, address: &Address) -> Result<()> {
+    let mut taken = None;
+    let listed = store.list("", &mut |entry| {
+        if entry.key.as_str().starts_with(FOLDER) {
+            return Ok(());
+        }
+        taken = Some(entry.key);
+        Err(Error::new(ErrorKind::Refused, "one is enough"))
+    });
+    if let Some(key) = taken {
+        let message = format!("make the repository {address}: the place is not empty, it has {key}");
+        let hint = "choose an empty place; if a repository is there already, use it without init";
+        return Err(Error::new(ErrorKind::Refused, message).with_hint(hint));
+    }
+    listed.map_err(|error| error.while_doing(format!("make the repository {address}")))
 }

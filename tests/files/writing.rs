@@ -44,6 +44,11 @@ fn a_file_or_link_is_replaced_and_a_directory_only_on_request() {
     assert_eq!(std::fs::read(place.path().join("link")).unwrap(), b"restored");
     assert_eq!(target.directory().names().unwrap().len(), 4, "no temporary file is left");
     let target = open(place.path(), true);
+    let error = put(&target, b"dir").unwrap_err();
+    assert!(error.kind() == ErrorKind::Refused && error.hint().contains("--delete"), "it holds something: {error}");
+    assert!(place.path().join("dir/below/x").exists());
+    let emptying = WriteOptions { replace: true, empty: true, ..WriteOptions::default() };
+    let target = Target::open(place.path(), false, emptying).unwrap();
     put(&target, b"dir").unwrap();
     target.child(b"file").unwrap();
     assert!(place.path().join("file").is_dir() && place.path().join("dir").is_file());

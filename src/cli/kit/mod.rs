@@ -187,7 +187,7 @@ fn scanned(context: &Context, files: &[PathBuf]) -> Result<Scanned> {
         let mut text = Zeroizing::new(String::with_capacity(1 << 16));
         let read = input.take(MAX_PAGE).read_to_string(&mut text);
         read.map_err(|error| Error::io("read the page", name, error).with_hint("give the text that was typed or scanned"))?;
-        Ok(text)
+        Ok(if text.starts_with(page::HTML) { page::text_of(&text) } else { text })
     };
     if files.is_empty() || files == [PathBuf::from("-")] {
         if std::io::stdin().is_terminal() {

@@ -154,7 +154,7 @@ impl Page<'_> {
             dt{font-weight:bold}dd{margin:0 0 .2cm}li{margin:.15cm 0}@page{margin:1.5cm}";
         let _ = write!(
             out,
-            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title><style>{style}</style></head>\n"
+            "{HTML}\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title><style>{style}</style></head>\n"
         );
         let _ = writeln!(out, "<body><h1>{title}</h1>");
         svg(code, &mut out);
@@ -178,6 +178,20 @@ impl Page<'_> {
 fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@+=,%".contains(c);
     if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+/// How a page in HTML begins.
+pub(super) const HTML: &str = "<!doctype html>";
+
+/// The text of a page in HTML, as it was before [`escaped`].
+pub(super) fn text_of(html: &str) -> Zeroizing<String> {
+    let mut out = Zeroizing::new(String::with_capacity(html.len()));
+    let body = html.split_once("<body>").map_or(html, |(_, body)| body);
+    for piece in body.split('<') {
+        out.push_str(piece.split_once('>').map_or(piece, |(_, text)| text));
+    }
+    let plain = out.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&");
+    Zeroizing::new(plain)
 }
 
 fn escaped(text: &str) -> Zeroizing<String> {

@@ -190,9 +190,7 @@ fn attempt(
     if paths.is_empty() {
         return Err(Error::usage("back up: no path was given").with_hint("say what to back up, such as `lifeboat backup ~`"));
     }
-    let Asked { tops, from, named, absolute } = tops::tops(paths)?;
-    let rules = Rules::new(&options.rules)?;
-    refuse_own(&rules, &absolute)?;
+    let (Asked { tops, from, named, absolute, .. }, rules) = asked(options, paths, observer)?;
     snapshot.paths = named.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
     let parent = parent(repository, &snapshot);
     snapshot.parent = parent.as_ref().map(|parent| parent.id);
@@ -257,6 +255,23 @@ fn attempt(
     Ok(Some(committed))
 }
 
+/// What was asked for, if it can be backed up.
+fn asked(options: &BackupOptions, paths: &[PathBuf], observer: &dyn Observer) -> Result<(Asked, Rules)> {
+    let asked = tops::tops(paths)?;
+    let rules = Rules::new(&options.rules)?;
+    refuse_own(&rules, &asked.absolute)?;
+    if asked.tops.origin.is_some() && !options.rules.one_file_system {
+        return Err(Error::usage("back up /: what is mounted below it is not all made of files")
+            .with_hint("add --one-file-system, and name what else is to be kept: `lifeboat backup -x / /boot /home`"));
+    }
+    for link in &asked.links {
+        let link = link.display();
+        let message = format!("{link} is a symbolic link and kept as one; for what is in the directory, write {link}/");
+        observer.observe(Event::Warning(&message));
+    }
+    Ok((asked, rules))
+}
+
 /// Fails if a repository was asked to hold itself.
 fn refuse_own(rules: &Rules, paths: &[PathBuf]) -> Result<()> {
     let Some(own) = paths.iter().find(|path| rules.is_within_own(path)) else { return Ok(()) };
@@ -310,13 +325,11 @@ fn pool(threads: usize) -> Result<rayon::ThreadPool> {
 }
 
 fn walk_all(run: &Run<'_>, pool: &rayon::ThreadPool, from: &std::path::Path, tops: tops::Tops) -> Result<ChunkId> {
-    let top = if tops.origin.is_some() {
-        return Err(Error::new(ErrorKind::Usage, "back up the whole file system as one path: name the directories below /")
-            .with_hint("such as `lifeboat backup /etc /home /var`, or `lifeboat backup /*`"));
-    } else {
-        walk::top(Directory::open_root(from)?, &tops)?
-    };
-    pool.scope(|scope| walk::begin(scope, run, top, Some(tops)));
+    let directory = Directory::open_root(from)?;
+    pool.scope(|scope| match walk::top(run, directory, &tops) {
+        Ok(top) => walk::begin(scope, run, top, Some(tops)),
+        Err(error) => run.give_up(error),
+    });
     if let Some(error) = run.take_fatal() {
         return Err(error);
     }

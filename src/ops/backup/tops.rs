@@ -24,6 +24,8 @@ pub(super) struct Asked {
     pub(super) named: Vec<PathBuf>,
     /// Each path in its absolute form.
     pub(super) absolute: Vec<PathBuf>,
+    /// Those that are symbolic links to directories, as they were asked for.
+    pub(super) links: Vec<PathBuf>,
 }
 
 /// The tree of `paths`.
@@ -38,7 +40,8 @@ pub(super) fn tops(paths: &[PathBuf]) -> Result<Asked> {
         let kept = path.is_relative() && plain && std::path::absolute(path).is_ok_and(|spelled| spelled == full);
         relative = relative.filter(|_| kept && path.components().next().is_some());
         if let Some(relative) = &mut relative {
-            relative.push(path.clone());
+            // Without a slash at its end, or two of them within: they make it no other path.
+            relative.push(path.components().collect());
         }
         absolute.push(full);
     }
@@ -50,7 +53,9 @@ pub(super) fn tops(paths: &[PathBuf]) -> Result<Asked> {
     for (number, path) in named.iter().enumerate() {
         insert(&mut tops, path, number);
     }
-    Ok(Asked { tops, from, named, absolute })
+    let is_link = |path: &Path| path.is_symlink() && path.is_dir();
+    let links = paths.iter().zip(&absolute).filter(|(_, full)| is_link(full)).map(|(path, _)| path.clone()).collect();
+    Ok(Asked { tops, from, named, absolute, links })
 }
 
 fn insert(tops: &mut Tops, path: &Path, number: usize) {
@@ -65,11 +70,14 @@ fn insert(tops: &mut Tops, path: &Path, number: usize) {
     at.below.clear();
 }
 
-/// The absolute path with links above the last part resolved: the last part is backed up as what it is.
+/// The absolute path with links above the last part resolved: the last part is backed up as what it is, unless a slash
+/// behind it asks for the directory that it leads to.
 fn resolve(path: &Path) -> Result<PathBuf> {
     let failed = |error| Error::io("back up", path.display(), error).with_hint("check the spelling; nothing was stored");
+    let bytes = path.as_os_str().as_bytes();
+    let through = bytes.ends_with(b"/") || bytes.ends_with(b"/.");
     let found = match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) => {
+        (Some(parent), Some(name)) if !through => {
             let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
             parent.canonicalize().map_err(failed)?.join(name)
         }

@@ -390,9 +390,17 @@ fn work(run: &Run<'_>, worker: &mut Worker, large: &(LargeFile, LargeEntry)) {
 }
 
 /// The nameless directory above all paths.
-pub(super) fn top(directory: Directory, tops: &Tops) -> Result<Arc<Dir>> {
+pub(super) fn top(run: &Run<'_>, directory: Directory, tops: &Tops) -> Result<Arc<Dir>> {
     let stat = directory.stat_self()?;
-    let listing = Listing::Chosen(tops.below.keys().cloned().collect());
     let node = Node::new(Vec::new(), NodeKind::Directory);
-    Ok(Arc::new(Dir::new((None, None, Vec::new()), (directory, stat, stat), listing, Remembered::default(), node)))
+    let (listing, remembered) = match tops.origin {
+        None => (Listing::Chosen(tops.below.keys().cloned().collect()), Remembered::default()),
+        Some(origin) => {
+            let mut worker = run.worker();
+            worker.counts.directories += 1;
+            let known = if run.trust.reread { Vec::new() } else { worker.stat[origin].load(&stat_key(b""))? };
+            (Listing::All(directory.names()?), Remembered::parse(known))
+        }
+    };
+    Ok(Arc::new(Dir::new((None, tops.origin, Vec::new()), (directory, stat, stat), listing, remembered, node)))
 }

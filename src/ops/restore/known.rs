@@ -13,7 +13,9 @@ impl Known {
     /// Of a restore of what is at `subpath` in a snapshot of these paths.
     pub(super) fn new(paths: &[Vec<u8>], subpath: &[u8]) -> Self {
         let plain = |path: &Vec<u8>| path.iter().position(|byte| *byte != b'/').map_or(&[][..], |start| &path[start..]).to_vec();
-        Self { paths: paths.iter().map(plain).filter(|path| !path.is_empty()).collect(), subpath: subpath.to_vec() }
+        // An empty path is the whole of a file system.
+        let named = paths.iter().filter(|path| !path.is_empty());
+        Self { paths: named.map(plain).collect(), subpath: subpath.to_vec() }
     }
 
     fn full(&self, path: &[u8]) -> Vec<u8> {
@@ -29,7 +31,11 @@ impl Known {
     /// True if it was asked for, or something above it was.
     pub(super) fn has(&self, path: &[u8]) -> bool {
         let full = self.full(path);
-        self.paths.iter().any(|path| full.strip_prefix(path.as_slice()).is_some_and(|rest| matches!(rest, [] | [b'/', ..])))
+        let holds = |path: &Vec<u8>| match full.strip_prefix(path.as_slice()) {
+            Some(rest) => path.is_empty() || matches!(rest, [] | [b'/', ..]),
+            None => false,
+        };
+        self.paths.iter().any(holds)
     }
 }
 

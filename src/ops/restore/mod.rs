@@ -25,6 +25,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
+/// A day in nanoseconds.
+const DAY: i64 = 86_400_000_000_000;
+
 /// What happens to a file that is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overwrite {
@@ -146,6 +149,20 @@ pub fn restore(
     )
 }
 
+/// Says what the snapshot is not, though whoever asked for the latest may believe it.
+fn warn(entry: &SnapshotEntry, now: i64, observer: &dyn Observer) {
+    let id = entry.id.short();
+    if entry.snapshot.incomplete {
+        let message = format!("snapshot {id} is of a backup that did not finish: it has only what was done");
+        observer.observe(Event::Warning(&message));
+    }
+    if entry.snapshot.end > now.saturating_add(DAY) {
+        let message =
+            format!("snapshot {id} claims to be of a day to come: a clock was wrong, and another one may be the latest");
+        observer.observe(Event::Warning(&message));
+    }
+}
+
 fn attempt(
     repository: &Repository,
     entry: &SnapshotEntry,
@@ -168,10 +185,7 @@ fn attempt(
     }
     reader.limit_entries(most_entries);
     let place = Place::open(options, &marker)?;
-    if entry.snapshot.incomplete {
-        let message = format!("snapshot {} is of a backup that did not finish: it has only what was done", entry.id.short());
-        observer.observe(Event::Warning(&message));
-    }
+    warn(entry, repository.now(), observer);
     let tally = Tally::new(observer, options.salvage);
     if options.subpath.is_empty() {
         let counts = &entry.snapshot.counts;

@@ -48,8 +48,15 @@ impl Place {
             return Ok(Self { target, overwrite, resumed: false, _lock: None });
         }
         let replace = overwrite != Overwrite::Refuse && overwrite != Overwrite::Never;
-        let settings =
-            WriteOptions { numeric_ids: options.numeric_ids, no_owner: options.no_owner, xattrs: true, flags: true, replace };
+        let settings = WriteOptions {
+            numeric_ids: options.numeric_ids,
+            no_owner: options.no_owner,
+            xattrs: true,
+            flags: true,
+            replace,
+            // What a directory holds that the snapshot does not know is removed only by whoever asked for that.
+            empty: options.delete,
+        };
         let target = Target::open(&options.target, true, settings)?;
         target.remove_leftovers()?;
         if overwrite != Overwrite::Refuse {

@@ -75,6 +75,12 @@ impl<'a> Tally<'a> {
         });
     }
 
+    /// True if a failure of this path was noted; after very many, not all are.
+    pub(super) fn has_failed(&self, path: &[u8]) -> bool {
+        let report = self.report.lock().expect("no code panics while it holds this lock");
+        report.failures.iter().any(|failure| failure.path == path)
+    }
+
     pub(super) fn warn(&self, path: &[u8], problems: &[Error]) {
         if problems.is_empty() {
             return;

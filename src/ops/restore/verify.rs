@@ -2,7 +2,7 @@
 
 use super::RestoreOptions;
 use super::report::Tally;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Stage, stop_if_asked};
 use crate::format::tree::{ChunkType, Node, NodeKind};
 use crate::id::ChunkId;
@@ -69,6 +69,8 @@ fn below(
 fn file(reader: &Reader, node: &Node, directory: &Directory, tally: &Tally<'_>, path: &[u8]) -> Result<()> {
     match compare(reader, node, directory) {
         Ok(()) => tally.count(|report| report.verified += 1),
+        // What could not be restored was said then.
+        Err(error) if error.kind() == ErrorKind::Missing && tally.has_failed(path) => {}
         Err(error) => tally.fail(path, &error),
     }
     Ok(())

@@ -20,13 +20,15 @@ pub struct WriteOptions {
     pub xattrs: bool,
     /// Inode flags.
     pub flags: bool,
-    /// Remove what is of another kind and in the way; else it is refused.
+    /// Remove what is of another kind and in the way, but no directory that holds something; else it is refused.
     pub replace: bool,
+    /// With `replace`: such directories too, with all that they hold.
+    pub empty: bool,
 }
 
 impl Default for WriteOptions {
     fn default() -> Self {
-        Self { numeric_ids: false, no_owner: false, xattrs: true, flags: true, replace: false }
+        Self { numeric_ids: false, no_owner: false, xattrs: true, flags: true, replace: false, empty: false }
     }
 }
 

@@ -32,6 +32,30 @@ impl TargetDir {
     }
 }
 
+impl TargetDir {
+    /// Removes the entry `name`, unless it is a directory that holds something: then it stays, and the answer is false.
+    ///
+    /// # Errors
+    /// `Refused` for a hostile name; what the system says.
+    pub(super) fn remove_alone(&self, name: &[u8]) -> Result<bool> {
+        check_name(name)?;
+        let base = self.directory();
+        if self.unlocking(|| unlink(base, name)).map_err(|errno| failed("remove", name, errno))? {
+            return Ok(true);
+        }
+        let remove = || rustix::fs::unlinkat(base, name, AtFlags::REMOVEDIR);
+        let result = match self.unlocking(remove) {
+            Err(Errno::PERM | Errno::ACCESS) if make_changeable(base, name) => remove(),
+            result => result,
+        };
+        match result {
+            Ok(()) | Err(Errno::NOENT) => Ok(true),
+            Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+            Err(errno) => Err(failed("remove the directory", name, errno)),
+        }
+    }
+}
+
 struct Emptying<'a> {
     base: &'a Directory,
     /// Directories that were moved up into `base`.

@@ -230,7 +230,15 @@ impl TargetDir {
 
     /// Removes what is at `name` if that was asked for.
     pub(super) fn clear_the_way(&self, name: &[u8], doing: &str) -> Result<()> {
-        if self.inner.settings.options.replace { self.remove_all(name) } else { Err(in_the_way(doing, name)) }
+        let options = &self.inner.settings.options;
+        match (options.replace, options.empty) {
+            (false, _) => Err(in_the_way(doing, name)),
+            (true, true) => self.remove_all(name),
+            (true, false) => match self.remove_alone(name)? {
+                true => Ok(()),
+                false => Err(filled(doing, name)),
+            },
+        }
     }
 
     /// Runs the call, and once more if the directory itself is immutable or append-only and can be unlocked.
@@ -265,6 +273,12 @@ impl TargetDir {
 pub(super) fn in_the_way(doing: &str, name: &[u8]) -> Error {
     let message = format!("{doing} {}: something of another kind is there", shown(name));
     Error::new(ErrorKind::Refused, message).with_hint("move it away, or allow it to be overwritten")
+}
+
+/// The error for a directory that holds something where another kind of node should be.
+fn filled(doing: &str, name: &[u8]) -> Error {
+    let message = format!("{doing} {}: a directory that is not empty is there", shown(name));
+    Error::new(ErrorKind::Refused, message).with_hint("move it away, or let --delete remove it with all that it holds")
 }
 
 /// Makes an immutable or append-only file changeable; false if it was.
