@@ -158,7 +158,9 @@ impl Context {
         let (path, said) = self.identity_path()?;
         let identity = match read_limited(&path) {
             Ok(text) => {
-                self.warn_of_readers(&path);
+                if holds_key(&text) {
+                    self.warn_of_readers(&path);
+                }
                 Some(text)
             }
             Err(error) if error.kind() == ErrorKind::Missing && (passphrase.is_some() || !said) => None,
@@ -404,6 +406,11 @@ pub(super) fn read_limited(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
         return Ok(Zeroizing::new(text[BYTE_ORDER_MARK.len()..].to_vec()));
     }
     Ok(text)
+}
+
+/// True if this is what nobody else must read.
+fn holds_key(text: &[u8]) -> bool {
+    [&b"AGE-SECRET-KEY-"[..], b"-----BEGIN"].into_iter().any(|begin| text.windows(begin.len()).any(|part| part == begin))
 }
 
 fn first_line(text: &[u8]) -> Result<Zeroizing<String>> {
