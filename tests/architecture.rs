@@ -25,7 +25,21 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ops", &["event", "format", "repo", "source", "store::Location"]),
     ("plan", &["source", "ops"]),
     ("service", &["event", "format", "repo", "source", "ops", "plan"]),
-    ("cli", &["event", "format", "repo", "source", "ops", "plan", "service", "store::Location", "store::StoreSettings"]),
+    (
+        "cli",
+        &[
+            "event",
+            "format",
+            "repo",
+            "source",
+            "ops",
+            "plan",
+            "service",
+            "store::Line",
+            "store::Location",
+            "store::StoreSettings",
+        ],
+    ),
     ("main", &["cli"]),
 ];
 

@@ -1,6 +1,12 @@
 //! What each operation asks of the store and of the source: calls and bytes, counted, so that a change that costs more is
 //! seen here and not on somebody's bill.
 
+#[path = "parts/far_budget.rs"]
+mod far_budget;
+#[path = "support/proxy.rs"]
+mod proxy;
+#[path = "support/servers.rs"]
+mod servers;
 mod support;
 
 use lifeboat::event::Silent;

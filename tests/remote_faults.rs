@@ -298,3 +298,74 @@ fn a_listing_that_lags_behind_makes_no_prune_delete_what_is_needed() {
     behind.ok(&["check", "--read-data"]);
     assert_eq!(behind.snapshots(), 1);
 }
+
+/// A backup of much that meets a line on which nothing passes any more, once the first pack is on its way.
+fn meets_a_broken_line(behind: &Behind, broken: Action) -> (std::process::Child, std::io::BufReader<std::process::ChildStderr>) {
+    behind.proxy.rule(move |request| match request.method == "PUT" && request.path.contains("/packs/") {
+        true => broken.clone(),
+        false => Action::Pass,
+    });
+    behind.proxy.take_requests();
+    let mut command = behind.home.command(&["--repo", &behind.url, "--json", "backup", "documents"]);
+    let mut child = command.envs(behind.server.variables()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let said = std::io::BufReader::new(child.stderr.take().unwrap());
+    (child, said)
+}
+
+/// Reads what is said until it says that the store is waited for.
+fn wait_for_word(said: &mut impl std::io::BufRead) {
+    let mut all = String::new();
+    while !all.lines().last().unwrap_or_default().contains("\"waiting\":") {
+        assert!(said.read_line(&mut all).unwrap() > 0, "{all}");
+    }
+}
+
+fn interrupt(child: &std::process::Child) {
+    let process = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
+}
+
+#[test]
+fn a_line_that_breaks_for_a_while_is_waited_for_and_this_is_said() {
+    let Some(behind) = Behind::with_repository() else { return };
+    let (mut child, mut said) = meets_a_broken_line(&behind, Action::Cut);
+    wait_for_word(&mut said);
+    behind.proxy.rule(|_| Action::Pass);
+    std::io::copy(&mut said, &mut std::io::sink()).unwrap();
+    assert!(child.wait().unwrap().success());
+    // The same in the middle of a restore.
+    behind.proxy.rule(|request| match request.method == "GET" && request.path.contains("/packs/") {
+        true => Action::CutBody,
+        false => Action::Pass,
+    });
+    let arguments = ["--repo", &behind.url, "--json", "restore", "latest", "--to", "out"];
+    let mut command = behind.home.command(&arguments);
+    let mut child = command.envs(behind.server.variables()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut said = std::io::BufReader::new(child.stderr.take().unwrap());
+    wait_for_word(&mut said);
+    behind.proxy.rule(|_| Action::Pass);
+    std::io::copy(&mut said, &mut std::io::sink()).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(std::fs::read(behind.home.path("out/documents/data")).unwrap() == noise(1, 2_000_000));
+}
+
+#[test]
+fn whoever_waits_for_a_broken_line_is_stopped_by_one_signal() {
+    let Some(behind) = Behind::with_repository() else { return };
+    let (mut child, mut said) = meets_a_broken_line(&behind, Action::Cut);
+    wait_for_word(&mut said);
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    // A line on which nothing comes and nothing breaks.
+    let (mut child, said) = meets_a_broken_line(&behind, Action::Hold(usize::MAX, Duration::from_secs(600)));
+    while behind.proxy.take_most() == 0 {
+        std::thread::yield_now();
+    }
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    drop(said);
+    behind.proxy.rule(|_| Action::Pass);
+    assert_eq!(behind.snapshots(), 0);
+    behind.ok(&["backup", "documents"]);
+    behind.ok(&["check", "--read-data"]);
+}

@@ -123,6 +123,7 @@ impl Context {
             keep: limit(self.globals.cache_size, &self.configuration.cache_size)?.or(Some(CACHE_SIZE)),
             limit_upload: limit(self.globals.limit_upload, &self.configuration.limit_upload)?,
             limit_download: limit(self.globals.limit_download, &self.configuration.limit_download)?,
+            line: self.watcher.line().clone(),
         })
     }
 
@@ -234,9 +235,9 @@ impl Context {
         if self.globals.accept_rollback {
             return self.open();
         }
-        let (location, _) = self.location()?;
-        location.open()?;
-        Repository::open_damaged(&location, &self.access()?, &self.open_options()?, &self.watcher)
+        let ((location, _), options) = (self.location()?, self.open_options()?);
+        Repository::reach(&location, &options)?;
+        Repository::open_damaged(&location, &self.access()?, &options, &self.watcher)
     }
 
     /// Opens the repository.
@@ -265,14 +266,15 @@ impl Context {
     pub(super) fn open_with_access(&self) -> Result<(Repository, Access)> {
         let (location, said) = self.location()?;
         // Asking for a passphrase makes no sense before the repository is known to be there.
-        location.open().map_err(|error| {
+        let mut options = self.open_options()?;
+        Repository::reach(&location, &options).map_err(|error| {
             if said {
                 error
             } else {
                 error.with_hint("make one with `lifeboat backup PATH` or `lifeboat init`, or name one with --repo")
             }
         })?;
-        let (access, mut options) = (self.access()?, self.open_options()?);
+        let access = self.access()?;
         let pins = access.identity.as_ref().map(|text| Pins::of(text)).transpose()?.unwrap_or_default();
         options.fingerprint = options.fingerprint.or(pins.fingerprint);
         let repository = if self.globals.accept_rollback {
@@ -290,7 +292,9 @@ impl Context {
     /// others are given.
     pub(super) fn open_other(&self, place: &str, identity: Option<&Path>, passphrase_file: Option<&Path>) -> Result<Repository> {
         let location = self.place(place)?;
-        location.open()?;
+        // The expected fingerprint is that of the other one.
+        let options = OpenOptions { fingerprint: location.fingerprint(), ..self.open_options()? };
+        Repository::reach(&location, &options)?;
         let mut access = if identity.is_some() || passphrase_file.is_some() {
             Access { identity: None, passphrase: None }
         } else {
@@ -303,8 +307,6 @@ impl Context {
         if let Some(path) = passphrase_file {
             access.passphrase = Some(first_line(&read_limited(path)?)?);
         }
-        // The expected fingerprint is that of the other one.
-        let options = OpenOptions { fingerprint: location.fingerprint(), ..self.open_options()? };
         Repository::open(&location, &access, &options, &self.watcher)
     }
 

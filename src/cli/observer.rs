@@ -4,6 +4,7 @@ use super::arguments::Globals;
 use super::text;
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer, Progress, Stage};
+use crate::store::Line;
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -13,6 +14,8 @@ use unicode_width::UnicodeWidthChar;
 
 /// Time between two looks at the counters.
 const REDRAW: Duration = Duration::from_millis(100);
+/// Trouble that lasts for less is not worth a word.
+const TOLD: Duration = Duration::from_secs(2);
 /// Time between two lines where there is no terminal.
 const LINE: Duration = Duration::from_secs(10);
 /// Failures that are printed one by one; the rest are counted.
@@ -44,6 +47,7 @@ pub(super) struct Watcher {
     quiet: bool,
     verbose: bool,
     interrupted: Arc<AtomicBool>,
+    line: Line,
     shown: Mutex<Option<Shown>>,
     failures: Mutex<u64>,
 }
@@ -74,6 +78,7 @@ impl Watcher {
             json: globals.json,
             quiet: globals.quiet,
             verbose: globals.verbose,
+            line: Line::new(interrupted.clone()),
             interrupted,
             shown: Mutex::default(),
             failures: Mutex::default(),
@@ -87,13 +92,18 @@ impl Watcher {
         text::complain(format_args!("{clear}{line}\n"));
     }
 
+    /// The line to the stores of this command.
+    pub(super) fn line(&self) -> &Line {
+        &self.line
+    }
+
     fn start(&self, stage: Stage, progress: &Arc<Progress>) {
         if self.manner == Manner::Nothing {
             return;
         }
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
-        let (progress, for_thread, manner) = (progress.clone(), stop.clone(), self.manner);
-        let thread = std::thread::spawn(move || watch(stage, &progress, &for_thread, manner));
+        let (progress, for_thread, manner, way) = (progress.clone(), stop.clone(), self.manner, self.line.clone());
+        let thread = std::thread::spawn(move || watch((stage, &progress), &way, &for_thread, manner));
         *self.shown.lock().expect("no code panics while it holds this lock") = Some(Shown { stop, thread });
     }
 
@@ -110,7 +120,7 @@ impl Watcher {
     }
 }
 
-fn watch(stage: Stage, progress: &Progress, stop: &(Mutex<bool>, Condvar), manner: Manner) {
+fn watch((stage, progress): (Stage, &Progress), way: &Line, stop: &(Mutex<bool>, Condvar), manner: Manner) {
     let began = Instant::now();
     let mut last = Duration::ZERO;
     let mut stopped = stop.0.lock().expect("no code panics while it holds this lock");
@@ -123,16 +133,16 @@ fn watch(stage: Stage, progress: &Progress, stop: &(Mutex<bool>, Condvar), manne
         let elapsed = began.elapsed();
         match manner {
             Manner::Bar => {
-                let line = line(stage, progress, elapsed, Some(width()));
+                let line = waiting(way, Some(width())).unwrap_or_else(|| line(stage, progress, elapsed, Some(width())));
                 text::complain(format_args!("\r{line}{CLEAR_REST}"));
             }
             Manner::Lines if elapsed - last >= LINE => {
                 last = elapsed;
-                eprintln!("{}", line(stage, progress, elapsed, None));
+                eprintln!("{}", waiting(way, None).unwrap_or_else(|| line(stage, progress, elapsed, None)));
             }
             Manner::Json if elapsed - last >= Duration::from_secs(1) => {
                 last = elapsed;
-                eprintln!("{}", json(stage, progress, elapsed));
+                eprintln!("{}", json(stage, progress, elapsed, way));
             }
             _ => {}
         }
@@ -171,6 +181,22 @@ fn width() -> usize {
     let size = rustix::termios::tcgetwinsize(std::io::stderr());
     let columns = size.map(|size| size.ws_col).ok().filter(|columns| *columns > 0).unwrap_or(80);
     usize::from(columns).saturating_sub(3)
+}
+
+/// What is wrong with the line, once it is worth telling.
+fn trouble(way: &Line) -> Option<(Duration, String)> {
+    way.trouble().filter(|(since, _)| *since >= TOLD)
+}
+
+/// What is waited for, if the line to the store is broken. Given a width, as much of it as fits.
+fn waiting(way: &Line, width: Option<usize>) -> Option<String> {
+    let (since, why) = trouble(way)?;
+    let since = text::duration(Duration::from_secs(since.as_secs()));
+    let mut line = format!("waiting for the store for {since}: {}", text::printable(why.as_bytes()));
+    if let Some(width) = width {
+        line = line.chars().filter(char::is_ascii).take(width).collect();
+    }
+    Some(line)
 }
 
 /// The counters in words. Given a width, as many of them as fit, the most telling first, and the current path.
@@ -218,7 +244,7 @@ fn tail(text: &str, columns: usize) -> &str {
     &text[text.len() - taken..]
 }
 
-fn json(stage: Stage, progress: &Progress, elapsed: Duration) -> serde_json::Value {
+fn json(stage: Stage, progress: &Progress, elapsed: Duration, way: &Line) -> serde_json::Value {
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let (bytes, total) = (load(&progress.bytes), load(&progress.bytes_total));
     let mut object = serde_json::Map::new();
@@ -231,6 +257,10 @@ fn json(stage: Stage, progress: &Progress, elapsed: Duration) -> serde_json::Val
     object.insert("event".into(), "progress".into());
     object.insert("stage".into(), name(stage).into());
     object.insert("seconds".into(), elapsed.as_secs_f64().into());
+    if let Some((since, why)) = trouble(way) {
+        object.insert("waiting".into(), why.into());
+        object.insert("waiting_seconds".into(), since.as_secs_f64().into());
+    }
     object.insert("seconds_left".into(), remaining(bytes, total, elapsed).map(|left| left.as_secs_f64()).into());
     object.into()
 }

@@ -20,6 +20,7 @@ mod known;
 mod known_damage;
 mod log;
 mod mirror;
+mod news;
 mod nodes;
 mod offline;
 mod packer;
@@ -122,16 +123,30 @@ struct Inner {
 }
 
 impl Repository {
+    /// Makes sure that there is a repository at `location`, before anybody is asked for a passphrase. What opening it reads is
+    /// asked for meanwhile.
+    ///
+    /// # Errors
+    /// `NoRepository`; what the store says.
+    pub fn reach(location: &Location, options: &OpenOptions) -> Result<()> {
+        location.open_expecting(&offline::expected(location, options)).map(drop)
+    }
+
     /// Opens the repository at `location`: finds a slot for `access`, and brings the cache up to the log.
     ///
     /// # Errors
     /// `NoRepository`, `WrongKey`, `RolledBack`, `Damaged`, `Unsupported`.
     pub fn open(location: &Location, access: &Access, options: &OpenOptions, observer: &dyn Observer) -> Result<Self> {
-        let repository = Self::open_store(location.open()?, access, options, observer)?;
-        if let Some(limit) = location.keeps() {
-            repository.keep_parts(limit);
-            repository.remember_place(location, options);
-        }
+        let store = location.open_expecting(&offline::expected(location, options))?;
+        let Some(limit) = location.keeps() else { return Self::open_store(store, access, options, observer) };
+        let repository = Self::assemble(store, access, options)?;
+        std::thread::scope(|scope| {
+            // It may take one more answer, which nothing else waits for.
+            scope.spawn(|| repository.remember_place(location, options));
+            repository.bring_up(observer)
+        })?;
+        repository.keep_parts(limit);
+        repository.remember_seen(location, options);
         Ok(repository)
     }
 
@@ -153,9 +168,14 @@ impl Repository {
         observer: &dyn Observer,
     ) -> Result<Self> {
         let repository = Self::assemble_in(surroundings, store, access, options)?;
-        match repository.refresh(observer) {
-            Err(error) if cache::is_corrupt(&error) => repository.remake_cache(observer).map(|()| repository),
-            other => other.map(|()| repository),
+        repository.bring_up(observer).map(|()| repository)
+    }
+
+    /// Brings the cache of a repository that is being opened up to the logs.
+    fn bring_up(&self, observer: &dyn Observer) -> Result<()> {
+        match self.refresh_opened(observer) {
+            Err(error) if cache::is_corrupt(&error) => self.remake_cache(observer),
+            other => other,
         }
     }
 
@@ -165,8 +185,9 @@ impl Repository {
     /// # Errors
     /// What keeps the repository from being opened at all: `NoRepository`, `WrongKey`, a damaged `format/1`.
     pub fn open_damaged(location: &Location, access: &Access, options: &OpenOptions, observer: &dyn Observer) -> Result<Self> {
-        let repository = Self::assemble(location.open()?, access, options)?;
-        match repository.refresh(observer) {
+        let store = location.open_expecting(&offline::expected(location, options))?;
+        let repository = Self::assemble(store, access, options)?;
+        match repository.refresh_opened(observer) {
             Err(error) if cache::is_corrupt(&error) => repository.remake_cache(observer)?,
             Err(error) if matches!(error.kind(), ErrorKind::RolledBack | ErrorKind::Damaged) => {
                 let _ = repository.inner.met.set(error);
@@ -229,10 +250,10 @@ impl Repository {
             return Err(Error::new(ErrorKind::WrongKey, message).with_hint("this is another repository, or somebody replaced it"));
         }
         let memory = options.state_dir.join(format!("{}.slots", format.id));
-        // What this machine met the last time is most likely what it meets now.
-        let slot = slots::last_opened(&memory).map(|slot| (Key::slot(&slot), slots::MAX_SLOT));
-        let heads = log::remembered(&options.state_dir.join(format!("{}.heads", format.id)), stored.0.width());
-        stored.0.expect(&slot.into_iter().chain(heads).collect::<Vec<_>>());
+        if stored.0.width() > 1 {
+            // What this machine met the last time is most likely what it meets now.
+            stored.0.expect(&news::of_opening(format, options, stored.0.width()));
+        }
         Ok((fingerprint, slots::open_bundle(stored, access, fingerprint, &memory)?))
     }
 

@@ -2,9 +2,10 @@
 //! in the store, and the cache says the rest as of the last time that it was brought up to the logs.
 
 use crate::error::{Error, Result};
+use crate::format::repository::RepositoryFormat;
 use crate::repo::slots::MAX_SLOT;
-use crate::repo::{Access, OpenOptions, Repository, slot_memory};
-use crate::store::{Key, Location, Offline};
+use crate::repo::{Access, OpenOptions, Repository, news, slot_memory};
+use crate::store::{Key, Location, Next, Offline};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,17 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(bytes)?;
     file.persist(folder.join(name)).map(drop).map_err(|error| error.error)
+}
+
+/// What opening the repository at `location` will read, as far as this machine can tell.
+pub(super) fn expected(location: &Location, options: &OpenOptions) -> Next {
+    // In a directory answers come at once.
+    if !location.is_remote() {
+        return Next::default();
+    }
+    let format = std::fs::read(folder_of(location, options).join(Offline::file_of(&Key::format())));
+    let format = format.ok().and_then(|format| RepositoryFormat::decode(&format).ok());
+    news::of_place(format, options)
 }
 
 impl Repository {
@@ -44,9 +56,14 @@ impl Repository {
                     write(&folder, &name, &self.store().get(&key, MAX_SLOT)?).map_err(failed)?;
                 }
             }
-            write(&folder, SEEN, self.now().to_string().as_bytes()).map_err(failed)
+            Ok(())
         };
         let _ = remember();
+    }
+
+    /// Notes that the store was reached, and the cache brought up to it.
+    pub(super) fn remember_seen(&self, location: &Location, options: &OpenOptions) {
+        let _ = write(&folder_of(location, options), SEEN, self.now().to_string().as_bytes());
     }
 
     /// Opens what this machine knows of a repository that cannot be reached, with the time of which that is, nanoseconds since

@@ -134,6 +134,8 @@ impl OpenPack {
 
 /// What comes to the packer.
 pub(super) enum ToPack {
+    /// There is going to be a block.
+    Soon,
     /// A block to store.
     Block(PackedBlock),
     /// Close the open packs, and say when all that came before is durable and in the index: with the packs so far.
@@ -174,6 +176,10 @@ impl Packer {
         while let Ok(work) = self.blocks.recv() {
             let PackedBlock { seal, block } = match work {
                 ToPack::Block(block) => block,
+                ToPack::Soon => {
+                    self.repository.expect_parity();
+                    continue;
+                }
                 ToPack::Barrier(reply) => {
                     open.iter_mut().filter_map(Option::take).try_for_each(|pack| self.upload(pack, &mut uploads))?;
                     self.settle(&mut uploads, 0)?;

@@ -259,6 +259,13 @@ impl Repository {
         Ok(share)
     }
 
+    /// Asks for what tells whether packs have parity, if nobody has yet.
+    pub(in crate::repo) fn expect_parity(&self) {
+        if self.inner.parity.lock().expect("no code panics while it holds this lock").is_none() {
+            self.expect_listings(&["parity"]);
+        }
+    }
+
     /// Puts a second copy of a new small object, if packs have parity and that is known already. Its absence is no fault.
     pub(in crate::repo) fn duplicate_new(&self, key: &Key, bytes: &[u8]) {
         let share = *self.inner.parity.lock().expect("no code panics while it holds this lock");
@@ -323,7 +330,8 @@ impl Repository {
             doomed.extend(entry.key.contents_of().filter(|pack| gone.contains(pack)).map(|_| entry.key));
             Ok(())
         })?;
-        doomed.iter().try_for_each(|key| remove(&**self.store(), key, self.now()).map(drop))
+        let removed = self.side_by_side(&doomed, |key| remove(&**self.store(), key, self.now()).map(drop));
+        removed.into_iter().collect()
     }
 
     /// Reads a part of a pack as it was, with what is lost made anew from parity.

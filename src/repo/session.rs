@@ -391,9 +391,12 @@ impl ChunkWriter {
             }
         }
         self.shared.bytes_added.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        self.shared.chunks_added.fetch_add(1, Ordering::Relaxed);
+        let before = self.shared.chunks_added.fetch_add(1, Ordering::Relaxed);
         if self.shared.dry_run {
             return Ok(reference);
+        }
+        if before == 0 {
+            self.blocks.send(ToPack::Soon).map_err(|_| self.shared.over())?;
         }
         let slot = usize::from(kind.code()) - 1;
         self.open[slot].push(&id, bytes);

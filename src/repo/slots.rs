@@ -13,7 +13,7 @@ use crate::repo::duplicates::Duplicates;
 use crate::repo::roles::Act;
 use crate::repo::surroundings::Surroundings;
 use crate::repo::{Repository, cache, slot_memory};
-use crate::store::{AnyStore, Key, Location};
+use crate::store::{AnyStore, Key, Location, Next};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -362,7 +362,7 @@ impl Repository {
             Err(error) => return taken_back(error),
         };
         // Only this makes a repository of it, and all else is there already.
-        if !repository.created(&Key::format(), &encoded)? {
+        if !repository.created(&Key::format(), &encoded, &Next::default())? {
             let place = store.describe();
             return taken_back(Error::new(ErrorKind::InUse, format!("make the repository {place}: another init was faster")));
         }

@@ -4,9 +4,11 @@
 //! and made into what a [`Store`] promises: an object is created once, what was put is looked at before it is believed
 //! to be there, and a failure says what to do.
 
+use super::ahead::{Ahead, Next};
 use super::fault::{Fault, FaultKind};
+use super::line::{Line, stopped};
 use super::promises::{self, Answers, Promises};
-use super::retry::{Retry, runtime};
+use super::retry::{Again, Retry, runtime};
 use super::s3_api::S3Api;
 use super::spool::Spool;
 use super::{Created, Entry, Key, Staged, Store};
@@ -14,10 +16,10 @@ use crate::error::{Error, ErrorKind, Result};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
-use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use tokio::sync::Semaphore;
 
@@ -121,25 +123,67 @@ pub(super) struct Inner {
     pub(super) remote: Box<dyn Remote>,
     place: String,
     retry: Retry,
+    line: Line,
     width: usize,
     permits: Semaphore,
     /// Something succeeded once, so that a failure is more likely to pass.
     reached: AtomicBool,
     answers: Answers,
-    /// Objects that were asked for before somebody reads them, by their names.
-    expected: Mutex<HashMap<String, Expected>>,
+    /// What was asked for before somebody reads it.
+    ahead: Ahead,
 }
 
-/// An object that somebody is going to read.
-enum Expected {
-    Here(Vec<u8>),
-    Coming(JoinHandle<Result<Vec<u8>>>),
+/// Entries of a listing that wait for whoever reads it.
+const LISTED: usize = 4096;
+
+/// How an object is made.
+struct Making<'a> {
+    kind: Use,
+    /// A name that is taken by the very same bytes is as good as a new one.
+    exact: bool,
+    /// Done each time that the server said that it has made the object.
+    made: &'a (dyn Fn() + Sync),
 }
 
 impl Far {
     /// Has an object at hand for whoever reads it next.
     pub(super) fn hold(&self, key: &Key, bytes: Vec<u8>) {
-        self.expected().insert(key.to_string(), Expected::Here(bytes));
+        self.inner.ahead.hold(key, bytes);
+    }
+
+    fn ask(&self, (key, limit): &(Key, u64)) -> JoinHandle<Result<Vec<u8>>> {
+        let (far, name, limit) = (self.clone(), key.to_string(), *limit);
+        std::thread::spawn(move || far.get_now(&name, limit))
+    }
+
+    fn ask_listing(&self, folder: &str) -> Receiver<Result<Entry>> {
+        let (far, folder) = (self.clone(), folder.to_owned());
+        let (entries, listing) = sync_channel(LISTED);
+        std::thread::spawn(move || {
+            // Whoever wanted it may have gone.
+            let gone = |_| Error::failed("list objects: nobody reads the listing");
+            if let Err(error) = far.list_now(&folder, &mut |entry| entries.send(Ok(entry)).map_err(gone)) {
+                let _ = entries.send(Err(error));
+            }
+        });
+        listing
+    }
+
+    fn list_now(&self, prefix: &str, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
+        let named = |item: Item| {
+            let key = Key::new(item.name).ok().filter(|key| !key.as_str().starts_with("tmp/"))?;
+            Some(Entry { key, size: item.size, modified: item.modified })
+        };
+        let mut left = vec![(prefix.to_owned(), None)];
+        while !left.is_empty() {
+            let now = left.split_off(left.len() - left.len().min(self.inner.width));
+            for (folder, page) in runtime().block_on(self.inner.pages(now))? {
+                page.items.into_iter().filter_map(named).try_for_each(&mut *each)?;
+                left.extend(page.folders.into_iter().map(|folder| (folder, None)));
+                left.extend(page.next.map(|next| (folder, Some(next))));
+            }
+        }
+        Ok(())
     }
 
     fn get_now(&self, name: &str, limit: u64) -> Result<Vec<u8>> {
@@ -148,22 +192,25 @@ impl Far {
         got.map(Into::into)
     }
 
-    fn expected(&self) -> MutexGuard<'_, HashMap<String, Expected>> {
-        self.inner.expected.lock().expect("no code panics while it holds this lock")
-    }
-
-    pub(super) fn new(remote: Box<dyn Remote>, place: String, retry: Retry, width: usize, answers: Answers) -> Self {
+    pub(super) fn new(
+        remote: Box<dyn Remote>,
+        place: String,
+        (retry, line): (Retry, Line),
+        width: usize,
+        answers: Answers,
+    ) -> Self {
         let permits = Semaphore::new(width);
         Self {
             inner: Arc::new(Inner {
                 remote,
                 place,
                 retry,
+                line,
                 width,
                 permits,
                 reached: AtomicBool::new(false),
                 answers,
-                expected: Mutex::default(),
+                ahead: Ahead::default(),
             }),
         }
     }
@@ -189,19 +236,25 @@ impl Inner {
         let attempt = async || {
             tries.fetch_add(1, Ordering::Relaxed);
             let _permit = self.permits.acquire().await.expect("nobody closes it");
-            request().await
+            self.line.unless_stopped(request()).await
         };
-        let passing = |fault: &Fault| {
+        let again = |fault: &Fault| {
             tracing::debug!("{doing} {what}: {fault}");
-            fault.is_passing()
+            if !fault.is_passing() {
+                return Again::No;
+            }
+            self.line.fails(fault);
+            if fault.of_line { Again::Patiently } else { Again::Counted }
         };
-        let result = retry.run(attempt, passing).await;
+        let result = retry.run(attempt, again, async |pause| self.line.pause(pause).await).await;
         match result {
             Ok(value) => {
                 self.reached.store(true, Ordering::Relaxed);
+                self.line.works();
                 Ok(value)
             }
             Err(fault) => {
+                let fault = if fault.is_passing() && self.line.is_stopped() { stopped() } else { fault };
                 let answered = matches!(fault.kind, FaultKind::Missing | FaultKind::Denied | FaultKind::Damaged);
                 self.reached.fetch_or(answered, Ordering::Relaxed);
                 Err(fault.into_error(doing, what, tries.load(Ordering::Relaxed)))
@@ -213,12 +266,11 @@ impl Inner {
         self.attempt("look at the object", name, || self.remote.look(name)).await
     }
 
-    /// Makes an object, and believes it when it is seen there. `exact` if a name that is taken by the very same bytes
-    /// is as good as a new one.
-    async fn make(&self, key: &Key, body: &Body, kind: Use, exact: bool) -> Result<Created> {
+    /// Makes an object, and believes it when it is seen there.
+    async fn make(&self, key: &Key, body: &Body, making: &Making<'_>) -> Result<Created> {
         let name = key.as_str();
         let unsure = AtomicBool::new(false);
-        let made = self.attempt("store the object", name, || self.try_make(name, body, kind, &unsure, exact)).await;
+        let made = self.attempt("store the object", name, || self.try_make(name, body, making, &unsure)).await;
         made.map_err(|error| match error.kind() {
             // To find no place for it is not to find it missing.
             ErrorKind::Missing => error.as_kind(ErrorKind::Failed),
@@ -226,7 +278,8 @@ impl Inner {
         })
     }
 
-    async fn try_make(&self, name: &str, body: &Body, kind: Use, unsure: &AtomicBool, exact: bool) -> Result<Created, Fault> {
+    async fn try_make(&self, name: &str, body: &Body, making: &Making<'_>, unsure: &AtomicBool) -> Result<Created, Fault> {
+        let Making { kind, exact, .. } = *making;
         let atomic = self.answers.atomic();
         // A server that ignores the condition would replace what is there.
         let there = if atomic || exact { None } else { self.remote.look(name).await? };
@@ -240,6 +293,9 @@ impl Inner {
                 Ok(made) => made,
             },
         };
+        if made {
+            (making.made)();
+        }
         if made || exact {
             let found = self.remote.look(name).await?.map(|item| item.size);
             if found != Some(body.len()) {
@@ -293,19 +349,30 @@ impl Staged for FarStaged {
 
     fn finish(self: Box<Self>, key: &Key) -> Result<()> {
         let Self { store, spool, kind } = *self;
-        runtime().block_on(store.inner.make(key, &Body::Spool(Mutex::new(spool)), kind, true)).map(drop)
+        runtime()
+            .block_on(store.inner.make(key, &Body::Spool(Mutex::new(spool)), &Making { kind, exact: true, made: &|| {} }))
+            .map(drop)
     }
 }
 
 impl Store for Far {
     fn put(&self, key: &Key, bytes: &[u8]) -> Result<()> {
         let body = Body::Bytes(Bytes::copy_from_slice(bytes));
-        runtime().block_on(self.inner.make(key, &body, Use::Hot, true)).map(drop)
+        runtime().block_on(self.inner.make(key, &body, &Making { kind: Use::Hot, exact: true, made: &|| {} })).map(drop)
     }
 
     fn create(&self, key: &Key, bytes: &[u8]) -> Result<Created> {
+        self.create_then(key, bytes, &Next::default())
+    }
+
+    fn create_then(&self, key: &Key, bytes: &[u8], next: &Next) -> Result<Created> {
         let body = Body::Bytes(Bytes::copy_from_slice(bytes));
-        runtime().block_on(self.inner.make(key, &body, Use::Hot, false))
+        let made = || {
+            // Beside the look at what was made. What was asked for before the create is too old.
+            next.objects.iter().for_each(|object| self.inner.ahead.renew(object.0.as_str(), self.ask(object)));
+            next.folders.iter().for_each(|folder| self.inner.ahead.add_listing(folder, || self.ask_listing(folder)));
+        };
+        runtime().block_on(self.inner.make(key, &body, &Making { kind: Use::Hot, exact: false, made: &made }))
     }
 
     fn stage(&self) -> Result<Box<dyn Staged>> {
@@ -317,20 +384,19 @@ impl Store for Far {
     }
 
     fn get(&self, key: &Key, limit: u64) -> Result<Vec<u8>> {
-        let expected = self.expected().remove(key.as_str());
-        match expected {
-            Some(Expected::Here(bytes)) => Ok(bytes),
-            Some(Expected::Coming(asked)) => asked.join().unwrap_or_else(|_| self.get_now(key.as_str(), limit)),
+        match self.inner.ahead.take(key.as_str()) {
+            Some(asked) => asked.wait(),
             None => self.get_now(key.as_str(), limit),
         }
     }
 
-    fn expect(&self, objects: &[(Key, u64)]) {
-        let ask = |(key, limit): &(Key, u64)| {
-            let (far, name, limit) = (self.clone(), key.to_string(), *limit);
-            (key.to_string(), Expected::Coming(std::thread::spawn(move || far.get_now(&name, limit))))
-        };
-        *self.expected() = objects.iter().map(ask).collect();
+    fn expect(&self, next: &Next) {
+        next.objects.iter().for_each(|object| self.inner.ahead.add(object.0.as_str(), || self.ask(object)));
+        next.folders.iter().for_each(|folder| self.inner.ahead.add_listing(folder, || self.ask_listing(folder)));
+    }
+
+    fn expect_nothing(&self) {
+        self.inner.ahead.clear_objects();
     }
 
     fn read_at(&self, key: &Key, offset: u64, buffer: &mut [u8]) -> Result<()> {
@@ -356,26 +422,16 @@ impl Store for Far {
     }
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
-        let named = |item: Item| {
-            let key = Key::new(item.name).ok().filter(|key| !key.as_str().starts_with("tmp/"))?;
-            Some(Entry { key, size: item.size, modified: item.modified })
-        };
-        let mut left = vec![(prefix.to_owned(), None)];
-        while !left.is_empty() {
-            let now = left.split_off(left.len() - left.len().min(self.inner.width));
-            for (folder, page) in runtime().block_on(self.inner.pages(now))? {
-                page.items.into_iter().filter_map(named).try_for_each(&mut *each)?;
-                left.extend(page.folders.into_iter().map(|folder| (folder, None)));
-                left.extend(page.next.map(|next| (folder, Some(next))));
-            }
+        match self.inner.ahead.take_listing(prefix) {
+            Some(listing) => listing.into_iter().try_for_each(|entry| each(entry?)),
+            None => self.list_now(prefix, each),
         }
-        Ok(())
     }
 
     fn delete(&self, key: &Key) -> Result<()> {
         let name = key.as_str();
         // What was at hand of it is not what is there.
-        self.expected().remove(name);
+        drop(self.inner.ahead.take(name));
         let inner = &self.inner;
         runtime().block_on(inner.attempt("delete the object", name, || inner.remote.delete(name)))
     }

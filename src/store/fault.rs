@@ -25,6 +25,8 @@ pub(super) enum FaultKind {
     Damaged,
     /// It must be thawed before it can be read.
     Archived,
+    /// Nobody wants the answer any more.
+    Stopped,
     /// Trying again does not help.
     Lasting,
 }
@@ -33,17 +35,24 @@ pub(super) enum FaultKind {
 #[derive(Debug, Clone)]
 pub(super) struct Fault {
     pub(super) kind: FaultKind,
+    /// No answer came: whatever the server is like, the line is broken.
+    pub(super) of_line: bool,
     why: String,
     hint: Option<String>,
 }
 
 impl Fault {
     pub(super) fn new(kind: FaultKind, why: impl Into<String>) -> Self {
-        Self { kind, why: why.into(), hint: None }
+        Self { kind, of_line: false, why: why.into(), hint: None }
     }
 
     pub(super) fn passing(why: impl Into<String>) -> Self {
         Self::new(FaultKind::Passing, why)
+    }
+
+    /// The line broke, or nothing comes through it.
+    pub(super) fn of_line(why: impl Into<String>) -> Self {
+        Self { of_line: true, ..Self::passing(why) }
     }
 
     pub(super) fn lasting(why: impl Into<String>) -> Self {
@@ -77,6 +86,7 @@ impl Fault {
             FaultKind::Full => ErrorKind::Full,
             FaultKind::Damaged => ErrorKind::Damaged,
             FaultKind::Archived => ErrorKind::Archived,
+            FaultKind::Stopped => ErrorKind::Interrupted,
             FaultKind::Passing | FaultKind::Lasting => ErrorKind::Failed,
         };
         let again = if tries > 1 { format!(" (tried {tries} times)") } else { String::new() };
@@ -101,7 +111,7 @@ impl Fault {
         };
         let (kind, hint) = meaning(status, &code);
         let why = if kind == FaultKind::Damaged { "it is cut off".to_owned() } else { why };
-        Self { kind, why, hint: hint.map(Into::into) }
+        Self { kind, of_line: false, why, hint: hint.map(Into::into) }
     }
 
     /// What an error on the way to the server or back means.
@@ -119,7 +129,7 @@ impl Fault {
             }
             cause = error.source();
         }
-        Self::passing(plain(&why))
+        Self::of_line(plain(&why))
     }
 }
 

@@ -8,7 +8,7 @@ use super::settings::{CONNECTIONS, StoreSettings};
 use super::sftp::Sftp;
 use super::throttle::Throttled;
 use super::webdav::WebDav;
-use super::{AnyStore, Key, Local, Promises, Store, clouds};
+use super::{AnyStore, Key, Local, Next, Promises, Store, clouds};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Fingerprint;
 use std::fmt;
@@ -121,14 +121,24 @@ impl Location {
     /// # Errors
     /// `NoRepository` if there is none.
     pub fn open(&self) -> Result<AnyStore> {
+        self.open_expecting(&Next::default())
+    }
+
+    /// The same where it is known what is read next.
+    ///
+    /// # Errors
+    /// As [`Location::open`].
+    pub fn open_expecting(&self, next: &Next) -> Result<AnyStore> {
         let address = match &self.place {
             Place::Directory(path) => return Ok(self.throttled(Arc::new(Local::open(path)?))),
             Place::Remote(address) => address,
         };
         if let Some(store) = self.opened.get() {
+            store.expect(next);
             return Ok(store.clone());
         }
         let store = self.connect(address)?;
+        store.expect(next);
         match store.get(&Key::format(), LONGEST_FORMAT) {
             Ok(format) => {
                 // Whoever opens the repository reads it next.
@@ -209,7 +219,7 @@ impl Location {
         };
         let place = address.to_string();
         let answers = Answers::load(self.settings.answers.as_ref(), &place);
-        Ok(Far::new(remote, place, Retry::of(address), width, answers))
+        Ok(Far::new(remote, place, (Retry::of(address), self.settings.line.clone()), width, answers))
     }
 
     fn throttled(&self, store: AnyStore) -> AnyStore {

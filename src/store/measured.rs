@@ -1,6 +1,6 @@
 //! Counts what is asked of a store: calls and bytes, by operation and by kind of object.
 
-use super::{AnyStore, Created, Entry, Extras, Key, Promises, Staged, Store};
+use super::{AnyStore, Created, Entry, Extras, Key, Next, Promises, Staged, Store};
 use crate::error::Result;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -228,8 +228,18 @@ impl Store for Measured {
         Ok(Box::new(MeasuredStaged { below, cells: self.cells.clone(), written: 0 }))
     }
 
-    fn expect(&self, objects: &[(Key, u64)]) {
-        self.below.expect(objects);
+    fn create_then(&self, key: &Key, bytes: &[u8], next: &Next) -> Result<Created> {
+        let result = self.below.create_then(key, bytes, next);
+        self.cells.note(Operation::Create, key.as_str(), &result, bytes.len() as u64);
+        result
+    }
+
+    fn expect(&self, next: &Next) {
+        self.below.expect(next);
+    }
+
+    fn expect_nothing(&self) {
+        self.below.expect_nothing();
     }
 
     fn get(&self, key: &Key, limit: u64) -> Result<Vec<u8>> {

@@ -4,12 +4,14 @@
 //! commits are built on, and nothing overwrites.
 
 mod address;
+mod ahead;
 mod aws_files;
 mod clouds;
 mod extras;
 mod far;
 mod far_extras;
 mod fault;
+mod line;
 mod local;
 mod location;
 mod measured;
@@ -30,7 +32,9 @@ mod throttle;
 mod webdav;
 mod wire;
 
+pub use ahead::Next;
 pub use extras::{ARCHIVES, Asked, Availability, Extras, ObjectState, Removal, Tier, Version, archive, remove, remove_versions};
+pub use line::Line;
 pub use local::Local;
 pub use location::Location;
 pub use measured::{Count, Counts, Measured, ObjectClass, Operation};
@@ -177,9 +181,21 @@ pub trait Store: Send + Sync {
     /// The place in words, for messages.
     fn describe(&self) -> String;
 
-    /// Says that these objects, which are there as far as is known and are no longer than that, are read whole next, each
-    /// once: a store that answers late may ask for them now. Replaces what was said before.
-    fn expect(&self, _objects: &[(Key, u64)]) {}
+    /// The same as [`Store::create`]; if it creates the object, a store that answers late may ask for what is read next as
+    /// soon as the object is there, and before it has made sure of it.
+    ///
+    /// # Errors
+    /// As `create`.
+    fn create_then(&self, key: &Key, bytes: &[u8], _next: &Next) -> Result<Created> {
+        self.create(key, bytes)
+    }
+
+    /// Says what is read next, each once: a store that answers late may ask for it now, unless it has done so already.
+    fn expect(&self, _next: &Next) {}
+
+    /// From now on nothing counts that was read earlier: what was expected and not read is asked for anew. Listings stay, as
+    /// they may lag behind anyway.
+    fn expect_nothing(&self) {}
 
     /// Requests that are worth having under way at once; 1 for a store that answers at once.
     fn width(&self) -> usize {

@@ -170,7 +170,7 @@ impl Bucket {
             bytes.extend_from_slice(&piece);
         }
         if bytes.len() != room {
-            return Err(Fault::passing(format!("the connection ended after {} of {wanted} bytes", bytes.len())));
+            return Err(Fault::of_line(format!("the connection ended after {} of {wanted} bytes", bytes.len())));
         }
         Ok((bytes.freeze(), size))
     }

@@ -16,6 +16,8 @@ use std::sync::Mutex;
 /// often the less there is to write between them.
 const RACERS: usize = 12;
 const RACES: usize = 5;
+/// Races at the same time.
+const AT_ONCE: usize = 2;
 /// Bytes of an object that is raced for.
 const RACED: usize = 24 << 10;
 /// Folder of what a probe writes.
@@ -126,15 +128,19 @@ pub(super) async fn probe(remote: &dyn Remote) -> Result<Promises, Fault> {
     remote.create(&first, &Body::Bytes(one.clone()), Use::Hot).await?;
     let again = Body::Bytes(two.clone());
     let asked = (remote.get(&first, 4096), remote.read(&first, 100, 50), remote.list(FOLDER, None));
-    let (got, read, listed, again) = join4(asked.0, asked.1, asked.2, remote.create(&first, &again, Use::Hot)).await;
+    let looks = async {
+        let (got, read, listed, again) = join4(asked.0, asked.1, asked.2, remote.create(&first, &again, Use::Hot)).await;
+        (got, read, listed, again, remote.get(&first, 4096).await)
+    };
+    // Where nothing can be refused, nothing is raced for.
+    let races: &[String] = if remote.never_atomic() { &[] } else { &races };
+    let ((got, read, listed, again, kept), raced) = join(looks, race(remote, races)).await;
     // A server that replaces may have done so by then.
     let read_after_write = answered(got)?.is_some_and(|bytes| bytes == one || bytes == two);
     let ranges = answered(read)?.is_some_and(|bytes| bytes == one.slice(100..150) || bytes == two.slice(100..150));
     let listed = listed?;
     let list_after_write = listed.items.iter().any(|item| item.name == first) || listed.next.is_some();
     let refused = answered(again)? == Some(false);
-    let races: &[String] = if refused && !remote.never_atomic() { &races } else { &[] };
-    let (kept, raced) = join(remote.get(&first, 4096), race(remote, races)).await;
     let create_once = refused && answered(kept)?.is_some_and(|bytes| bytes == one);
     let create_atomic = raced? && create_once;
     let names: Vec<&String> = races.iter().chain([&first]).collect();
@@ -151,10 +157,13 @@ pub(super) async fn probe(remote: &dyn Remote) -> Result<Promises, Fault> {
 /// True if exactly one wins each race, and its bytes are what is there in the end; false if there is none.
 async fn race(remote: &dyn Remote, names: &[String]) -> Result<bool, Fault> {
     let mut won = Vec::new();
-    for name in names {
-        match race_for(remote, name).await? {
-            Some(bytes) => won.push((name, bytes)),
-            None => return Ok(false),
+    for some in names.chunks(AT_ONCE) {
+        let raced = join_all(some.iter().map(|name| race_for(remote, name))).await;
+        for (name, raced) in some.iter().zip(raced) {
+            match raced? {
+                Some(bytes) => won.push((name, bytes)),
+                None => return Ok(false),
+            }
         }
     }
     let kept = join_all(won.iter().map(|(name, _)| remote.get(name, RACED as u64))).await.into_iter().map(answered);

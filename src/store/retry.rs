@@ -8,6 +8,17 @@ use tokio::runtime::Runtime;
 /// Longest pause between two attempts.
 const LONGEST: Duration = Duration::from_secs(20);
 
+/// What a failure says about trying again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    /// It would fail again.
+    No,
+    /// As often as retries are allowed.
+    Counted,
+    /// Until the line works again, as long as that may take.
+    Patiently,
+}
+
 /// How often and how long to try again.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Retry {
@@ -17,30 +28,35 @@ pub(super) struct Retry {
     pub(super) first: Duration,
     /// No new attempt begins after this.
     pub(super) total: Duration,
+    /// While the line is broken attempts are not counted.
+    pub(super) patient: bool,
 }
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { retries: 8, first: Duration::from_millis(250), total: Duration::from_secs(300) }
+        Self { retries: 8, first: Duration::from_millis(250), total: Duration::from_secs(300), patient: true }
     }
 }
 
 impl Retry {
     /// As the URL has it.
     pub(super) fn of(address: &Address) -> Self {
-        Self { retries: address.number("retries").unwrap_or(8), ..Self::default() }
+        let retries = address.number("retries");
+        Self { retries: retries.unwrap_or(8), patient: retries.is_none(), ..Self::default() }
     }
 
     /// The same with few retries, for what has never worked so far.
     pub(super) fn brief(self) -> Self {
-        Self { retries: self.retries.min(3), ..self }
+        Self { retries: self.retries.min(3), patient: false, ..self }
     }
 
-    /// Calls `attempt` until it succeeds, fails in a way that `passing` says is not passing, or enough was tried.
+    /// Calls `attempt` until it succeeds, fails in a way that `again` says is no reason to try again, enough was tried, or
+    /// `pause` says that nobody waits any more.
     pub(super) async fn run<T, E>(
         &self,
         mut attempt: impl AsyncFnMut() -> Result<T, E>,
-        passing: impl Fn(&E) -> bool,
+        again: impl Fn(&E) -> Again,
+        mut pause: impl AsyncFnMut(Duration) -> bool,
     ) -> Result<T, E> {
         let began = Instant::now();
         let mut number = 0;
@@ -49,10 +65,14 @@ impl Retry {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
-            if number >= self.retries || began.elapsed() > self.total || !passing(&error) {
+            let enough = match again(&error) {
+                Again::No => true,
+                Again::Counted => number >= self.retries,
+                Again::Patiently => number >= self.retries && !self.patient,
+            };
+            if enough || began.elapsed() > self.total || !pause(self.pause(number)).await {
                 return Err(error);
             }
-            tokio::time::sleep(self.pause(number)).await;
             number += 1;
         }
     }
@@ -83,7 +103,33 @@ mod tests {
     use super::*;
 
     fn quick(retries: u32) -> Retry {
-        Retry { retries, first: Duration::from_nanos(1), total: Duration::from_secs(60) }
+        Retry { retries, first: Duration::from_nanos(1), total: Duration::from_secs(60), patient: true }
+    }
+
+    async fn waits(_: Duration) -> bool {
+        true
+    }
+
+    #[test]
+    fn a_line_that_is_broken_is_waited_for_until_nobody_wants_it_any_more() {
+        let mut calls = 0;
+        let broken = async || -> Result<(), i32> {
+            calls += 1;
+            Err(calls)
+        };
+        let mut pauses = 0;
+        let until_bored = async |_| {
+            pauses += 1;
+            pauses < 50
+        };
+        assert_eq!(runtime().block_on(quick(5).run(broken, |_| Again::Patiently, until_bored)), Err(50));
+        let mut calls = 0;
+        let broken = async || -> Result<(), i32> {
+            calls += 1;
+            Err(calls)
+        };
+        let impatient = Retry { patient: false, ..quick(5) };
+        assert_eq!(runtime().block_on(impatient.run(broken, |_| Again::Patiently, waits)), Err(6));
     }
 
     #[test]
@@ -93,19 +139,19 @@ mod tests {
             calls += 1;
             if calls < 3 { Err(calls) } else { Ok(calls) }
         };
-        assert_eq!(runtime().block_on(quick(5).run(&mut fails_twice, |_| true)), Ok(3));
+        assert_eq!(runtime().block_on(quick(5).run(&mut fails_twice, |_| Again::Counted, waits)), Ok(3));
         let mut calls = 0;
         let always = async || -> Result<(), i32> {
             calls += 1;
             Err(calls)
         };
-        assert_eq!(runtime().block_on(quick(5).run(always, |_| true)), Err(6));
+        assert_eq!(runtime().block_on(quick(5).run(always, |_| Again::Counted, waits)), Err(6));
         let mut calls = 0;
         let forbidden = async || -> Result<(), i32> {
             calls += 1;
             Err(calls)
         };
-        assert_eq!(runtime().block_on(quick(5).run(forbidden, |_| false)), Err(1));
+        assert_eq!(runtime().block_on(quick(5).run(forbidden, |_| Again::No, waits)), Err(1));
     }
 
     #[test]

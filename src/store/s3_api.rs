@@ -161,7 +161,7 @@ impl S3Api {
             status => return Err(Fault::of_status(status, &text(answer.into_body()).await)),
         }
         let body = Limited::new(answer.into_body(), MAX_LISTING).collect().await;
-        let body = body.map_err(|error| Fault::passing(plain(&error.to_string())))?.to_bytes();
+        let body = body.map_err(|error| Fault::of_line(plain(&error.to_string())))?.to_bytes();
         listed(&body)
     }
 
@@ -179,7 +179,7 @@ impl S3Api {
         let whole = answer.status() == StatusCode::OK;
         let limit = if whole { usize::MAX } else { length };
         let body = Limited::new(answer.into_body(), limit).collect().await;
-        let body = body.map_err(|error| Fault::passing(plain(&error.to_string())))?.to_bytes();
+        let body = body.map_err(|error| Fault::of_line(plain(&error.to_string())))?.to_bytes();
         let start = if whole { usize::try_from(offset).unwrap_or(usize::MAX) } else { 0 };
         let part = start.checked_add(length).filter(|end| *end <= body.len()).map(|end| body.slice(start..end));
         part.ok_or_else(|| Fault::new(FaultKind::Damaged, "it is cut off"))

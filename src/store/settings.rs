@@ -1,5 +1,6 @@
 //! What a store may have to know of the surroundings. The face looks it up, because nothing below it reads the environment.
 
+use super::line::Line;
 use super::throttle::Bucket;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,6 +27,8 @@ pub struct StoreSettings {
     pub limit_upload: Option<u64>,
     /// Bytes per second that may be received.
     pub limit_download: Option<u64>,
+    /// What is known of the line, and whether anybody still waits for it.
+    pub line: Line,
 }
 
 // Neither secrets nor what might be one.

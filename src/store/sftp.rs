@@ -118,7 +118,7 @@ impl Sftp {
         let running = session.running.lock().expect("no code panics while it holds this lock").take();
         match running {
             // Whatever it said while it ended is a better reason than that it ended; and it may be mended by trying again.
-            Some(running) => Fault::passing(self.ssh.why(running).await.to_string()),
+            Some(running) => Fault::of_line(self.ssh.why(running).await.to_string()),
             None => meant,
         }
     }
@@ -320,7 +320,7 @@ fn cut_off() -> Fault {
 
 fn fault(error: &error::Error) -> Fault {
     let SftpError::Status(status) = error else {
-        return Fault::passing(match error {
+        return Fault::of_line(match error {
             SftpError::Timeout => "no answer in time".to_owned(),
             other => plain(&other.to_string()),
         });
@@ -329,7 +329,7 @@ fn fault(error: &error::Error) -> Fault {
         StatusCode::NoSuchFile => Fault::missing(),
         StatusCode::PermissionDenied => Fault::new(FaultKind::Denied, "the server's user may not do this")
             .hint("change the owner or the permissions of the folder on the server"),
-        StatusCode::NoConnection | StatusCode::ConnectionLost => Fault::passing("the connection ended"),
+        StatusCode::NoConnection | StatusCode::ConnectionLost => Fault::of_line("the connection ended"),
         _ => Fault::lasting(format!("the server answers: {}", plain(&status.error_message)))
             .hint("the server's log may say more; is the disk full, or read-only?"),
     }

@@ -137,7 +137,7 @@ impl Ssh {
         if has("Could not resolve hostname") {
             return Fault::lasting(said.last()).hint("check the name of the host in the URL");
         }
-        Fault::passing(said.last())
+        Fault::of_line(said.last())
     }
 }
 

@@ -122,7 +122,7 @@ impl Wire {
         if asks_machine && !matches!(answered, Ok(Ok(_))) {
             return Err(no_credentials());
         }
-        let answered = answered.map_err(|_| Fault::passing(format!("no answer within {} s", patience.as_secs())))?;
+        let answered = answered.map_err(|_| Fault::of_line(format!("no answer within {} s", patience.as_secs())))?;
         let answer: http::Response<reqwest::Body> = answered.map_err(|error| Fault::of_transport(&error.without_url()))?.into();
         let (mut parts, body) = answer.into_parts();
         if asks_range && parts.status == StatusCode::OK && parts.headers.contains_key(CONTENT_RANGE) {
@@ -279,7 +279,7 @@ where
                 Poll::Pending => {
                     let Some((idle, timer)) = &mut self.idle else { return Poll::Pending };
                     ready!(timer.as_mut().poll(context));
-                    let fault = Fault::passing(format!("nothing came for {} s", idle.as_secs()));
+                    let fault = Fault::of_line(format!("nothing came for {} s", idle.as_secs()));
                     return Poll::Ready(Some(Err(HttpError::new(HttpErrorKind::Unknown, fault))));
                 }
                 Poll::Ready(None) => return Poll::Ready(None),

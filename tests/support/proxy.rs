@@ -19,6 +19,8 @@ pub struct Request {
     pub headers: BTreeMap<String, String>,
     /// How many came before.
     pub number: usize,
+    /// How many lie one behind the other, this one as the last: each came after the one before was answered.
+    pub depth: usize,
 }
 
 /// What becomes of a request.
@@ -67,6 +69,8 @@ struct Shared {
     waiting: Mutex<usize>,
     changed: Condvar,
     most: AtomicUsize,
+    /// The greatest depth of a request that was answered.
+    answered: AtomicUsize,
     ended: AtomicBool,
 }
 
@@ -96,6 +100,7 @@ impl Proxy {
             waiting: Mutex::default(),
             changed: Condvar::new(),
             most: AtomicUsize::new(0),
+            answered: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
         });
         let for_thread = shared.clone();
@@ -120,6 +125,13 @@ impl Proxy {
     /// What was asked since this was asked the last time.
     pub fn take_requests(&self) -> Vec<Request> {
         std::mem::take(&mut *self.shared.requests.lock().unwrap())
+    }
+
+    /// The same, for whoever wants to know how deep they lay: the next one is the first.
+    pub fn take_trace(&self) -> Vec<Request> {
+        let requests = self.take_requests();
+        self.shared.answered.store(0, Ordering::SeqCst);
+        requests
     }
 
     /// Most requests that waited for an answer at once, since this was asked the last time.
@@ -155,7 +167,8 @@ fn serve(shared: &Shared, client: TcpStream) -> std::io::Result<()> {
     let length = headers.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
     let request = {
         let mut requests = shared.requests.lock().unwrap();
-        let request = Request { method, path, headers, number: requests.len() };
+        let depth = shared.answered.load(Ordering::SeqCst) + 1;
+        let request = Request { method, path, headers, number: requests.len(), depth };
         requests.push(request.clone());
         request
     };
@@ -193,6 +206,7 @@ fn serve(shared: &Shared, client: TcpStream) -> std::io::Result<()> {
     if matches!(action, Action::Replay) {
         shared.replayed.lock().unwrap().insert(name, answer.clone());
     }
+    shared.answered.fetch_max(request.depth, Ordering::SeqCst);
     if matches!(action, Action::LoseAnswer) {
         return client.shutdown(Shutdown::Both);
     }

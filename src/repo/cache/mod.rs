@@ -22,6 +22,7 @@ pub(super) use log::CachedSnapshot;
 pub use stat::StatRow;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::log::Head;
 use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -140,6 +141,13 @@ pub(super) fn make_folder(folder: &Path) -> Result<()> {
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     let made = builder.recursive(true).create(folder);
     made.map_err(|error| Error::io("make the cache folder", folder.display(), error).with_hint(ELSEWHERE))
+}
+
+/// How far the cache in `folder` has read the logs and the prunes, as far as that can be told without changing anything.
+pub(super) fn peek(folder: &Path) -> Option<(Vec<Head>, Option<prune::PruneRow>)> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(folder.join("cache.sqlite"), flags).ok()?;
+    Some((log::heads(&connection).ok()?, prune::newest(&connection).ok()?))
 }
 
 /// What a cache is called, and its file.

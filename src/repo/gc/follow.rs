@@ -8,13 +8,23 @@ use crate::id::ObjectHash;
 use crate::repo::Repository;
 use crate::repo::cache;
 use crate::repo::cache::checkpoint::InForce;
+use crate::repo::cache::prune::PruneRow;
 use crate::repo::log::object_hash;
 use crate::repo::sealed::open_object;
 use crate::store::Key;
 use std::borrow::Cow;
 
 /// Longest condemn object or plan.
-const MAX_PRUNE: u64 = 64 << 20;
+pub(in crate::repo) const MAX_PRUNE: u64 = 64 << 20;
+
+/// Where the prune object is that comes after the newest one that is known: a generation begins only when the plan of the one
+/// before is there.
+pub(in crate::repo) fn next_prune(newest: Option<&PruneRow>) -> Key {
+    match newest {
+        Some(row) if row.plan.is_none() && row.condemn.is_some() => Key::plan(row.generation),
+        row => Key::condemn(row.map_or(0, |row| row.generation) + 1),
+    }
+}
 
 impl Repository {
     /// The newest prune generation that the cache knows of.
@@ -32,18 +42,15 @@ impl Repository {
     pub(in crate::repo) fn follow_prunes(&self) -> Result<()> {
         loop {
             let newest = cache::prune::newest(&self.connection())?;
+            let key = next_prune(newest.as_ref());
             match newest {
                 Some(row) if row.plan.is_none() && row.condemn.is_some() => {
-                    let Some(bytes) = self.prune_object(&Key::plan(row.generation), ObjectKind::Plan, row.generation)? else {
-                        return Ok(());
-                    };
+                    let Some(bytes) = self.prune_object(&key, ObjectKind::Plan, row.generation)? else { return Ok(()) };
                     self.take_in_plan(row.generation, row.condemn, &bytes)?;
                 }
                 row => {
                     let generation = row.map_or(0, |row| row.generation) + 1;
-                    let Some(bytes) = self.prune_object(&Key::condemn(generation), ObjectKind::Condemn, generation)? else {
-                        return Ok(());
-                    };
+                    let Some(bytes) = self.prune_object(&key, ObjectKind::Condemn, generation)? else { return Ok(()) };
                     self.take_in_condemn(generation, &bytes)?;
                 }
             }

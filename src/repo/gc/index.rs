@@ -30,10 +30,11 @@ impl Prune<'_> {
     pub(super) fn delete_shards(&mut self, gone: &HashSet<PackId>) -> Result<()> {
         let listed = self.repository.listed_shards()?;
         let doomed: Vec<IndexId> = listed.into_iter().map(|(id, _, _)| id).filter(|id| gone.contains(&PackId(id.0))).collect();
-        for id in &doomed {
+        for some in doomed.chunks(self.repository.width()) {
             stop_if_asked(self.observer)?;
-            if remove(&**self.repository.store(), &Key::index(id), self.repository.now())? == Removal::Gone {
-                self.report.index_deleted += 1;
+            let removed = self.repository.side_by_side(some, |id| remove(&**self.repository.store(), &Key::index(id), self.repository.now()));
+            for removal in removed {
+                self.report.index_deleted += u64::from(removal? == Removal::Gone);
             }
         }
         Ok(())

@@ -6,6 +6,7 @@
 
 mod archived;
 mod decide;
+mod fence;
 mod follow;
 mod full;
 mod index;
@@ -17,6 +18,7 @@ mod truncate;
 mod view;
 
 pub use decide::{Decision, PackDecision, PruneOptions, Truncation};
+pub(super) use follow::{MAX_PRUNE, next_prune};
 pub use lock::LockReport;
 pub(super) use mark::Marker;
 pub use prune::PruneReport;

@@ -14,9 +14,10 @@ use crate::format::key::Role;
 use crate::format::log::{Head, PackRef, RecordBody};
 use crate::id::{ObjectHash, PackId};
 use crate::repo::cache::marks::Usage;
+use crate::repo::gc::follow::MAX_PRUNE;
 use crate::repo::sealed::{not_allowed, seal_object};
 use crate::repo::{CompactReport, Repository, ThawPlan, cache};
-use crate::store::{Key, Removal, remove};
+use crate::store::{Key, Next, Removal, remove};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -25,6 +26,9 @@ use std::time::Instant;
 
 /// How often trees are looked at again because other prunes moved them.
 const MARK_ATTEMPTS: usize = 10;
+
+/// Folders in which there is something of what a plan lets go.
+const DELETED_FROM: [&str; 4] = ["parity", "contents", "packs", "index"];
 
 /// What a prune did, or with `dry_run` would do.
 #[derive(Debug, Default)]
@@ -137,9 +141,14 @@ impl<'a> Prune<'a> {
         self.repository.verify_all_known()?;
         if !self.options.dry_run {
             // Whatever an earlier runner left: its generation is brought to an end, and its plan carried out.
-            self.settle()?;
+            if self.open_generation()?.is_some() {
+                self.settle()?;
+            }
+            self.expect_listings()?;
             self.delete()?;
         }
+        // Both are listed while the trees are read.
+        self.repository.expect_listings(if self.options.dry_run { &["packs"] } else { &["packs", "index"] });
         let view = self.mark()?;
         let listed = self.list()?;
         let candidates = self.candidates(&listed, &view)?;
@@ -194,6 +203,14 @@ impl<'a> Prune<'a> {
         }
         self.repository.extend_locks(&wanted, (true, &mut self.report.locks), self.observer)?;
         Ok(self.report)
+    }
+
+    /// Asks for the listings that deleting looks at, if there is anything to delete.
+    fn expect_listings(&self) -> Result<()> {
+        if !cache::prune::gone(&self.repository.connection())?.is_empty() {
+            self.repository.expect_listings(&DELETED_FROM);
+        }
+        Ok(())
     }
 
     fn stage<T>(&self, stage: Stage, work: impl FnOnce(&Arc<Progress>) -> Result<T>) -> Result<T> {
@@ -382,23 +399,25 @@ impl<'a> Prune<'a> {
         let repository = self.repository;
         let (generation, packs, heads) = content;
         let newest = cache::prune::newest(&repository.connection())?;
-        let (key, previous) = match kind {
-            ObjectKind::Plan => (Key::plan(generation), newest.and_then(|row| row.condemn)),
-            _ => (Key::condemn(generation), newest.and_then(|row| row.plan)),
+        let (key, next, previous) = match kind {
+            ObjectKind::Plan => (Key::plan(generation), Key::condemn(generation + 1), newest.and_then(|row| row.condemn)),
+            _ => (Key::condemn(generation), Key::plan(generation), newest.and_then(|row| row.plan)),
         };
+        // What is deleted after a plan is looked for at the same time: what a listing omits is found by the next prune.
+        let folders = if matches!(kind, ObjectKind::Plan) { DELETED_FROM.to_vec() } else { Vec::new() };
+        let next = Next { objects: vec![(key.clone(), MAX_PRUNE), (next, MAX_PRUNE)], folders };
         let client = repository.keys().client()?;
         let object = PruneObject { client, generation, packs, heads, time: repository.now(), previous, checkpoint };
         let map = object.encode();
         let mut body = repository.keys().signer()?.sign(PRUNE_OBJECT, &repository.inner.format.id, &map).to_vec();
         body.extend_from_slice(&map);
         let sealed = seal_object(repository.keys(), kind, &body)?;
-        repository.created(&key, &sealed)
+        repository.created(&key, &sealed, &next)
     }
 
     /// From the condemn object to the plan: fences, a second look, and the plan.
     fn finish_generation(&mut self, generation: u64) -> Result<()> {
         self.fence_all(generation)?;
-        self.repository.refresh(self.observer)?;
         if self.open_generation()? == Some(generation) {
             let view = self.mark()?;
             let condemned = cache::prune::condemned(&self.repository.connection())?;
@@ -418,25 +437,6 @@ impl<'a> Prune<'a> {
         }
         self.report.generation = Some(generation);
         Ok(())
-    }
-
-    /// Says in every log that what follows must know this prune. The owner's comes first: whoever is enrolled after it
-    /// begins with a log that must know it too.
-    fn fence_all(&self, generation: u64) -> Result<()> {
-        let mut fenced = HashSet::new();
-        loop {
-            let mut members = self.repository.members()?;
-            members.retain(|member| member.last.is_none() && !fenced.contains(&member.id));
-            if members.is_empty() {
-                return Ok(());
-            }
-            for member in &members {
-                self.repository.fence(member, generation)?;
-                fenced.insert(member.id);
-            }
-            // Whoever was enrolled before the fence in the owner's log is known now.
-            self.repository.follow_owner()?;
-        }
     }
 
     /// The condemned packs that somebody needs, now that every commit either is marked or must know the condemnation.

@@ -84,8 +84,41 @@ impl Copier<'_> {
     /// Writes what waits into one pack.
     fn write(&mut self, slot: usize) -> Result<()> {
         let waiting = std::mem::take(&mut self.waiting[slot]);
+        self.packs.extend(Self::written(self.repository, waiting)?);
+        Ok(())
+    }
+
+    /// Writes what is left, while `rewrite` does the same.
+    fn finish(self, rewrite: Rewrite) -> Result<Vec<PackRef>> {
+        let (repository, mut packs) = (self.repository, self.packs);
+        let [data, meta] = self.waiting;
+        std::thread::scope(|scope| {
+            let at_once = repository.width() > 1;
+            let write = |waiting| move || Self::written(repository, waiting);
+            let (data, meta) = (write(data), write(meta));
+            if !at_once {
+                packs.extend(data()?);
+                packs.extend(meta()?);
+                packs.extend(rewrite.finish()?);
+                return Ok(());
+            }
+            // Each waits for answers of its own.
+            let threads = [scope.spawn(data), scope.spawn(meta)];
+            let rewritten = rewrite.finish();
+            for thread in threads {
+                let written = thread.join().unwrap_or_else(|_| Err(Error::failed("store a pack: its thread failed")));
+                packs.extend(written?);
+            }
+            packs.extend(rewritten?);
+            Ok(())
+        })?;
+        packs.sort_unstable();
+        Ok(packs)
+    }
+
+    fn written(repository: &Repository, waiting: Vec<Copied>) -> Result<Option<PackRef>> {
         if waiting.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let mut seals: Vec<SealEntry> = Vec::new();
         for copied in &waiting {
@@ -93,7 +126,6 @@ impl Copier<'_> {
                 seals.push(copied.seal.clone());
             }
         }
-        let repository = self.repository;
         let (keys, parity) = (repository.keys(), repository.parity()?);
         let mut pack = OpenPack::start(keys, &keys.surroundings, repository.store(), seals.clone(), parity)?;
         for Copied { mut entry, seal, bytes } in waiting {
@@ -103,8 +135,7 @@ impl Copier<'_> {
         }
         let finished = pack.finish(u64::from(repository.format().pack_target))?;
         cache::index::insert_pack(&mut repository.connection(), &finished.pack, None, &finished.seals, &finished.toc)?;
-        self.packs.push(finished.pack);
-        Ok(())
+        Ok(Some(finished.pack))
     }
 }
 
@@ -306,11 +337,6 @@ impl Repository {
             progress.files.fetch_add(1, Ordering::Relaxed);
             progress.bytes.fetch_add(pack.size, Ordering::Relaxed);
         }
-        copier.write(0)?;
-        copier.write(1)?;
-        let mut packs = copier.packs;
-        packs.extend(rewrite.finish()?);
-        packs.sort_unstable();
-        Ok(Repacked { packs, done })
+        Ok(Repacked { packs: copier.finish(rewrite)?, done })
     }
 }

@@ -106,10 +106,13 @@ impl Prune<'_> {
         let staying: HashSet<(ClientId, u64)> = staying.iter().map(|head| (head.client, head.seq)).collect();
         old.retain(|(place, _)| !staying.contains(place));
         old.sort_unstable();
-        for (_, key) in old {
+        for some in old.chunks(repository.width()) {
             stop_if_asked(self.observer)?;
-            if remove_versions(&**repository.store(), &key, repository.now())? == Removal::Gone {
-                self.report.records_deleted += u64::from(key.log_seq().is_some());
+            let removed = repository.side_by_side(some, |(_, key)| remove_versions(&**repository.store(), key, repository.now()));
+            for ((_, key), removal) in some.iter().zip(removed) {
+                if removal? == Removal::Gone {
+                    self.report.records_deleted += u64::from(key.log_seq().is_some());
+                }
             }
         }
         Ok(())

@@ -10,8 +10,9 @@ use crate::format::log::{Head, MAX_RECORD, Record, RecordBody};
 use crate::id::ClientId;
 use crate::repo::Repository;
 use crate::repo::cache;
+use crate::repo::gc::{MAX_PRUNE, next_prune};
 use crate::repo::sealed::{not_allowed, seal_object};
-use crate::store::{Created, Key};
+use crate::store::{Created, Key, Next};
 
 impl Repository {
     /// Appends a record that refers to no pack to this client's log.
@@ -101,7 +102,9 @@ impl Repository {
             }
             let object = self.seal_record(&record)?;
             let key = Key::log(&member.id, record.seq);
-            if self.created(&key, &object)? {
+            // Beside the look at the record: whether a plan cut its log off meanwhile.
+            let after = next_prune(cache::prune::newest(&self.connection())?.as_ref());
+            if self.created(&key, &object, &Next { objects: vec![(after, MAX_PRUNE)], folders: Vec::new() })? {
                 let head = Head { client: member.id, seq: record.seq, hash: object_hash(&object) };
                 if !self.counts_where_it_is(&head, &record)? {
                     // The place had been taken before, and was freed: nobody reads the record there.
@@ -132,9 +135,15 @@ impl Repository {
 
     /// Creates an object; true if it is there with these bytes. When the answer was lost on the way, the store is asked
     /// what became of it.
-    pub(in crate::repo) fn created(&self, key: &Key, object: &[u8]) -> Result<bool> {
+    ///
+    /// `next` is what is read after that.
+    pub(in crate::repo) fn created(&self, key: &Key, object: &[u8], next: &Next) -> Result<bool> {
         self.fill_gaps()?;
-        match self.store().create(key, object) {
+        let created = self.store().create_then(key, object, next);
+        if !matches!(created, Ok(Created::New)) {
+            self.store().expect_nothing();
+        }
+        match created {
             Ok(Created::New) => Ok(true),
             // An answer that is lost here must not pass for another's record: this one would be appended twice.
             Ok(Created::Exists) => match self.store().get(key, object.len() as u64) {

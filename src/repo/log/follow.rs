@@ -2,6 +2,7 @@
 
 use super::judge::Deed;
 use super::members::{self, Member};
+use super::read_on::Found;
 use super::unreadable::Blame;
 use super::{heads, open_snapshot};
 use crate::crypto::sign::{self, LOG_RECORD, SIGNATURE_LEN, client_id};
@@ -26,12 +27,6 @@ pub(super) struct Told {
     believed: bool,
 }
 
-/// What lay at a place of a log when it was asked for.
-struct Next {
-    seq: u64,
-    bytes: Option<Vec<u8>>,
-}
-
 /// Hash of an object.
 pub(in crate::repo) fn object_hash(bytes: &[u8]) -> ObjectHash {
     ObjectHash(*blake3::hash(bytes).as_bytes())
@@ -43,6 +38,14 @@ impl Repository {
     /// # Errors
     /// `RolledBack` if the store shows less than was seen before, `Failed` if it cannot be read.
     pub fn refresh(&self, observer: &dyn Observer) -> Result<()> {
+        // From here on only what is there now counts.
+        self.store().expect_nothing();
+        self.refresh_opened(observer)
+    }
+
+    /// The same where everything that was asked for ahead was asked for since the repository was opened.
+    pub(in crate::repo) fn refresh_opened(&self, observer: &dyn Observer) -> Result<()> {
+        self.expect_news()?;
         self.tell_notices(observer);
         if heads::load(&self.inner.state).damaged {
             observer.observe(Event::Warning(
@@ -51,8 +54,6 @@ impl Repository {
             ));
         }
         self.verify_all_remembered()?;
-        // From here on only what is there now counts.
-        self.store().expect(&[]);
         self.refresh_told(observer, true)
     }
 
@@ -70,9 +71,16 @@ impl Repository {
             }
             // What plans removed is known before the records that list it are read, and what they cut off before records
             // are missed.
+            let before = cache::prune::newest(&self.connection())?;
             self.follow_prunes()?;
+            if cache::prune::newest(&self.connection())? != before {
+                // What was asked for beside it may be older.
+                self.store().expect_nothing();
+            }
             self.adopt(observer)?;
             self.follow_all(&mut told, observer)?;
+            // The prunes are read once more, after the logs.
+            self.store().expect_nothing();
             if cache::members::must_read_anew(&self.connection())? {
                 continue;
             }
@@ -114,11 +122,11 @@ impl Repository {
                 return Ok(());
             }
             for some in new.chunks(self.width()) {
-                let next = self.side_by_side(some, |id| self.next_of(id));
-                for (id, next) in some.iter().zip(next) {
+                let found = self.side_by_side(some, |id| self.next_of(id));
+                for (id, found) in some.iter().zip(found) {
                     // What was read meanwhile may have changed who it is.
                     if let Some(member) = self.find_member(id)? {
-                        self.follow_from(&member, next?, told, observer)?;
+                        self.follow_from(&member, found?, told, observer)?;
                     }
                 }
             }
@@ -137,45 +145,30 @@ impl Repository {
         self.follow(&self.owner_member(), &mut Vec::new(), &Silent)
     }
 
-    /// The place behind the last record of a log that was read, and what is there now; nothing where no time is saved by
-    /// asking for several logs at once.
-    fn next_of(&self, id: &ClientId) -> Result<Option<Next>> {
-        if self.width() == 1 {
-            return Ok(None);
-        }
-        let seq = cache::log::head(&self.connection(), id)?.map_or(0, |(head, _)| head.seq + 1);
-        Ok(Some(Next { seq, bytes: self.front_of(&Key::log(id, seq), MAX_RECORD)? }))
-    }
-
     fn follow(&self, member: &Member, told: &mut Vec<Told>, observer: &dyn Observer) -> Result<()> {
         self.follow_from(member, None, told, observer)
     }
 
     /// The same, with what was read ahead of it. Others may have brought it further meanwhile; then that says nothing.
-    fn follow_from(&self, member: &Member, next: Option<Next>, told: &mut Vec<Told>, observer: &dyn Observer) -> Result<()> {
+    fn follow_from(&self, member: &Member, found: Option<Found>, told: &mut Vec<Told>, observer: &dyn Observer) -> Result<()> {
         let mut head = cache::log::head(&self.connection(), &member.id)?.map(|(head, _)| head);
-        let (expected, new) = (head.map_or(0, |head| head.seq + 1), head.is_none());
-        match next.filter(|next| next.seq == expected) {
-            Some(Next { bytes: Some(bytes), .. }) => head = Some(self.take_in(member, head, &bytes, told, observer)?),
-            Some(Next { bytes: None, .. }) if !new => return Ok(()),
-            _ => {}
-        }
-        // Records are read ahead where an answer takes long, twice as many each time: most often there is none that is new.
-        let mut ahead = 1;
-        'log: loop {
-            let first = head.map_or(0, |head| head.seq + 1);
-            let seqs: Vec<u64> = (first..).take(ahead).collect();
-            let found = self.side_by_side(&seqs, |seq| self.front_of(&Key::log(&member.id, *seq), MAX_RECORD));
-            for (seq, bytes) in seqs.iter().zip(found) {
-                let bytes = match bytes? {
-                    // Who has read this log before knows how far it went; others ask for duplicates.
-                    None if new => self.missing_record(member, head, *seq),
-                    bytes => bytes,
-                };
-                let Some(bytes) = bytes else { break 'log };
+        let new = head.is_none();
+        let behind = |head: Option<Head>| head.map_or(0, |head| head.seq + 1);
+        let mut found = found.filter(|found| found.seq == behind(head));
+        loop {
+            let Found { records, ended, .. } = match found.take() {
+                Some(found) => found,
+                None => self.read_on(&member.id, behind(head))?,
+            };
+            for bytes in records {
                 head = Some(self.take_in(member, head, &bytes, told, observer)?);
             }
-            ahead = (ahead * 2).min(self.width());
+            if !ended {
+                continue;
+            }
+            // Who has read this log before knows how far it went; others ask for duplicates.
+            let Some(bytes) = new.then(|| self.missing_record(member, head, behind(head))).flatten() else { break };
+            head = Some(self.take_in(member, head, &bytes, told, observer)?);
         }
         if head.is_none() && member.id == self.owner() {
             return Err(Error::damaged("open the repository: the first record of its log is gone").with_hint(
@@ -200,6 +193,10 @@ impl Repository {
                 Err(error) if error.kind() == ErrorKind::RolledBack => lost.push((*head, error)),
                 other => other?,
             }
+        }
+        if !lost.is_empty() {
+            // Prunes are read after what they may have deleted was missed.
+            self.store().expect_nothing();
         }
         if !lost.is_empty() && self.follow_prunes().is_ok() {
             for at in (0..lost.len()).rev() {

@@ -3,10 +3,9 @@
 //! It is kept twice, each copy with its own sum, and what either remembers counts: a disk that loses one loses nothing.
 
 use crate::error::{Error, Result};
-use crate::format::log::{Head, MAX_RECORD};
+use crate::format::log::Head;
 use crate::id::{ClientId, ObjectHash};
-use crate::store::Key;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -63,9 +62,9 @@ fn parse(line: &str) -> Option<Head> {
     Some(Head { client, seq, hash: ObjectHash::from_hex(words.next()?).ok()? })
 }
 
-/// The records that are remembered as the last ones, at most so many, and how long they can be.
-pub(in crate::repo) fn remembered(path: &Path, most: usize) -> Vec<(Key, u64)> {
-    load(path).heads.iter().take(most).map(|head| (Key::log(&head.client, head.seq), MAX_RECORD)).collect()
+/// The records that are remembered as the last ones.
+pub(in crate::repo) fn remembered(path: &Path) -> BTreeSet<Head> {
+    load(path).heads.into_iter().collect()
 }
 
 /// Remembers `heads` besides what is remembered; of each log the later one. Nothing is written if all is known.

@@ -11,6 +11,7 @@ mod heads;
 mod instance;
 mod judge;
 mod members;
+mod read_on;
 mod records;
 mod revoked;
 mod rollback;

@@ -15,8 +15,8 @@ use crate::repo::cache::prune::PruneRow;
 use crate::repo::sealed::open_object;
 use crate::repo::{Repository, cache};
 use crate::store::Key;
-use std::collections::{HashMap, HashSet};
-use std::ops::ControlFlow;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::{ControlFlow, RangeInclusive};
 
 /// Longest condemn object or plan.
 const MAX_PRUNE: u64 = 64 << 20;
@@ -54,6 +54,43 @@ enum Before {
     Unknown,
 }
 
+/// The records of a log that are looked at.
+struct Span {
+    known: Option<Head>,
+    remembered: Option<Head>,
+    floor: Option<Head>,
+    last: Head,
+}
+
+impl Span {
+    fn seqs(&self) -> RangeInclusive<u64> {
+        self.floor.map_or(0, |floor| floor.seq)..=self.last.seq
+    }
+}
+
+/// Objects that are read in a known order, some ahead where an answer takes long.
+struct Ahead<'a> {
+    repository: &'a Repository,
+    keys: VecDeque<Key>,
+    limit: u64,
+    found: VecDeque<(Key, Result<Option<Vec<u8>>>)>,
+}
+
+impl Ahead<'_> {
+    /// The next object.
+    fn get(&mut self, key: &Key) -> Result<Option<Vec<u8>>> {
+        if self.found.is_empty() {
+            let some: Vec<Key> = self.keys.drain(..self.repository.width().min(self.keys.len())).collect();
+            let found = self.repository.side_by_side(&some, |key| self.repository.front_of(key, self.limit));
+            self.found = some.into_iter().zip(found).collect();
+        }
+        match self.found.pop_front() {
+            Some((next, found)) if next == *key => found,
+            _ => self.repository.front_of(key, self.limit),
+        }
+    }
+}
+
 impl RecordsReport {
     fn add_void(&mut self, key: &Key, error: Error) {
         let error = error.while_doing("it was void from the beginning and says nothing");
@@ -72,11 +109,23 @@ impl Repository {
     /// Only what kept them from being looked at.
     pub fn verify_records(&self, observer: &dyn Observer) -> Result<RecordsReport> {
         let mut report = RecordsReport::default();
+        // They are looked at after the logs, and need nothing of them.
+        self.expect_listings(&["keys", "packs", "index"]);
         // Ascending, so that the last one of each log stays.
         let remembered: HashMap<ClientId, Head> = self.seen_heads()?.into_iter().map(|head| (head.client, head)).collect();
         let cut = self.verify_checkpoint(&mut report, observer)?;
-        for member in self.members()? {
-            self.verify_log(&member, (remembered.get(&member.id), cut.as_ref()), (&mut report, observer))?;
+        let members = self.members()?;
+        let spans = members.iter().map(|member| {
+            let head = remembered.get(&member.id).copied();
+            self.span_of(member, (head, cut.as_ref()))
+        });
+        let spans: Vec<Option<Span>> = spans.collect::<Result<_>>()?;
+        let places = spans.iter().flatten().flat_map(|span| span.seqs().map(|seq| Key::log(&span.last.client, seq)));
+        let mut ahead = Ahead { repository: self, keys: places.collect(), limit: MAX_RECORD, found: VecDeque::new() };
+        for (member, span) in members.iter().zip(&spans) {
+            if let Some(span) = span {
+                self.verify_log((member, span), &mut ahead, (&mut report, observer))?;
+            }
         }
         self.verify_prunes(&mut report)?;
         Ok(report)
@@ -120,25 +169,30 @@ impl Repository {
         Ok(Some(in_force))
     }
 
-    fn verify_log(
-        &self,
-        member: &Member,
-        (remembered, cut): (Option<&Head>, Option<&InForce>),
-        (report, observer): (&mut RecordsReport, &dyn Observer),
-    ) -> Result<()> {
-        let remembered = remembered.copied();
+    /// The records of a log that are looked at; `None` if none was ever seen.
+    fn span_of(&self, member: &Member, (remembered, cut): (Option<Head>, Option<&InForce>)) -> Result<Option<Span>> {
         let floor = cut.and_then(|cut| cut.floor(&member.id)).copied();
         let known = cache::log::head(&self.connection(), &member.id)?.map(|(head, _)| head);
-        let Some(last) = known.into_iter().chain(remembered).max_by_key(|head| head.seq) else { return Ok(()) };
+        let last = known.into_iter().chain(remembered).max_by_key(|head| head.seq);
+        Ok(last.map(|last| Span { known, remembered, floor, last }))
+    }
+
+    fn verify_log(
+        &self,
+        (member, span): (&Member, &Span),
+        ahead: &mut Ahead<'_>,
+        (report, observer): (&mut RecordsReport, &dyn Observer),
+    ) -> Result<()> {
+        let Span { known, remembered, floor, .. } = *span;
         let mut before = if floor.is_some() { Before::Unknown } else { Before::Read(None) };
         // Those that cannot be read or do not fit, since the last one that does: the next one that does says whether they
         // were so when it was written.
         let mut doubtful: Vec<(Key, ObjectHash, Error)> = Vec::new();
-        for seq in floor.map_or(0, |floor| floor.seq)..=last.seq {
+        for seq in span.seqs() {
             stop_if_asked(observer)?;
             report.looked_at += 1;
             let key = Key::log(&member.id, seq);
-            let bytes = match self.front_of(&key, MAX_RECORD) {
+            let bytes = match ahead.get(&key) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
                 Err(error) => {
                     report.add(&key, error);
@@ -193,13 +247,18 @@ impl Repository {
 
     fn verify_prunes(&self, report: &mut RecordsReport) -> Result<()> {
         let known = cache::prune::all(&self.connection())?;
+        let keys = known.iter().flat_map(|row| {
+            let condemn = row.condemn.map(|_| Key::condemn(row.generation));
+            condemn.into_iter().chain(row.plan.map(|_| Key::plan(row.generation)))
+        });
+        let mut ahead = Ahead { repository: self, keys: keys.collect(), limit: MAX_PRUNE, found: VecDeque::new() };
         for PruneRow { generation, condemn, plan } in known {
             let objects =
                 [(ObjectKind::Condemn, Key::condemn(generation), condemn), (ObjectKind::Plan, Key::plan(generation), plan)];
             for (kind, key, hash) in objects {
                 let Some(hash) = hash else { continue };
                 report.looked_at += 1;
-                match self.front_of(&key, MAX_PRUNE) {
+                match ahead.get(&key) {
                     Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
                     Err(error) => report.add(&key, error),
                     Ok(None) => report.add(&key, Error::damaged(format!("read the object {key}: it is gone"))),
@@ -256,8 +315,9 @@ impl Repository {
                 problems.push(RecordProblem { object: format!("object {}", Key::slot(&id)), error, harmless: false });
             }
         }
-        for id in there {
-            if let Err(error) = self.verify_slot(&id) {
+        let verified = there.chunks(self.width()).flat_map(|some| self.side_by_side(some, |id| self.verify_slot(id)));
+        for (id, verified) in there.iter().copied().zip(verified) {
+            if let Err(error) = verified {
                 problems.push(RecordProblem { object: format!("object {}", Key::slot(&id)), error, harmless: false });
             }
         }
