@@ -49,7 +49,7 @@ pub(super) fn of_opening(format: &RepositoryFormat, options: &OpenOptions, width
     Next { objects, folders: ["keys"].into_iter().chain(copies).collect() }
 }
 
-/// Logs that are asked for before the store was asked for anything.
+/// Logs of which something is asked for ahead, at least.
 const FIRST: usize = 16;
 
 /// The same with the format, if it is remembered.
@@ -61,13 +61,11 @@ pub(super) fn of_place(format: Option<RepositoryFormat>, options: &OpenOptions) 
 }
 
 impl Repository {
-    /// Asks for what a refresh reads, if several answers at once save time.
+    /// Asks for what a refresh reads; a store that answers at once does not heed it.
     pub(super) fn expect_news(&self) -> crate::error::Result<()> {
-        if self.width() > 1 {
-            let (seen, read) = (self.seen_heads()?, cache::log::heads(&self.connection())?);
-            let known = Known { seen, read, newest: cache::prune::newest(&self.connection())? };
-            self.store().expect(&Next { objects: known.news(self.owner(), self.width()), folders: Vec::new() });
-        }
+        let (seen, read) = (self.seen_heads()?, cache::log::heads(&self.connection())?);
+        let known = Known { seen, read, newest: cache::prune::newest(&self.connection())? };
+        self.store().expect(&Next { objects: known.news(self.owner(), self.width().max(FIRST)), folders: Vec::new() });
         Ok(())
     }
 

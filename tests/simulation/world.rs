@@ -7,7 +7,8 @@
 
 use crate::support::noise;
 use lifeboat::error::{Error, ErrorKind, Result};
-use lifeboat::store::{AnyStore, Created, Entry, Key, Memory, Staged, Store};
+use lifeboat::store::{AnyStore, Created, Entry, Key, Memory, Next, Staged, Store};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 /// Numbers that are the same for the same seed (SplitMix64; Steele, Lea, Flood 2014).
@@ -129,7 +130,7 @@ impl World {
 
     /// The store as an actor sees it.
     pub fn store(self: &Arc<Self>, actor: usize) -> AnyStore {
-        Arc::new(Seen { world: self.clone(), actor })
+        Arc::new(Seen { world: self.clone(), actor, ahead: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -323,6 +324,8 @@ fn brief(bytes: &[u8]) -> String {
 struct Seen {
     world: Arc<World>,
     actor: usize,
+    /// What was asked for ahead, as it was then: as old as an answer from far away can be.
+    ahead: Mutex<BTreeMap<String, Result<Vec<u8>>>>,
 }
 
 fn broken(verb: &str, key: &str) -> Error {
@@ -393,11 +396,37 @@ impl Store for Seen {
     }
 
     fn stage(&self) -> Result<Box<dyn Staged>> {
-        Ok(Box::new(SeenStaged { seen: Self { world: self.world.clone(), actor: self.actor }, bytes: Vec::new() }))
+        Ok(Box::new(SeenStaged {
+            seen: Self { world: self.world.clone(), actor: self.actor, ahead: Mutex::default() },
+            bytes: Vec::new(),
+        }))
+    }
+
+    fn create_then(&self, key: &Key, bytes: &[u8], next: &Next) -> Result<Created> {
+        let created = self.create(key, bytes)?;
+        if created == Created::New {
+            next.objects.iter().for_each(|(key, _)| drop(self.ahead.lock().unwrap().remove(key.as_str())));
+            self.expect(next);
+        }
+        Ok(created)
     }
 
     fn get(&self, key: &Key, limit: u64) -> Result<Vec<u8>> {
-        self.read(("get", key.as_str()), |memory| memory.get(key, limit), |bytes| brief(bytes))
+        let asked = self.ahead.lock().unwrap().remove(key.as_str());
+        asked.unwrap_or_else(|| self.read(("get", key.as_str()), |memory| memory.get(key, limit), |bytes| brief(bytes)))
+    }
+
+    fn expect(&self, next: &Next) {
+        for (key, limit) in &next.objects {
+            if !self.ahead.lock().unwrap().contains_key(key.as_str()) {
+                let found = self.read(("get", key.as_str()), |memory| memory.get(key, *limit), |bytes| brief(bytes));
+                self.ahead.lock().unwrap().insert(key.to_string(), found);
+            }
+        }
+    }
+
+    fn expect_nothing(&self) {
+        self.ahead.lock().unwrap().clear();
     }
 
     fn read_at(&self, key: &Key, offset: u64, buffer: &mut [u8]) -> Result<()> {
