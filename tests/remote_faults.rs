@@ -315,7 +315,7 @@ fn meets_a_broken_line(behind: &Behind, broken: Action) -> (std::process::Child,
 /// Reads what is said until it says that the store is waited for.
 fn wait_for_word(said: &mut impl std::io::BufRead) {
     let mut all = String::new();
-    while !all.lines().last().unwrap_or_default().contains("\"waiting\":") {
+    while !all.lines().last().unwrap_or_default().contains(r#""event":"waiting""#) {
         assert!(said.read_line(&mut all).unwrap() > 0, "{all}");
     }
 }

@@ -78,7 +78,7 @@ impl Watcher {
             json: globals.json,
             quiet: globals.quiet,
             verbose: globals.verbose,
-            line: Line::new(interrupted.clone()),
+            line: Line::new(interrupted.clone(), tell_of(manner, globals)),
             interrupted,
             shown: Mutex::default(),
             failures: Mutex::default(),
@@ -183,6 +183,25 @@ fn width() -> usize {
     usize::from(columns).saturating_sub(3)
 }
 
+/// Says that the store is waited for, whatever is being done.
+fn tell_of(manner: Manner, globals: &Globals) -> impl Fn(Duration, &str) + Send + Sync + 'static {
+    let (json, quiet) = (globals.json, globals.quiet);
+    move |since, why| {
+        let clear = if manner == Manner::Bar { CLEAR } else { "" };
+        if json {
+            let told = serde_json::json!({"event": "waiting", "message": why, "seconds": since.as_secs_f64()});
+            text::complain(format_args!("{told}\n"));
+        } else if !quiet {
+            text::complain(format_args!("{clear}{}\n", waiting_for(since, why)));
+        }
+    }
+}
+
+fn waiting_for(since: Duration, why: &str) -> String {
+    let since = text::duration(Duration::from_secs(since.as_secs()));
+    format!("waiting for the store for {since}: {}", text::printable(why.as_bytes()))
+}
+
 /// What is wrong with the line, once it is worth telling.
 fn trouble(way: &Line) -> Option<(Duration, String)> {
     way.trouble().filter(|(since, _)| *since >= TOLD)
@@ -191,8 +210,7 @@ fn trouble(way: &Line) -> Option<(Duration, String)> {
 /// What is waited for, if the line to the store is broken. Given a width, as much of it as fits.
 fn waiting(way: &Line, width: Option<usize>) -> Option<String> {
     let (since, why) = trouble(way)?;
-    let since = text::duration(Duration::from_secs(since.as_secs()));
-    let mut line = format!("waiting for the store for {since}: {}", text::printable(why.as_bytes()));
+    let mut line = waiting_for(since, &why);
     if let Some(width) = width {
         line = line.chars().filter(char::is_ascii).take(width).collect();
     }

@@ -7,16 +7,36 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+/// Trouble that lasts for less is not worth a word.
+const TOLD: Duration = Duration::from_secs(2);
+/// Time after which it is told again.
+const AGAIN: Duration = Duration::from_secs(60);
 /// Time between two looks whether the work is to stop.
 const LOOK: Duration = Duration::from_millis(100);
 /// What is under way when the work is to stop has so long to end by itself, if the line works.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Shared by all stores of a process and whoever shows what they wait for.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Line {
     stop: Arc<AtomicBool>,
-    trouble: Arc<Mutex<Option<(Instant, String)>>>,
+    trouble: Arc<Mutex<Option<Trouble>>>,
+    tell: Arc<Tell>,
+}
+
+/// Is told for how long nothing has come through, and what was met last.
+type Tell = dyn Fn(Duration, &str) + Send + Sync;
+
+struct Trouble {
+    since: Instant,
+    why: String,
+    told: Option<Instant>,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self::new(Arc::default(), |_, _| {})
+    }
 }
 
 // What a server says may be long, and is shown elsewhere.
@@ -27,24 +47,39 @@ impl fmt::Debug for Line {
 }
 
 impl Line {
-    /// A line for which nobody waits any more once `stop` is set.
+    /// A line for which nobody waits any more once `stop` is set. `tell` is called now and then while it is broken: for how
+    /// long it has been, and what was met last.
     #[must_use]
-    pub fn new(stop: Arc<AtomicBool>) -> Self {
-        Self { stop, trouble: Arc::default() }
+    pub fn new(stop: Arc<AtomicBool>, tell: impl Fn(Duration, &str) + Send + Sync + 'static) -> Self {
+        Self { stop, trouble: Arc::default(), tell: Arc::new(tell) }
+    }
+
+    /// Tells of trouble that lasts.
+    fn tell(&self) {
+        let mut trouble = self.trouble.lock().expect("no code panics while it holds this lock");
+        if let Some(Trouble { since, why, told }) = trouble.as_mut()
+            && since.elapsed() >= TOLD
+            && told.is_none_or(|told| told.elapsed() >= AGAIN)
+        {
+            *told = Some(Instant::now());
+            (self.tell)(since.elapsed(), why);
+        }
     }
 
     /// Since when nothing has come through, and what was met last; `None` if all is well.
     #[must_use]
     pub fn trouble(&self) -> Option<(Duration, String)> {
         let trouble = self.trouble.lock().expect("no code panics while it holds this lock");
-        trouble.as_ref().map(|(since, why)| (since.elapsed(), why.clone()))
+        trouble.as_ref().map(|trouble| (trouble.since.elapsed(), trouble.why.clone()))
     }
 
     /// Notes that a request failed and will be repeated.
     pub(super) fn fails(&self, why: &Fault) {
         let mut trouble = self.trouble.lock().expect("no code panics while it holds this lock");
-        let since = trouble.as_ref().map_or_else(Instant::now, |(since, _)| *since);
-        *trouble = Some((since, why.to_string()));
+        match trouble.as_mut() {
+            Some(trouble) => trouble.why = why.to_string(),
+            None => *trouble = Some(Trouble { since: Instant::now(), why: why.to_string(), told: None }),
+        }
     }
 
     /// Notes that something came through.
@@ -65,6 +100,7 @@ impl Line {
             if left.is_zero() {
                 return true;
             }
+            self.tell();
             tokio::time::sleep(left.min(LOOK)).await;
         }
         false
