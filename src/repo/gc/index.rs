@@ -32,7 +32,9 @@ impl Prune<'_> {
         let doomed: Vec<IndexId> = listed.into_iter().map(|(id, _, _)| id).filter(|id| gone.contains(&PackId(id.0))).collect();
         for some in doomed.chunks(self.repository.width()) {
             stop_if_asked(self.observer)?;
-            let removed = self.repository.side_by_side(some, |id| remove(&**self.repository.store(), &Key::index(id), self.repository.now()));
+            let removed = self
+                .repository
+                .side_by_side(some, |id| remove(&**self.repository.store(), &Key::index(id), self.repository.now()));
             for removal in removed {
                 self.report.index_deleted += u64::from(removal? == Removal::Gone);
             }
