@@ -454,7 +454,9 @@ impl Store for Far {
 
     fn probe(&self) -> Result<Option<Promises>> {
         let inner = &self.inner;
-        let asked = inner.attempt("probe the store", &inner.place, || promises::probe(&*inner.remote));
+        // It is made of many requests, and begins anew with other names: it is not repeated for as long as a single one.
+        let probe = async || promises::probe(&*inner.remote).await.map_err(Fault::counted);
+        let asked = inner.attempt("probe the store", &inner.place, probe);
         let promises = inner.answers.with_memory(runtime().block_on(asked)?);
         inner.answers.set(&promises);
         promises::unfit(&inner.place, &promises).map_or(Ok(Some(promises)), Err)

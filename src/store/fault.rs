@@ -55,6 +55,11 @@ impl Fault {
         Self { of_line: true, ..Self::passing(why) }
     }
 
+    /// The same, to be repeated no more often than a fault of the server.
+    pub(super) fn counted(self) -> Self {
+        Self { of_line: false, ..self }
+    }
+
     pub(super) fn lasting(why: impl Into<String>) -> Self {
         Self::new(FaultKind::Lasting, why)
     }
