@@ -180,3 +180,19 @@ fn a_directory_in_the_way_of_a_file_is_emptied_only_by_whoever_asked_for_that() 
     home.ok(&["restore", "latest", "--in-place"]);
     assert_eq!(read(&home.path("work/a")), "one", "an empty one holds nothing that could be lost");
 }
+
+#[test]
+fn a_directory_in_the_way_that_holds_the_repository_stays_whatever_was_asked_for() {
+    let home = home();
+    let first = home.json(&["snapshots", "--json"])[0]["id"].as_str().unwrap().to_owned();
+    std::fs::remove_file(home.path("work/a")).unwrap();
+    std::fs::create_dir(home.path("work/a")).unwrap();
+    std::fs::rename(home.repository_dir(), home.path("work/a/moved")).unwrap();
+    for more in [&["--dry-run"][..], &[]] {
+        let arguments = [&["--repo", "work/a/moved", "restore", &first, "--in-place", "--delete"], more].concat();
+        let output = home.run(&arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(3) && said.contains("belongs to lifeboat"), "{more:?}: {said}");
+    }
+    home.ok(&["--repo", "work/a/moved", "check", "--read-data"]);
+}

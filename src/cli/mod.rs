@@ -16,6 +16,7 @@ mod backup;
 mod check;
 mod copies;
 mod cost;
+mod ending;
 mod forget;
 mod globals;
 mod history;
@@ -54,6 +55,7 @@ const STACK: usize = 1 << 30;
 /// Runs the program with the arguments of the process.
 #[must_use]
 pub fn main() -> ExitCode {
+    ending::end_on_panic();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -93,6 +95,7 @@ fn work(arguments: Arguments) -> ExitCode {
     start_tracing();
     raise_file_limit();
     let json = arguments.globals.json;
+    let only_writes_out = ending::only_writes_out(&arguments.verb);
     let outcome = Context::new(arguments.globals).and_then(|context| {
         let noted = history::begin(&context, &arguments.verb);
         let outcome = run(&context, arguments.verb);
@@ -101,7 +104,7 @@ fn work(arguments: Arguments) -> ExitCode {
     });
     match outcome {
         Ok(code) => ExitCode::from(code),
-        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if only_writes_out && ending::has_seen_enough(&error) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error, json);
             ExitCode::from(error.exit_code())
@@ -151,11 +154,6 @@ fn mistake(error: &clap::Error) -> Error {
     let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
     let said = lines.collect::<Vec<_>>().join(" ");
     Error::usage(format!("read the command line: {}", said.strip_prefix("error: ").unwrap_or(&said)))
-}
-
-/// A reader such as `head` that has seen enough is no failure.
-fn is_closed_pipe(error: &Error) -> bool {
-    error.io_kind() == Some(std::io::ErrorKind::BrokenPipe)
 }
 
 fn report(error: &Error, json: bool) {

@@ -230,14 +230,16 @@ impl<'a> Planner<'a> {
 
     fn other(&mut self, node: &Node, path: &[u8]) -> Result<()> {
         if self.options.dry_run {
-            let spared = self.seen(&node.name)?.is_some_and(|found| !self.may_replace(node, &found));
+            let found = self.seen(&node.name)?;
+            self.spare_own(found.as_ref())?;
+            let spared = found.is_some_and(|found| !self.may_replace(node, &found));
             self.workers.tally.count(|report| if spared { report.skipped += 1 } else { report.others += 1 });
             return Ok(());
         }
         let target = self.target()?;
-        if let Some(found) = existing(&target, &node.name)?
-            && !self.may_replace(node, &found)
-        {
+        let found = existing(&target, &node.name)?;
+        self.spare_own(found.as_ref())?;
+        if found.is_some_and(|found| !self.may_replace(node, &found)) {
             self.workers.tally.count(|report| report.skipped += 1);
             return Ok(());
         }
@@ -262,6 +264,15 @@ impl<'a> Planner<'a> {
         false
     }
 
+    /// Fails if what is in the way is a directory that holds one of the program itself, such as the repository.
+    fn spare_own(&self, found: Option<&Stat>) -> Result<()> {
+        if found.is_none_or(|found| found.kind != NodeKind::Directory || !self.rules.holds_own(found)) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Refused, "restore over the directory that is there: it holds one that belongs to lifeboat")
+            .with_hint("restore to another place, or move the repository, the cache, or the key first"))
+    }
+
     fn may_replace(&self, node: &Node, found: &Stat) -> bool {
         match self.overwrite {
             Overwrite::Never => false,
@@ -273,6 +284,7 @@ impl<'a> Planner<'a> {
     fn file(&mut self, node: Node, path: &[u8]) -> Result<()> {
         if self.options.dry_run {
             let found = self.seen(&node.name)?;
+            self.spare_own(found.as_ref())?;
             match found {
                 Some(found) if !self.may_replace(&node, &found) => {
                     self.workers.tally.count(|report| report.skipped += 1);
@@ -285,6 +297,7 @@ impl<'a> Planner<'a> {
         }
         let target = self.target()?;
         let found = existing(&target, &node.name)?;
+        self.spare_own(found.as_ref())?;
         if let Some(found) = &found {
             if !self.may_replace(&node, found) {
                 self.workers.tally.count(|report| report.skipped += 1);
