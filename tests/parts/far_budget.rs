@@ -21,7 +21,8 @@ const RUNS: usize = 6;
 type Budget = (&'static str, usize, usize);
 
 const BUDGETS: [Budget; 15] = [
-    ("init", 112, 20),
+    // The probe of what the store keeps lets requests race, so how many they are varies.
+    ("init", 118, 22),
     ("first backup", 16, 8),
     ("unchanged backup", 10, 4),
     ("backup of a change", 15, 7),
