@@ -93,8 +93,38 @@ fn other_kinds_of_encryption_by_the_server_are_asked_for() {
     let reads = requests.iter().filter(|request| request.method == "GET" && !request.path.contains("list-type"));
     assert!(reads.clone().count() > 0);
     assert!(reads.into_iter().all(|request| request.headers.contains_key("x-amz-server-side-encryption-customer-key")));
-    away.away.url = format!("{}&lock-days=3", away.url);
-    assert!(away.fails(&["snapshots"], 2).contains("lock-days does not go with sse=customer"));
+}
+
+#[test]
+fn a_key_of_the_customers_goes_along_wherever_an_object_is_looked_at_locked_or_thawed() {
+    let Some(server) = servers::moto_with_locks() else { return };
+    let proxy = proxy::Proxy::new(server.port, |_| Action::Pass);
+    let home = support::home::Home::documents();
+    let url =
+        |days: u32| format!("{}&class=GLACIER&sse=customer&lock-days={days}&retries=0", server.url_at("repository", proxy.port));
+    let key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+    let ok = |days: u32, arguments: &[&str]| {
+        let mut command = home.command(&[&["--repo", &url(days)], arguments].concat());
+        let output = command.envs(server.variables()).env("LIFEBOAT_SSE_CUSTOMER_KEY", key).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    ok(10, &["init"]);
+    ok(10, &["backup", "documents"]);
+    let pruned: serde_json::Value = serde_json::from_str(&ok(90, &["prune", "--json"])).unwrap();
+    assert!(pruned["locks_extended"].as_u64() > Some(4), "{pruned}");
+    ok(90, &["restore", "latest", "--to", "out", "--thaw", "--verify"]);
+    let requests = proxy.take_requests();
+    let of = |name: &'static str| requests.iter().filter(move |request| request.path.contains(name));
+    assert!(of("restore=").count() == 1 && of("retention=").count() > 4, "thawed, and locked for longer");
+    let name = "x-amz-server-side-encryption-customer-key";
+    let looks: Vec<&Request> = requests.iter().filter(|request| request.method == "HEAD").collect();
+    assert!(looks.len() > 8);
+    for look in looks {
+        assert_eq!(look.headers.get(name).map(String::as_str), Some(key), "{look:?}");
+        let sum = look.headers.get("x-amz-server-side-encryption-customer-key-md5").map(String::as_str);
+        assert_eq!(sum, Some("KYvwGXoFFJ42a2u2GDWhwQ=="), "{look:?}");
+    }
 }
 
 #[test]

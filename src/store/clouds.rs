@@ -9,6 +9,10 @@ use super::s3_extras::{Retention, S3Extras};
 use super::settings::StoreSettings;
 use super::wire::{Reach, Wire};
 use crate::error::{Error, Result};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use md5::{Digest, Md5};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::GoogleCloudStorageBuilder;
@@ -131,19 +135,15 @@ fn s3(address: &Address, settings: &StoreSettings, wire: &Wire) -> Result<Bucket
         builder = builder.with_endpoint(hosted(&endpoint, &address.host, virtual_style));
     }
     builder = builder.with_region(&region).with_virtual_hosted_style_request(virtual_style);
-    if address.option("sse") == Some("customer") && retention.is_some() {
-        return Err(Error::usage(format!("open the store {address}: lock-days does not go with sse=customer"))
-            .with_hint("whether the server keeps the retention could not be looked at; take one of the two"));
-    }
     builder = encryption(builder, address, settings)?;
     let credentials = builder.clone().build().map_err(|error| wrong(address, error))?.credentials().clone();
-    // Objects under a customer's key can be asked about only with that key, which is none of these requests'.
-    let s3 = (address.option("sse") != Some("customer")).then(|| S3Api {
+    let s3 = Some(S3Api {
         wire: wire.clone(),
         credentials: credentials.clone(),
         region: region.clone(),
         base: base.clone(),
         retention: retention.clone(),
+        customer: customer(address, settings)?,
     });
     let folder = folder(&base, &address.path);
     builder = builder.with_http_connector(wire.amended(Arc::new(S3Extras { credentials, region, retention, folder })));
@@ -236,6 +236,26 @@ fn encryption(builder: AmazonS3Builder, address: &Address, settings: &StoreSetti
         }
         _ => return Err(Error::usage(format!("open the store {address}: sse-key goes with sse=kms alone"))),
     })
+}
+
+/// What a request says that reads an object, or asks about it, where the server encrypts with a key of the customer's.
+fn customer(address: &Address, settings: &StoreSettings) -> Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    let key = settings.variable("LIFEBOAT_SSE_CUSTOMER_KEY").filter(|_| address.option("sse") == Some("customer"));
+    let Some(key) = key else { return Ok(headers) };
+    let raw = BASE64_STANDARD.decode(key).map_err(|_| {
+        Error::usage(format!("open the store {address}: LIFEBOAT_SSE_CUSTOMER_KEY is not base64"))
+            .with_hint("it is 32 bytes in base64")
+    })?;
+    let sum = BASE64_STANDARD.encode(Md5::digest(&raw));
+    for (name, value) in [("-algorithm", "AES256"), ("-key", key), ("-key-md5", &sum)] {
+        let name = format!("x-amz-server-side-encryption-customer{name}");
+        let name = HeaderName::try_from(name).expect("a name of plain characters");
+        let mut value = HeaderValue::from_str(value).expect("base64 has plain characters");
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+    Ok(headers)
 }
 
 fn sse(name: &str) -> AmazonS3ConfigKey {

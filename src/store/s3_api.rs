@@ -47,6 +47,8 @@ pub(super) struct S3Api {
     /// URL of the bucket, without a slash at its end.
     pub(super) base: String,
     pub(super) retention: Option<Retention>,
+    /// Without these nothing can be read, or asked about, that the server encrypted with a key of the customer's.
+    pub(super) customer: HeaderMap,
 }
 
 /// With percent signs for all that S3 wants to have them.
@@ -96,7 +98,7 @@ impl S3Api {
 
     /// What there is of an object.
     pub(super) async fn state(&self, name: &str) -> Result<Option<ObjectState>, Fault> {
-        let answer = self.send(Method::HEAD, name, "", Bytes::new()).await?;
+        let answer = self.send_with(Method::HEAD, name, "", (self.customer.clone(), Bytes::new())).await?;
         match answer.status() {
             status if status.is_success() => Ok(Some(state(answer.headers()))),
             StatusCode::NOT_FOUND => Ok(None),
@@ -167,7 +169,7 @@ impl S3Api {
 
     /// A part of a version.
     pub(super) async fn read(&self, name: &str, id: &str, offset: u64, length: usize) -> Result<Bytes, Fault> {
-        let mut headers = HeaderMap::new();
+        let mut headers = self.customer.clone();
         let last = offset.saturating_add(length as u64).saturating_sub(1);
         headers.insert(RANGE, HeaderValue::from_str(&format!("bytes={offset}-{last}")).expect("these are digits"));
         let query = format!("versionId={}", escaped(id, false));
