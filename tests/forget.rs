@@ -373,6 +373,7 @@ fn every_command_line_of_the_reference_runs() {
     let bin = home.path("bin");
     std::fs::create_dir(&bin).unwrap();
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_lifeboat"), bin.join("lifeboat")).unwrap();
+    std::fs::create_dir(home.path("Documents")).unwrap();
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let mut lines = 0;
     for block in reference.split("```sh\n").skip(1) {

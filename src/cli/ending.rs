@@ -18,7 +18,8 @@ pub(super) fn end_on_panic() {
 
 /// Whether a verb writes what it finds to standard output, and does nothing else.
 pub(super) fn only_writes_out(verb: &Verb) -> bool {
-    matches!(verb, Verb::Ls(_) | Verb::Cat(_) | Verb::Find(_) | Verb::Diff(_) | Verb::Dump(_))
+    let is_help = matches!(verb, Verb::Man { .. } | Verb::Completions { .. });
+    is_help || matches!(verb, Verb::Ls(_) | Verb::Cat(_) | Verb::Find(_) | Verb::Diff(_) | Verb::Dump(_))
 }
 
 /// A reader such as `head` that has seen enough is no failure. Pipes to other programs break too, such as one to a server:

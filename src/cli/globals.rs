@@ -357,7 +357,13 @@ fn configuration(path: Option<&Path>) -> Result<Configuration> {
     };
     match std::fs::read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && !said => Ok(Configuration::default()),
-        Err(error) => Err(Error::io("read the configuration", path.display(), error).as_kind(ErrorKind::Usage)),
+        Err(error) => {
+            use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
+            // A disk that fails is no mistake of whoever named the file.
+            let is_mistake = matches!(error.kind(), NotFound | IsADirectory | NotADirectory);
+            let error = Error::io("read the configuration", path.display(), error);
+            Err(if is_mistake { error.as_kind(ErrorKind::Usage) } else { error })
+        }
         Ok(text) => Configuration::parse(&text).map_err(|why| {
             Error::usage(format!("read the configuration {}: {why}", path.display()))
                 .with_hint("mend the file, or name another one with --config")
