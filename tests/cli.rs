@@ -198,10 +198,12 @@ fn a_backup_that_is_killed_at_any_moment_loses_nothing_committed() {
 fn an_interrupt_stops_cleanly_with_its_exit_code() {
     let home = Home::filled();
     std::fs::write(home.path("documents/large"), noise(5, 200 << 20)).unwrap();
-    let child = home.command(&["backup", "documents", "-q"]).spawn().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(60));
-    let id = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
-    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    let mut child = home.command(&["backup", "documents", "-q"]).spawn().unwrap();
+    // One that has only begun does not listen yet.
+    if home.wait_until_it_stores(&mut child) {
+        let id = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    }
     let output = child.wait_with_output().unwrap();
     assert!(matches!(output.status.code(), Some(130 | 0)), "{:?}", output.status);
     home.ok(&["check", "--read-data"]);

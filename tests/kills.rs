@@ -204,7 +204,7 @@ impl Disk {
     /// What was not made durable is lost.
     fn cut_power(&self) {
         assert!(run("xfs_io", &["-F", "-x", "-c", "shutdown", self.mounted.to_str().unwrap()]));
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + Duration::from_secs(300);
         while !self.unmount() {
             assert!(Instant::now() < end, "the disk stays busy");
             std::thread::yield_now();

@@ -1,10 +1,11 @@
 //! What `lifeboat key policy` prints: judged by the rules of the services, and by a real SSH server.
 #![expect(clippy::print_stdout, reason = "a test that is skipped says so")]
 
+#[path = "support/ports.rs"]
+mod ports;
 mod support;
 
 use serde_json::Value;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use support::home::Home;
@@ -186,7 +187,7 @@ impl Server {
         let arguments =
             ["key", "policy", "--role", role, "--ssh", "--directory", repository.to_str().unwrap(), "--public-key", &public];
         std::fs::write(dir.path().join("authorized"), Home::new().ok(&arguments)).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = ports::free_port();
         let text = format!(
             "ListenAddress 127.0.0.1\nPort {port}\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\n\
              PasswordAuthentication no\nPidFile none\nSubsystem sftp internal-sftp\n",

@@ -95,7 +95,8 @@ fn no_more_requests_are_under_way_than_there_may_be_connections() {
     let proxy = Proxy::new(reach.server.port, |_| Action::Pass);
     let url = reach.server.url_at("repository", proxy.port);
     reach.ok(&url, &[], &["init"]);
-    proxy.rule(|_: &Request| Action::Hold(64, Duration::from_millis(40)));
+    let hold = |milliseconds| proxy.rule(move |_: &Request| Action::Hold(64, Duration::from_millis(milliseconds)));
+    hold(40);
     proxy.take_most();
     let most = |connections: &str, arguments: &[&str]| {
         reach.ok(&url, &[], &[&["--connections", connections], arguments].concat());
@@ -103,8 +104,14 @@ fn no_more_requests_are_under_way_than_there_may_be_connections() {
     };
     assert!((1..=2).contains(&most("2", &["backup", "documents"])));
     assert!((1..=2).contains(&most("2", &["restore", "latest", "--to", "out"])));
-    let many = most("8", &["restore", "latest", "--to", "out2"]);
-    assert!((3..=8).contains(&many), "{many}");
+    // On a machine that is busy requests come late: then answers do, too.
+    let many = [40, 200, 1000, 5000].into_iter().map(|milliseconds| {
+        hold(milliseconds);
+        most("8", &["restore", "latest", "--to", &format!("out2-{milliseconds}")])
+    });
+    let many = many.inspect(|many| assert!(*many <= 8, "{many}")).find(|many| *many >= 3);
+    assert!(many.is_some(), "no more than two at once");
+    hold(40);
     let of_url = format!("{url}&connections=2");
     reach.ok(&of_url, &[], &["restore", "latest", "--to", "out3"]);
     assert!((1..=2).contains(&proxy.take_most()));
@@ -112,8 +119,7 @@ fn no_more_requests_are_under_way_than_there_may_be_connections() {
 
 /// A port at which nobody listens.
 fn nobody() -> String {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    format!("http://127.0.0.1:{port}")
+    format!("http://127.0.0.1:{}", servers::free_port())
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::support::noise;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How long each answer is held back.
+/// How long each answer is held back in the first run; in each of the next ones, for longer.
 const HELD: Duration = Duration::from_millis(60);
 /// Runs, at most.
 const RUNS: usize = 6;
@@ -50,7 +50,8 @@ struct Scene {
 
 impl Scene {
     fn new(server: &servers::Server, number: usize) -> Self {
-        let proxy = Proxy::new(server.port, |_| Action::Hold(usize::MAX, HELD));
+        let held = HELD * u32::try_from(number + 1).unwrap();
+        let proxy = Proxy::new(server.port, move |_| Action::Hold(usize::MAX, held));
         let urls = ["one", "two"].map(|name| server.url_at(&format!("{name}{number}"), proxy.port));
         let home = Home::new();
         for directory in 0..5 {

@@ -105,6 +105,18 @@ impl Home {
         self.path(".local/share/lifeboat/repository")
     }
 
+    /// Waits until the backup that this process makes has begun to write a pack; false if it ended before that was seen.
+    pub fn wait_until_it_stores(&self, backup: &mut std::process::Child) -> bool {
+        let folder = self.repository_dir().join("tmp");
+        while !std::fs::read_dir(&folder).is_ok_and(|mut files| files.next().is_some()) {
+            if backup.try_wait().unwrap().is_some() {
+                return false;
+            }
+            std::thread::park_timeout(std::time::Duration::from_millis(2));
+        }
+        true
+    }
+
     /// How many log records there are.
     pub fn records(&self) -> usize {
         let logs = std::fs::read_dir(self.repository_dir().join("log")).unwrap().flatten();

@@ -8,19 +8,22 @@ mod clouds;
 mod cluster;
 #[path = "fronts.rs"]
 mod fronts;
+#[path = "ports.rs"]
+mod ports;
 #[path = "signed.rs"]
 mod signed;
 
 pub use clouds::{azurite, b2, ceph, ceph_with_locks, gcs, s3s_fs};
 pub use cluster::{Garage, garage};
 pub use fronts::{Authority, forward_proxy, tls_front};
+pub use ports::free_port;
 pub use signed::signed_request;
 
 use lifeboat::store::{Location, StoreSettings};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -128,10 +131,6 @@ pub fn skipped<T>(why: &str) -> Option<T> {
     assert!(std::env::var_os("LIFEBOAT_NEED_SERVERS").is_none(), "{why}");
     println!("skipped: {}", why.lines().last().unwrap_or("no reason"));
     None
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn installed(program: &str) -> Command {

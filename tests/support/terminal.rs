@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 /// Lines of the screen.
 const ROWS: NonZero<u16> = NonZero::new(24).unwrap();
 /// Longest wait for anything; a program that says nothing for so long has hung.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 pub struct Terminal {
     keyboard: Arc<Pty>,
     output: Receiver<Vec<u8>>,
     screen: vt100::Parser,
     raw: Vec<u8>,
-    child: Child,
+    pub child: Child,
 }
 
 /// How it ended.
