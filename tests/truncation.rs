@@ -165,6 +165,31 @@ fn a_writer_whose_rival_is_cut_off_while_it_looks_goes_on_behind_the_checkpoint(
     }
 }
 
+/// On its way to the end of a log that was cut off, a writer reads a place that was freed and taken again, and behind it a
+/// record that is still there.
+#[test]
+fn a_writer_that_meets_a_freed_place_on_its_way_believes_nothing_of_it() {
+    let mut history = History::new();
+    history.back_up(0..3);
+    let (slow, sleeper) = (machine(&history.bench, "slow"), machine(&history.bench, "sleeper"));
+    let freed = history.records();
+    history.back_up(3..6);
+    let is_behind = move |key: &str| u64::from_str_radix(key.rsplit('/').next().unwrap(), 16).unwrap() > freed as u64;
+    let store = Interposed::new(local(&history.bench), move |_, verb, key| match verb {
+        Verb::Delete if key.starts_with("log/") && is_behind(key) => Fate::Fail(ErrorKind::Failed),
+        _ => Fate::Pass,
+    });
+    let runner = history.bench.open_over(store.store(), "runner").unwrap();
+    assert!(prune(&runner, &pruning(Truncation::Always), &Silent).is_err(), "it stops behind the first place that is free");
+    history.back_up_over(&sleeper, 6);
+    history.back_up_over(&slow, 7);
+    let expected = History::seen_by(&machine(&history.bench, "fresh"));
+    assert_eq!(expected.len(), 8);
+    for name in ["slow", "sleeper", "runner"] {
+        history.healthy(&machine(&history.bench, name), &expected);
+    }
+}
+
 /// The owner's key in somebody's hands who keeps to the format and not to the protocol.
 #[test]
 fn a_checkpoint_counts_only_if_the_owners_plan_names_it_and_saw_the_same() {

@@ -110,11 +110,18 @@ pub(in crate::repo) fn not_reached(connection: &Connection, surely: bool) -> Res
     all_heads(connection, &sql)
 }
 
-/// Notes that what was read of a log, or of all, was read before anything of it could have been deleted: plans were read
-/// since, and none cut it off. Else a place may have been freed and taken again, and the record there says nothing.
-pub(in crate::repo) fn confirm(connection: &Connection, client: Option<&ClientId>) -> Result<()> {
-    let sql = "UPDATE head SET sure = seq WHERE sure <> seq AND (?1 IS NULL OR client = ?1)";
-    connection.execute(sql, [client.map(|client| client.0.to_vec())]).map(drop).map_err(failed)
+/// Notes that logs were read as far as `heads` before anything of them could have been deleted: plans were read since, and none
+/// cut them off. Else a place may have been freed and taken again, and the record there says nothing.
+pub(in crate::repo) fn confirm(connection: &Connection, heads: &[Head]) -> Result<()> {
+    let unsure = connection.prepare_cached("SELECT 1 FROM head WHERE sure <> seq LIMIT 1").and_then(|mut any| any.exists([]));
+    if !unsure.map_err(failed)? {
+        return Ok(());
+    }
+    let sql = "UPDATE head SET sure = ?2 WHERE client = ?1 AND sure <> ?2 AND seq >= ?2";
+    let mut update = connection.prepare_cached(sql).map_err(failed)?;
+    heads
+        .iter()
+        .try_for_each(|head| update.execute(params![&head.client.0[..], head.seq.cast_signed()]).map(drop).map_err(failed))
 }
 
 /// The generation whose checkpoint the cache was made from; 0 if it was made from records alone.
@@ -252,7 +259,7 @@ pub(in crate::repo) fn adopt(
     for (head, time) in reached {
         super::log::set_head(transaction, head, generation, *time)?;
     }
-    confirm(transaction, None)?;
+    transaction.execute("UPDATE head SET sure = seq WHERE sure <> seq", []).map_err(failed)?;
     let sql = "INSERT INTO meta(key, value) VALUES('adopted', ?1) ON CONFLICT(key) DO UPDATE SET value = ?1";
     transaction.execute(sql, [generation.cast_signed()]).map_err(failed)?;
     transaction

@@ -45,7 +45,7 @@ impl Repository {
     }
 
     /// Floors of logs that concern this client and that it has not read as far.
-    fn floors_not_reached(&self, surely: bool) -> Result<Vec<Head>> {
+    pub(super) fn floors_not_reached(&self, surely: bool) -> Result<Vec<Head>> {
         let mut floors = cache::checkpoint::not_reached(&self.connection(), surely)?;
         if !floors.is_empty() {
             let members: Members = self.members()?.into_iter().map(|member| (member.id, member)).collect();

@@ -113,7 +113,7 @@ impl Repository {
                 }
                 // Committed is committed, even if this machine cannot note it (its disk may be full): whoever opens the
                 // repository next reads the log again from where it was known.
-                let confirm = || cache::checkpoint::confirm(&self.connection(), Some(&member.id));
+                let confirm = || cache::checkpoint::confirm(&self.connection(), &[head]);
                 let _ = self.apply(member, &record, &head).and_then(|()| confirm()).and_then(|()| self.remember_heads());
                 self.duplicate_new(&key, &object);
                 return Ok(head);
@@ -130,6 +130,10 @@ impl Repository {
             self.take_in(member, head, &bytes, &mut Vec::new(), &Silent)?;
             // What `still_valid` looks at: generations first, then the decision.
             self.follow_prunes()?;
+            if !self.floors_not_reached(true)?.is_empty() {
+                // A plan cut the log off, so what was read may lie in a place that was freed and taken again.
+                self.refresh(&Silent)?;
+            }
         }
     }
 

@@ -77,6 +77,8 @@ impl Repository {
                 // What was asked for beside it may be older.
                 self.store().expect_nothing();
             }
+            // Whoever else uses the cache may learn of a plan at any time: one that came after this was not begun from.
+            let plans = self.newest_plan()?;
             self.adopt(observer)?;
             self.follow_all(&mut told, observer)?;
             // The prunes are read once more, after the logs.
@@ -84,7 +86,7 @@ impl Repository {
             if cache::members::must_read_anew(&self.connection())? {
                 continue;
             }
-            let plans = self.newest_plan()?;
+            let read = cache::log::heads(&self.connection())?;
             self.follow_prunes()?;
             // A plan may have seen more of the logs than was read just now, and may have cut them off.
             if self.newest_plan()? != plans {
@@ -98,10 +100,14 @@ impl Repository {
                         return Err(error);
                     }
                 }
-                other => break other?,
+                other => {
+                    other?;
+                    // What was told of was read after the prunes were.
+                    cache::checkpoint::confirm(&self.connection(), &read)?;
+                    break;
+                }
             }
         }
-        cache::checkpoint::confirm(&self.connection(), None)?;
         self.index_uncovered(observer)?;
         self.take_in_kept()?;
         self.tell_of_clones(observer)?;
