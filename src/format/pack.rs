@@ -193,8 +193,7 @@ pub fn encode_table(chunks: &[TableEntry], out: &mut Vec<u8>) {
 }
 
 /// The chunks of a block. Those of all blocks of a table of contents lie in one piece of memory, however many blocks there
-/// are.
-#[derive(Clone)]
+/// are; whoever keeps a clone of one keeps none of the others.
 pub struct ChunkTable {
     all: Arc<Vec<TableEntry>>,
     range: (u32, u32),
@@ -204,6 +203,12 @@ impl From<Vec<TableEntry>> for ChunkTable {
     fn from(chunks: Vec<TableEntry>) -> Self {
         let end = u32::try_from(chunks.len()).expect("a block has fewer chunks than bytes");
         Self { all: Arc::new(chunks), range: (0, end) }
+    }
+}
+
+impl Clone for ChunkTable {
+    fn clone(&self) -> Self {
+        Self::from(self.to_vec())
     }
 }
 
@@ -467,5 +472,20 @@ impl<'a> Bytes<'a> {
             }
         }
         Err(wrong("a length that is too long"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clone_of_a_block_does_not_keep_the_chunks_of_all_others() {
+        let all = Arc::new(vec![TableEntry { len: 1, prefix: [0; 16] }; 1000]);
+        let block = ChunkTable { all: all.clone(), range: (10, 12) };
+        let kept = block.clone();
+        assert!(kept == block && kept.all.len() == 2);
+        drop(block);
+        assert_eq!(Arc::strong_count(&all), 1);
     }
 }

@@ -236,3 +236,21 @@ fn records_of_the_largest_size_are_read_in_bounded_memory() {
     forger.thief.record(forger.thief.client(), 0, None, RecordBody::Claim { packs, checkpoint: None });
     scene.expect(&[("ls", &[0]), ("restore", &[0])]);
 }
+
+#[test]
+fn records_that_are_as_long_as_can_be_are_not_all_held_at_once() {
+    let scene = Scene::new();
+    let logs = std::fs::read_dir(scene.home.path(".local/share/lifeboat/repository/log")).unwrap();
+    let log = logs.flatten().map(|entry| entry.path()).max_by_key(|log| std::fs::read_dir(log).unwrap().count()).unwrap();
+    let head = std::fs::read_dir(&log).unwrap().count();
+    for seq in head..head + 24 {
+        let record = std::fs::File::create(log.join(format!("{seq:016x}"))).unwrap();
+        // All zeros, so that they take no room.
+        record.set_len(15 << 20).unwrap();
+    }
+    for _ in 0..2 {
+        let Outcome { code, said } = scene.run(&["snapshots"]);
+        assert!(code == 0, "{code}: {said}");
+        std::fs::remove_dir_all(scene.home.path(".cache")).unwrap();
+    }
+}

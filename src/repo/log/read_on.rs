@@ -14,8 +14,10 @@ pub(super) struct Found {
     pub(super) ended: bool,
 }
 
-/// Records of a log that are in memory at once.
+/// Records of a log that are in memory at once, and bytes of them after which no more are asked for: somebody may have made each
+/// as long as can be.
 const AHEAD: usize = 64;
+const AHEAD_BYTES: usize = MAX_RECORD as usize;
 
 /// Records of another log than the owner's that are asked for at first: few have less.
 const FIRST: usize = 4;
@@ -33,8 +35,8 @@ impl Repository {
 
     /// The records of a log from a place on, some at a time.
     pub(super) fn read_on(&self, id: &ClientId, seq: u64) -> Result<Found> {
-        let mut records = Vec::new();
-        while records.len() < AHEAD {
+        let (mut records, mut length) = (Vec::new(), 0);
+        while records.len() < AHEAD && length < AHEAD_BYTES {
             // Records are read ahead where an answer takes long, twice as many each time: most often there is none that is new,
             // unless nothing of the log was read before.
             let least = match (seq, *id == self.owner()) {
@@ -46,7 +48,10 @@ impl Repository {
             let seqs: Vec<u64> = (seq + records.len() as u64..).take(ahead).collect();
             for bytes in self.side_by_side(&seqs, |seq| self.front_of(&Key::log(id, *seq), MAX_RECORD)) {
                 match bytes? {
-                    Some(bytes) => records.push(bytes),
+                    Some(bytes) => {
+                        length += bytes.len();
+                        records.push(bytes);
+                    }
                     None => return Ok(Found { seq, records, ended: true }),
                 }
             }
