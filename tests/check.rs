@@ -6,7 +6,10 @@ use lifeboat::event::Silent;
 use lifeboat::ops::backup::backup;
 use lifeboat::ops::check::{CheckOptions, CheckReport, ReadData, Severity, check};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use support::interposed::{Fate, Interposed, Verb};
 use support::{Bench, contents, noise, tamper};
 
 fn filled() -> Bench {
@@ -176,4 +179,24 @@ fn a_whole_pack_in_the_place_of_another_one_of_its_length_is_damage() {
             assert!(report.is_damaged() && damaged.iter().all(|finding| finding.problem.contains("name")), "{damaged:?}");
         }
     }
+}
+
+#[test]
+fn a_key_slot_that_a_listing_omits_is_not_gone() {
+    let bench = filled();
+    let lags = Arc::new(AtomicBool::new(false));
+    let omits = lags.clone();
+    let store = Interposed::new(bench.location().open().unwrap(), move |_, verb, key| match verb {
+        Verb::List if key == "keys" && omits.load(Ordering::Relaxed) => Fate::Hide,
+        _ => Fate::Pass,
+    });
+    let repository = bench.open_over(store.store(), "behind").unwrap();
+    lags.store(true, Ordering::Relaxed);
+    let report = check(&repository, &CheckOptions::default(), &Silent).unwrap();
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+    for slot in bench.objects("keys") {
+        std::fs::remove_file(slot).unwrap();
+    }
+    let report = check(&repository, &CheckOptions::default(), &Silent).unwrap();
+    assert!(report.is_damaged(), "{:?}", report.findings);
 }

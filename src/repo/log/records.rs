@@ -309,7 +309,13 @@ impl Repository {
             Ok(())
         })?;
         for id in cache::log::slots(&self.connection())? {
-            if !there.contains(&id) {
+            if there.contains(&id) {
+                continue;
+            }
+            // A listing may lag behind, and this one may have been asked for when the repository was opened.
+            if self.store().size(&Key::slot(&id))?.is_some() {
+                there.push(id);
+            } else {
                 let error =
                     Error::damaged(format!("read the key slot {id}: it is gone, and the log does not say that it was removed"));
                 problems.push(RecordProblem { object: format!("object {}", Key::slot(&id)), error, harmless: false });
