@@ -84,7 +84,7 @@ impl Estimate {
     fn delete(&mut self, class: Option<&str>, pack: &PackDecision, now: i64) {
         self.deletes += 1;
         if let Some(class) = class {
-            let days = u64::try_from((now - pack.modified).max(0) / DAY).unwrap_or(0);
+            let days = u64::try_from(now.saturating_sub(pack.modified).max(0) / DAY).unwrap_or(0);
             self.deleted.entry(class.to_owned()).or_default().push((pack.size, days));
         }
     }

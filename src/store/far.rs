@@ -141,7 +141,7 @@ struct Making<'a> {
     kind: Use,
     /// A name that is taken by the very same bytes is as good as a new one.
     exact: bool,
-    /// Done each time that the server said that it has made the object.
+    /// Done each time that the server said that it has made the object, or shows that it had.
     made: &'a (dyn Fn() + Sync),
 }
 
@@ -255,8 +255,10 @@ impl Inner {
             }
             Err(fault) => {
                 let fault = if fault.is_passing() && self.line.is_stopped() { stopped() } else { fault };
-                let answered = matches!(fault.kind, FaultKind::Missing | FaultKind::Denied | FaultKind::Damaged);
-                self.reached.fetch_or(answered, Ordering::Relaxed);
+                if matches!(fault.kind, FaultKind::Missing | FaultKind::Denied | FaultKind::Damaged) {
+                    self.reached.store(true, Ordering::Relaxed);
+                    self.line.works();
+                }
                 Err(fault.into_error(doing, what, tries.load(Ordering::Relaxed)))
             }
         }
@@ -317,7 +319,12 @@ impl Inner {
             let ours = self.remote.get(name, body.len()).await;
             let whole = body.read(0, usize::try_from(body.len()).unwrap_or(usize::MAX))?;
             return match ours {
-                Ok(bytes) if bytes == whole => Ok(Created::New),
+                Ok(bytes) if bytes == whole => {
+                    if !made {
+                        (making.made)();
+                    }
+                    Ok(Created::New)
+                }
                 Ok(_) => Ok(Created::Exists),
                 Err(fault) if fault.kind == FaultKind::Damaged => Ok(Created::Exists),
                 Err(fault) => Err(fault),

@@ -42,7 +42,7 @@ impl Local {
         let found = fs::symlink_metadata(root.join("format/1"));
         match found.or_else(|error| fs::symlink_metadata(root.join("copies/format/1")).map_err(|_| error)) {
             Ok(_) => Ok(store),
-            Err(_) if holds_packs(root) => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && holds_packs(root) => {
                 let message = format!("open the repository {}: its format/1 is gone", root.display());
                 let hint = "put it back from any copy of the repository: it is one small file, and the same in all of them";
                 Err(Error::damaged(message).with_hint(hint))

@@ -15,7 +15,7 @@ pub(super) enum Again {
     No,
     /// As often as retries are allowed.
     Counted,
-    /// Until the line works again, as long as that may take.
+    /// Until the line works again, or no new attempt begins.
     Patiently,
 }
 
