@@ -49,8 +49,11 @@ fn small(bench: &Bench) -> Vec<(String, PathBuf)> {
 
 type Damage = (&'static str, fn(&Path));
 
-fn damages() -> [Damage; 4] {
+fn damages() -> [Damage; 6] {
     [
+        // Where sealed objects have their version, and the generation of their key.
+        ("another version", |path| tamper(path, |bytes| bytes[9] ^= 2)),
+        ("another generation", |path| tamper(path, |bytes| bytes[12] ^= 2)),
         ("gone", |path| std::fs::remove_file(path).unwrap()),
         ("cut off", |path| tamper(path, |bytes| bytes.truncate(bytes.len() / 2))),
         ("zeros", |path| tamper(path, |bytes| bytes.fill(0))),

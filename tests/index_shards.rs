@@ -129,20 +129,23 @@ fn of_two_compactions_at_once_both_count_until_one_is_taken_away() {
 
 #[test]
 fn a_damaged_shard_hides_nothing_and_is_made_anew() {
-    let bench = Bench::new();
-    let first = fill(&bench, 1);
-    bench.backup();
-    compacting(&bench, "one");
-    for shard in bench.objects("index") {
-        tamper(&shard, |bytes| bytes[200] ^= 1);
+    // In the middle; where the version stands, and the generation of the key: it looks as if a later program had written it.
+    for place in [200, 9, 12] {
+        let bench = Bench::new();
+        let first = fill(&bench, 1);
+        bench.backup();
+        compacting(&bench, "one");
+        for shard in bench.objects("index") {
+            tamper(&shard, |bytes| bytes[place] ^= 2);
+        }
+        assert!(!index_findings(&bench)[0].is_empty());
+        restores(&bench, &[&first]);
+        let second = fill(&bench, 2);
+        bench.backup();
+        compacting(&bench, "two");
+        lookups_are_right(&bench, "three");
+        whole(&bench, &[&first, &second]);
     }
-    assert!(!index_findings(&bench)[0].is_empty());
-    restores(&bench, &[&first]);
-    let second = fill(&bench, 2);
-    bench.backup();
-    compacting(&bench, "two");
-    lookups_are_right(&bench, "three");
-    whole(&bench, &[&first, &second]);
 }
 
 /// What a check says of index objects: those that must be mended, and those that nobody needs.

@@ -120,18 +120,23 @@ fn plan(
     if repository.may_be_archived(&options.thaw) {
         repository.make_readable(&repository.packs()?, ("repair", &options.thaw), observer)?;
     }
-    let (mut packs, mut index) = (Vec::new(), false);
-    check::each_pack(repository, options.threads, progress, observer, &mut |pack, found| {
-        match repairer.plan_pack(pack, found) {
-            Ok(mends) => {
-                index |= mends.contains(&Mend::Index);
-                packs.extend(mends.into_iter().filter(|mend| *mend != Mend::Index));
+    let found = check::each_pack(repository, options.threads, progress, observer, &mut |pack, found| {
+        let mut findings: Vec<Finding> = found.problems.iter().map(|problem| Finding::of_pack(&pack.id, problem)).collect();
+        let mends = match repairer.plan_pack(pack, found) {
+            Ok(mends) => mends,
+            Err(error) => {
+                findings.insert(0, not_looked_at(&format!("pack {}", pack.id), error)?);
+                Vec::new()
             }
-            Err(error) => report.findings.push(not_looked_at(&format!("pack {}", pack.id), error)?),
-        }
-        report.findings.extend(found.problems.iter().map(|problem| Finding::of_pack(&pack.id, problem)));
-        Ok(())
+        };
+        Ok((mends, findings))
     })?;
+    let (mut packs, mut index) = (Vec::new(), false);
+    for (mends, findings) in found {
+        index |= mends.contains(&Mend::Index);
+        packs.extend(mends.into_iter().filter(|mend| *mend != Mend::Index));
+        report.findings.extend(findings);
+    }
     let mut mends = objects;
     mends.extend(packs);
     // What cannot be read of tables of contents is a finding of its pack already.

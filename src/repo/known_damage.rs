@@ -4,82 +4,40 @@
 use crate::error::Result;
 use crate::format::tree::ChunkRef;
 use crate::id::{ChunkPrefix, PackId, SnapshotId};
-use crate::repo::cache::Place;
 use crate::repo::verify::{Depth, Lost, PackProblem, PackReport};
 use crate::repo::{Reader, Repository, cache};
 use std::collections::{HashMap, HashSet};
 
-/// What cannot be read, by the numbers of packs in the local index.
-#[derive(Debug, Clone, Default)]
+/// Which packs of the local index have something that cannot be read. What it is may be more than fits into memory, and stays
+/// in the cache.
+#[derive(Debug, Default)]
 pub struct Unreadable {
     packs: HashSet<u32>,
-    chunks: HashSet<(u32, ChunkPrefix)>,
-}
-
-impl Unreadable {
-    /// Adds what is lost of a pack.
-    ///
-    /// # Errors
-    /// `Failed` if the cache cannot be read.
-    pub fn add(&mut self, repository: &Repository, pack: &PackId, lost: &Lost) -> Result<()> {
-        // What is not in the index is not found there anyway.
-        let Some(number) = cache::index::number(&repository.connection(), pack)? else { return Ok(()) };
-        match lost {
-            Lost::Nothing => {}
-            Lost::Everything => drop(self.packs.insert(number)),
-            Lost::Chunks(chunks) => self.chunks.extend(chunks.iter().map(|chunk| (number, *chunk))),
-        }
-        Ok(())
-    }
-
-    /// Forgets what was known of a pack: it was read anew.
-    ///
-    /// # Errors
-    /// `Failed` if the cache cannot be read.
-    pub fn clear(&mut self, repository: &Repository, pack: &PackId) -> Result<()> {
-        if self.packs.is_empty() && self.chunks.is_empty() {
-            return Ok(());
-        }
-        if let Some(number) = cache::index::number(&repository.connection(), pack)? {
-            self.packs.remove(&number);
-            self.chunks.retain(|(known, _)| *known != number);
-        }
-        Ok(())
-    }
-
-    /// Forgets that all of a pack was unreadable: its table of contents was read.
-    ///
-    /// # Errors
-    /// `Failed` if the cache cannot be used.
-    pub fn clear_whole(&mut self, repository: &Repository, pack: &PackId) -> Result<()> {
-        if self.packs.is_empty() {
-            return Ok(());
-        }
-        let connection = repository.connection();
-        if cache::index::number(&connection, pack)?.is_some_and(|number| self.packs.remove(&number)) {
-            cache::damage::forget_whole(&connection, pack)?;
-        }
-        Ok(())
-    }
-
-    fn has(&self, pack: u32, chunk: &ChunkPrefix) -> bool {
-        self.packs.contains(&pack) || self.chunks.contains(&(pack, *chunk))
-    }
 }
 
 impl Repository {
-    /// What earlier checks on this machine found unreadable.
+    /// What checks on this machine found unreadable up to now.
     ///
     /// # Errors
     /// `Failed` if the cache cannot be read.
     pub fn known_unreadable(&self) -> Result<Unreadable> {
-        let mut known = Unreadable::default();
-        let bad = cache::damage::bad(&self.connection())?;
-        for (pack, chunk) in bad {
-            let lost = chunk.map_or(Lost::Everything, |chunk| Lost::Chunks(vec![chunk]));
-            known.add(self, &pack, &lost)?;
-        }
-        Ok(known)
+        Ok(Unreadable { packs: cache::damage::bad(&self.connection())? })
+    }
+
+    /// Packs of which checks on this machine could read nothing.
+    ///
+    /// # Errors
+    /// `Failed` if the cache cannot be read.
+    pub fn known_gone(&self) -> Result<HashSet<PackId>> {
+        cache::damage::wholly_bad(&self.connection())
+    }
+
+    /// Forgets that nothing of a pack could be read: its table of contents was.
+    ///
+    /// # Errors
+    /// `Failed` if the cache cannot be written.
+    pub fn note_back(&self, pack: &PackId) -> Result<()> {
+        cache::damage::forget_whole(&self.connection(), pack)
     }
 
     /// When each pack was last found whole in every byte, nanoseconds since 1970 by this machine's clock.
@@ -109,17 +67,17 @@ impl Repository {
     pub fn note_read(&self, pack: &PackId, depth: Depth, found: &PackReport) -> Result<()> {
         // What was known of single chunks stays known unless every block was looked at.
         let read = depth == Depth::Data && !found.problems.iter().any(|problem| problem.lost == Lost::Everything);
-        let mut bad: Vec<Option<ChunkPrefix>> = Vec::new();
-        for problem in &found.problems {
-            match &problem.lost {
-                Lost::Nothing => {}
-                Lost::Everything => bad.push(None),
-                Lost::Chunks(chunks) => bad.extend(chunks.iter().copied().map(Some)),
-            }
-        }
+        let mut bad = found.problems.iter().flat_map(|problem| {
+            let (all, chunks): (Option<Option<&ChunkPrefix>>, &[ChunkPrefix]) = match &problem.lost {
+                Lost::Nothing => (None, &[]),
+                Lost::Everything => (Some(None), &[]),
+                Lost::Chunks(chunks) => (None, chunks),
+            };
+            all.into_iter().chain(chunks.iter().map(Some))
+        });
         let whole = depth == Depth::Data && !found.problems.iter().any(PackProblem::concerns_data);
         let time = whole.then(|| self.now());
-        cache::damage::note_read(&mut self.connection(), pack, (read, time), &bad)
+        cache::damage::note_read(&mut self.connection(), pack, (read, time), &mut bad)
     }
 
     /// Writes down which snapshots a check found damaged, with how many files.
@@ -137,8 +95,11 @@ impl Reader {
     /// # Errors
     /// `Failed` if the cache cannot be read.
     pub fn is_readable(&self, chunk: &ChunkRef, unreadable: &Unreadable) -> Result<bool> {
-        let prefix = chunk.id.prefix();
-        let fits = |place: &Place| u64::from(place.len) == chunk.len && !unreadable.has(place.pack, &prefix);
-        Ok(self.places(&chunk.id)?.iter().any(fits))
+        for place in self.places(&chunk.id)?.iter().filter(|place| u64::from(place.len) == chunk.len) {
+            if !unreadable.packs.contains(&place.pack) || !self.is_bad(place.pack, &chunk.id)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }

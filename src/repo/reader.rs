@@ -171,6 +171,11 @@ impl Reader {
         self.index.places(&id.prefix())
     }
 
+    /// True if a check on this machine could not read the chunk from that pack.
+    pub(super) fn is_bad(&self, pack: u32, id: &ChunkId) -> Result<bool> {
+        self.index.is_bad(pack, &id.prefix())
+    }
+
     fn pack(&self, state: &mut State, number: u32) -> Result<Arc<StoredPack>> {
         if let Some((_, pack)) = state.packs.iter().find(|(known, _)| *known == number) {
             return Ok(pack.clone());

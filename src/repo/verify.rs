@@ -36,6 +36,16 @@ pub enum Lost {
     Chunks(Vec<ChunkPrefix>),
 }
 
+impl Lost {
+    fn add(&mut self, other: Self) {
+        match (&mut *self, other) {
+            (Self::Everything, _) | (_, Self::Nothing) => {}
+            (Self::Chunks(all), Self::Chunks(more)) => all.extend(more),
+            (_, other) => *self = other,
+        }
+    }
+}
+
 /// What kind of problem it is, and so what mends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
@@ -51,11 +61,16 @@ pub enum Trouble {
     Index,
 }
 
+/// Problems of one kind that are told of each pack one by one: somebody may have made a million blocks of nothing.
+const TOLD: usize = 100;
+
 /// Something wrong with a pack.
 #[derive(Debug)]
 pub struct PackProblem {
     /// What is wrong.
     pub error: Error,
+    /// How many more there are like it, after as many as are worth telling one by one; `lost` is what all of these lose.
+    pub more: u64,
     /// What is to be done about it.
     pub trouble: Trouble,
     /// What cannot be read because of it.
@@ -216,7 +231,7 @@ impl PackVerifier {
         if differs && report.problems.is_empty() {
             let message = format!("compare the index with the pack {}: this machine's index differs", pack.id);
             let (error, lost) = (Error::failed(message), Lost::Nothing);
-            report.problems.push(PackProblem { error, trouble: Trouble::Index, lost });
+            report.problems.push(PackProblem { error, more: 0, trouble: Trouble::Index, lost });
         }
         Ok(())
     }
@@ -357,7 +372,7 @@ impl PackVerifier {
     fn verify_parity(&self, pack: &PackRef, report: &mut PackReport) -> Result<()> {
         match self.repository.verify_parity(&pack.id, pack.size) {
             Err(error) if is_finding(&error) => {
-                report.problems.push(PackProblem { error, trouble: Trouble::Parity, lost: Lost::Nothing });
+                report.problems.push(PackProblem { error, more: 0, trouble: Trouble::Parity, lost: Lost::Nothing });
                 Ok(())
             }
             other => other,
@@ -372,5 +387,12 @@ fn damaged(report: &mut PackReport, error: Error, lost: Lost) {
         ErrorKind::Missing => (error.as_kind(ErrorKind::Damaged), Trouble::Damage),
         _ => (error, Trouble::Unreadable),
     };
-    report.problems.push(PackProblem { error, trouble, lost });
+    let mut alike = report.problems.iter_mut().filter(|problem| problem.trouble == trouble);
+    match alike.nth(TOLD - 1) {
+        None => report.problems.push(PackProblem { error, more: 0, trouble, lost }),
+        Some(last) => {
+            last.more += 1;
+            last.lost.add(lost);
+        }
+    }
 }

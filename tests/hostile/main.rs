@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod lost;
 mod moved;
 mod objects;
 mod scene;

@@ -98,7 +98,7 @@ fn every_frame_that_no_writer_makes_is_refused() {
         let tree = forger.pack(&[Forged::raw(ChunkType::Tree, &root, &page)]);
         let data = forger.pack(&[Forged::zstd(ChunkType::Data, &id, 1000, packed)]);
         forger.commit(root, 1, vec![tree, data]);
-        let Outcome { code, said } = scene.run(&["cat", "latest:victim"]);
+        let Outcome { code, said, .. } = scene.run(&["cat", "latest:victim"]);
         assert_eq!(code, 13, "{name}: {said}");
         assert!(said.contains(&data.id.to_string()), "{name}: {said}");
     }
@@ -126,9 +126,9 @@ fn tables_of_contents_that_lie_are_damage() {
         let root = forger.name(ChunkType::Tree, &page);
         let tree = forger.pack_with(&[Forged::raw(ChunkType::Tree, &root, &page)], change);
         forger.commit(root, 1, vec![tree]);
-        let Outcome { code, said } = scene.run(&["ls", "-R", "latest"]);
+        let Outcome { code, said, .. } = scene.run(&["ls", "-R", "latest"]);
         assert!(code == 13 && said.contains(&root.to_string()), "{name}: {code}: {said}");
-        let Outcome { code, said } = scene.run(&["check"]);
+        let Outcome { code, said, .. } = scene.run(&["check"]);
         assert!(code == 13 && said.contains(&tree.id.to_string()), "{name}: {code}: {said}");
     }
 }
@@ -179,7 +179,7 @@ fn objects_that_are_far_too_long_are_never_read() {
             &["prune", "--grace", "0s"],
             &["mirror", "--to", "mirrored"],
         ] {
-            let Outcome { code, said } = scene.run(arguments);
+            let Outcome { code, said, .. } = scene.run(arguments);
             assert!([0, 1, 3, 11, 13].contains(&code), "{key}: {arguments:?}: {code}: {said}");
             assert!(code == 0 || said.contains(&key) || said.contains(&"7".repeat(32)), "{key}: {arguments:?}: {said}");
         }
@@ -249,7 +249,7 @@ fn records_that_are_as_long_as_can_be_are_not_all_held_at_once() {
         record.set_len(15 << 20).unwrap();
     }
     for _ in 0..2 {
-        let Outcome { code, said } = scene.run(&["snapshots"]);
+        let Outcome { code, said, .. } = scene.run(&["snapshots"]);
         assert!(code == 0, "{code}: {said}");
         std::fs::remove_dir_all(scene.home.path(".cache")).unwrap();
     }

@@ -18,6 +18,8 @@ sys.exit(code if code >= 0 else 99)";
 pub(super) struct Outcome {
     pub(super) code: i32,
     pub(super) said: String,
+    /// Most resident memory in KiB, if it was measured.
+    pub(super) resident: Option<u64>,
 }
 
 /// A home with an honest snapshot, and somebody who has its key.
@@ -64,12 +66,12 @@ impl Scene {
         let code = output.status.code().unwrap();
         let brief: String = said.chars().take(2000).collect();
         assert!(!said.contains("panicked") && code < 99, "{arguments:?}: {code}: {brief}");
-        if measure {
-            let resident: u64 = std::fs::read_to_string(resident).unwrap().parse().unwrap();
+        let resident: Option<u64> = measure.then(|| std::fs::read_to_string(resident).unwrap().parse().unwrap());
+        if let Some(resident) = resident {
             println!("{arguments:?}: exit code {code}, {resident} KiB resident, {:?}", began.elapsed());
             assert!(resident < LIMIT, "{arguments:?}: {resident} KiB were resident");
         }
-        Outcome { code, said }
+        Outcome { code, said, resident }
     }
 
     /// Runs everything that reads a repository, and compares the exit codes of all.
@@ -94,7 +96,7 @@ impl Scene {
         ];
         for (name, expected) in codes {
             let (_, arguments) = all.iter().find(|(known, _)| known == name).unwrap();
-            let Outcome { code, said } = self.run(arguments);
+            let Outcome { code, said, .. } = self.run(arguments);
             let brief: String = said.chars().take(2000).collect();
             assert!(expected.contains(&code), "{name}: exit code {code} instead of {expected:?}: {brief}");
             let named = ["pack", "chunk", "page", "directory "].iter().any(|object| said.contains(object));

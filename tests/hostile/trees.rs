@@ -69,7 +69,7 @@ fn a_tree_that_has_more_paths_than_anybody_counts_ends() {
         ("mirror", &[0]),
         ("prune", &[0]),
     ]);
-    let Outcome { code, said } = scene.run(&["restore", "latest", "--to", "out/dry", "--dry-run"]);
+    let Outcome { code, said, .. } = scene.run(&["restore", "latest", "--to", "out/dry", "--dry-run"]);
     assert_eq!(code, 13, "{said}");
 }
 
@@ -214,7 +214,7 @@ fn a_sparse_file_of_any_length_takes_neither_memory_nor_room() {
     let packs = vec![forger.pack(&[Forged::raw(ChunkType::Tree, &root, &page)])];
     forger.commit(root, 2, packs);
     // File systems differ in what they can hold.
-    let Outcome { code, said } = scene.run(&["restore", "latest", "--to", "out/restored"]);
+    let Outcome { code, said, .. } = scene.run(&["restore", "latest", "--to", "out/restored"]);
     assert!(code == 0 || code == 3 && said.contains("victim"), "{code}: {said}");
     assert!(scene.home.path("out/restored/zzz").exists());
     scene.expect(&[("ls", &[0]), ("find", &[0]), ("check", &[0]), ("data", &[0]), ("copy", &[0]), ("prune", &[0])]);

@@ -69,7 +69,11 @@ impl Finding {
             Trouble::Index => "nothing is lost: `lifeboat cache rebuild` reads this machine's index anew",
         };
         let severity = if problem.trouble == Trouble::Index { Severity::Notice } else { Severity::Damage };
-        Self { severity, object: format!("pack {pack}"), problem: problem.error.to_string(), hint: hint.into() }
+        let more = match problem.more {
+            0 => String::new(),
+            more => format!(" (and {more} more like this)"),
+        };
+        Self { severity, object: format!("pack {pack}"), problem: format!("{}{more}", problem.error), hint: hint.into() }
     }
 
     pub(in crate::ops) fn of_index(problem: &IndexProblem) -> Self {

@@ -147,7 +147,7 @@ fn look(
         let trees = || -> Result<usize> {
             report.findings.truncate(findings);
             report.damaged.clear();
-            trees::check(repository, unreadable.clone(), threads, report, observer)?;
+            trees::check(repository, &unreadable, threads, report, observer)?;
             Ok(report.damaged.len())
         };
         repository.reading(observer, &[], |damaged| *damaged == 0, trees)?;

@@ -65,7 +65,7 @@ pub(super) fn verify(
     observer: &dyn Observer,
     report: &mut CheckReport,
 ) -> Result<Unreadable> {
-    let mut unreadable = repository.known_unreadable()?;
+    let gone = repository.known_gone()?;
     let whole: HashSet<usize> = chosen.whole.iter().copied().collect();
     // Those that are read whole come first, in their order: time may run out.
     let others = (0..chosen.packs.len()).filter(|at| !whole.contains(at)).map(|at| (at, chosen.depth));
@@ -74,7 +74,7 @@ pub(super) fn verify(
     progress.bytes_total.store(chosen.whole.iter().map(|at| chosen.packs[*at].size).sum(), Ordering::Relaxed);
     let threads = repository.workers(options.threads);
     let taken = each(repository, chosen, (&work, threads, progress), observer, &mut |pack, depth, found| {
-        note(repository, pack, depth, found, &mut unreadable, report)
+        note(repository, pack, (depth, gone.contains(&pack.id)), found, report)
     })?;
     let whole = whole.iter().filter(|at| taken[**at].0 == Depth::Data && taken[**at].1.problems.is_empty());
     match repository.attest(whole.map(|at| chosen.packs[*at].id)) {
@@ -96,28 +96,28 @@ pub(super) fn verify(
     let read = repository.packs_read()?;
     let times: Option<Vec<i64>> = chosen.packs.iter().map(|pack| read.get(&pack.id).copied()).collect();
     report.oldest_read = times.and_then(|times| times.into_iter().min());
-    Ok(unreadable)
+    repository.known_unreadable()
 }
 
-/// Reads every byte of all packs, and hands over what is found of each, in the order of the packs.
-pub(in crate::ops) fn each_pack(
+/// Reads every byte of all packs, and hands over what is found of each; returns what came of it, in the order of the packs.
+pub(in crate::ops) fn each_pack<T>(
     repository: &Repository,
     threads: usize,
     progress: &Progress,
     observer: &dyn Observer,
-    each_found: &mut dyn FnMut(&PackRef, &PackReport) -> Result<()>,
-) -> Result<()> {
+    take: &mut dyn FnMut(&PackRef, PackReport) -> Result<T>,
+) -> Result<Vec<T>> {
     let packs = repository.packs()?;
     let listed = repository.listed_packs()?.into_iter().collect();
     let work: Vec<(usize, Depth)> = (0..packs.len()).map(|at| (at, Depth::Data)).collect();
     progress.files_total.store(work.len() as u64, Ordering::Relaxed);
     progress.bytes_total.store(packs.iter().map(|pack| pack.size).sum(), Ordering::Relaxed);
     let chosen = Chosen { packs, depth: Depth::Data, listed, whole: Vec::new(), deadline: None };
-    let found = each(repository, &chosen, (&work, processors(threads), progress), observer, &mut |pack, depth, found| {
+    let taken = each(repository, &chosen, (&work, processors(threads), progress), observer, &mut |pack, depth, found| {
         repository.note_read(&pack.id, depth, &found)?;
-        Ok(found)
+        take(pack, found)
     })?;
-    chosen.packs.iter().zip(&found).try_for_each(|(pack, (_, found))| each_found(pack, found))
+    Ok(taken.into_iter().map(|(_, taken)| taken).collect())
 }
 
 fn processors(threads: usize) -> usize {
@@ -127,19 +127,19 @@ fn processors(threads: usize) -> usize {
     }
 }
 
-/// Hands over what is found of one pack; what it gives back is kept.
-type Take<'a> = &'a mut dyn FnMut(&PackRef, Depth, PackReport) -> Result<PackReport>;
+/// Hands over what is found of one pack; what it gives back is kept, and so may not be long.
+type Take<'a, T> = &'a mut dyn FnMut(&PackRef, Depth, PackReport) -> Result<T>;
 
 /// Verifies all packs; returns how deep each was looked at, and what was found.
-fn each(
+fn each<T>(
     repository: &Repository,
     chosen: &Chosen,
     (work, threads, progress): (&[(usize, Depth)], usize, &Progress),
     observer: &dyn Observer,
-    take: Take<'_>,
-) -> Result<Vec<(Depth, PackReport)>> {
+    take: Take<'_, T>,
+) -> Result<Vec<(Depth, T)>> {
     let next = AtomicUsize::new(0);
-    let mut taken: Vec<Option<(Depth, PackReport)>> = Vec::new();
+    let mut taken: Vec<Option<(Depth, T)>> = Vec::new();
     taken.resize_with(chosen.packs.len(), || None);
     let mut failure = None;
     std::thread::scope(|scope| {
@@ -185,28 +185,22 @@ fn each(
     }
 }
 
-/// Counts what was found of one pack, and writes down when it was read.
+/// Counts what was found of one pack, and writes down when it was read, and what of it cannot be.
 fn note(
     repository: &Repository,
     pack: &PackRef,
-    depth: Depth,
+    (depth, was_gone): (Depth, bool),
     mut found: PackReport,
-    unreadable: &mut Unreadable,
     report: &mut CheckReport,
 ) -> Result<PackReport> {
     report.bytes_read += found.bytes_read;
     if depth == Depth::Data {
         report.packs_read += 1;
-        unreadable.clear(repository, &pack.id)?;
-    }
-    for problem in &mut found.problems {
-        unreadable.add(repository, &pack.id, &problem.lost)?;
     }
     if depth == Depth::Data || found.problems.iter().any(PackProblem::concerns_data) {
         repository.note_read(&pack.id, depth, &found)?;
-    } else if depth == Depth::Contents {
-        // It was gone once, and is back.
-        unreadable.clear_whole(repository, &pack.id)?;
+    } else if depth == Depth::Contents && was_gone {
+        repository.note_back(&pack.id)?;
     }
     for problem in &mut found.problems {
         // Only the message is needed from here on, and there may be many.

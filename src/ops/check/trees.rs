@@ -20,7 +20,7 @@ pub(super) type SeenLists = Mutex<Seen<(ChunkPrefix, u8, u64)>>;
 
 struct Trees<'a> {
     reader: &'a Reader,
-    unreadable: Unreadable,
+    unreadable: &'a Unreadable,
     /// Directories below which nothing is missing.
     whole: Seen<ChunkPrefix>,
     /// Directories of this snapshot below which something is: what it is was told where they were met first.
@@ -40,7 +40,7 @@ struct Level<'a> {
 
 pub(super) fn check(
     repository: &Repository,
-    unreadable: Unreadable,
+    unreadable: &Unreadable,
     threads: usize,
     report: &mut CheckReport,
     observer: &dyn Observer,
@@ -48,7 +48,7 @@ pub(super) fn check(
     let snapshots = repository.snapshots()?;
     report.snapshots = snapshots.len() as u64;
     let roots = snapshots.iter().map(|entry| entry.snapshot.root).collect();
-    let whole = wholeness::all_is_there(repository, roots, &unreadable, threads, observer)?;
+    let whole = wholeness::all_is_there(repository, roots, unreadable, threads, observer)?;
     if !whole {
         name_missing(repository, unreadable, snapshots, report, observer)?;
         if report.damaged.is_empty() {
@@ -63,7 +63,7 @@ pub(super) fn check(
 /// Walks every tree again, in order, and says what is missing.
 fn name_missing(
     repository: &Repository,
-    unreadable: Unreadable,
+    unreadable: &Unreadable,
     snapshots: Vec<SnapshotEntry>,
     report: &mut CheckReport,
     observer: &dyn Observer,
@@ -111,7 +111,7 @@ impl<'a> Trees<'a> {
                             match &node.subtree {
                                 Some(subtree) => self.enter(subtree, &path, &mut levels, damaged)?,
                                 None => {
-                                    let found = content_is_readable(self.reader, &node, &self.unreadable, &self.lists)?;
+                                    let found = content_is_readable(self.reader, &node, self.unreadable, &self.lists)?;
                                     found || miss(&path, damaged)
                                 }
                             }

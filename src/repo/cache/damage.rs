@@ -4,8 +4,11 @@ use super::failed;
 use super::sums::RowHash;
 use crate::error::Result;
 use crate::id::{ChunkPrefix, PackId, SnapshotId};
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
-use std::collections::HashMap;
+use rusqlite::{Connection, OptionalExtension, Params, Transaction, params};
+use std::collections::{HashMap, HashSet};
+
+/// Rows of what is lost or cannot be read that are worked on at once.
+const AT_ONCE: u32 = 10_000;
 
 /// Takes in what a record says is lost: in `packs`, all chunks, or those of `chunks` if there are any.
 pub(in crate::repo) fn tell_lost(transaction: &Transaction<'_>, packs: &[PackId], chunks: &[ChunkPrefix]) -> Result<()> {
@@ -18,18 +21,48 @@ pub(in crate::repo) fn tell_lost(transaction: &Transaction<'_>, packs: &[PackId]
         for chunk in chunks {
             insert.execute(params![&pack.0[..], &chunk[..]]).map_err(failed)?;
         }
-        resolve(transaction, pack)?;
+        match chunks.is_empty() {
+            true => note_lost(transaction, pack, &[0; 0])?,
+            false => chunks.iter().try_for_each(|chunk| note_lost(transaction, pack, chunk))?,
+        }
     }
     // Whoever took something over without looking it up has to look.
     super::prune::raise_epoch(transaction)
 }
 
-/// Makes what was told of a pack count for its rows in the index. A chunk without a name stands for all of them.
-pub(in crate::repo) fn resolve(connection: &Connection, pack: &PackId) -> Result<()> {
-    let sql = "INSERT OR IGNORE INTO lost(pack, chunk)
-               SELECT p.no, t.chunk FROM told_lost t JOIN pack p ON p.id = t.pack WHERE t.pack = ?";
+/// Makes what was told of a chunk, or without a name of all of a pack, count for the pack's rows in the index.
+fn note_lost(connection: &Connection, pack: &PackId, chunk: &[u8]) -> Result<()> {
+    let sql = "INSERT OR IGNORE INTO lost(pack, chunk) SELECT no, ? FROM pack WHERE id = ?";
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;
-    statement.execute([&pack.0[..]]).map(drop).map_err(failed)
+    statement.execute(params![chunk, &pack.0[..]]).map(drop).map_err(failed)
+}
+
+/// Makes all that was told of a pack count for its rows in the index. It may be more than fits into memory, where SQLite
+/// would put it.
+pub(in crate::repo) fn resolve(connection: &Connection, pack: &PackId) -> Result<()> {
+    let sql = "SELECT chunk FROM told_lost WHERE pack = ? AND chunk > ? ORDER BY chunk LIMIT ?";
+    let mut next = connection.prepare_cached(sql).map_err(failed)?;
+    if is_told(connection, pack, None)? {
+        note_lost(connection, pack, &[0; 0])?;
+    }
+    let mut last: Vec<u8> = Vec::new();
+    loop {
+        let rows = next.query_map(params![&pack.0[..], last, AT_ONCE], |row| row.get(0)).map_err(failed)?;
+        let chunks: Vec<Vec<u8>> = rows.collect::<Result<_, _>>().map_err(failed)?;
+        chunks.iter().try_for_each(|chunk| note_lost(connection, pack, chunk))?;
+        let Some(chunk) = chunks.into_iter().next_back() else { return Ok(()) };
+        last = chunk;
+    }
+}
+
+/// Deletes from a table whose key is the pack and a chunk what `condition` says, some rows after the others: SQLite keeps in
+/// memory which rows a statement is to delete.
+pub(super) fn delete_some(connection: &Connection, table: &str, condition: &str, values: impl Params + Copy) -> Result<()> {
+    let rows = format!("SELECT pack, chunk FROM {table} WHERE {condition} LIMIT {AT_ONCE}");
+    let sql = format!("DELETE FROM {table} WHERE (pack, chunk) IN ({rows})");
+    let mut statement = connection.prepare_cached(&sql).map_err(failed)?;
+    while statement.execute(values).map_err(failed)? > 0 {}
+    Ok(())
 }
 
 /// True if the log says already that a chunk of the pack, or without one all of it, is lost.
@@ -66,11 +99,11 @@ pub(in crate::repo) fn note_read(
     connection: &mut Connection,
     pack: &PackId,
     (read, time): (bool, Option<i64>),
-    bad: &[Option<ChunkPrefix>],
+    bad: &mut dyn Iterator<Item = Option<&ChunkPrefix>>,
 ) -> Result<()> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
     if read {
-        transaction.execute("DELETE FROM bad WHERE pack = ?", [&pack.0[..]]).map_err(failed)?;
+        delete_some(&transaction, "bad", "pack = ?", [&pack.0[..]])?;
     }
     match time {
         Some(time) => {
@@ -82,7 +115,7 @@ pub(in crate::repo) fn note_read(
     {
         let mut insert = transaction.prepare_cached("INSERT OR IGNORE INTO bad(pack, chunk) VALUES(?, ?)").map_err(failed)?;
         for chunk in bad {
-            let chunk = chunk.as_ref().map_or(&[][..], |chunk| &chunk[..]);
+            let chunk = chunk.map_or(&[][..], |chunk| &chunk[..]);
             insert.execute(params![&pack.0[..], chunk]).map_err(failed)?;
         }
     }
@@ -94,17 +127,21 @@ pub(in crate::repo) fn forget_whole(connection: &Connection, pack: &PackId) -> R
     connection.execute("DELETE FROM bad WHERE pack = ? AND chunk = x''", [&pack.0[..]]).map(drop).map_err(failed)
 }
 
-/// What earlier checks found unreadable, by pack; without a chunk, all of the pack.
-pub(in crate::repo) fn bad(connection: &Connection) -> Result<Vec<(PackId, Option<ChunkPrefix>)>> {
-    let sql = "SELECT pack, chunk FROM bad WHERE pack IN (SELECT id FROM pack)";
+/// Numbers of the packs of which a check found something unreadable.
+pub(in crate::repo) fn bad(connection: &Connection) -> Result<HashSet<u32>> {
+    let mut statement =
+        connection.prepare_cached("SELECT no FROM pack WHERE id IN (SELECT DISTINCT pack FROM bad)").map_err(failed)?;
+    let rows = statement.query_map([], |row| row.get(0)).map_err(failed)?;
+    rows.collect::<Result<_, _>>().map_err(failed)
+}
+
+/// Packs of which a check could read nothing.
+pub(in crate::repo) fn wholly_bad(connection: &Connection) -> Result<HashSet<PackId>> {
+    let sql = "SELECT id FROM pack WHERE EXISTS(SELECT 1 FROM bad WHERE bad.pack = pack.id AND chunk = x'')";
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;
-    let rows = statement.query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?))).map_err(failed)?;
-    let mut found = Vec::new();
-    for row in rows {
-        let (pack, chunk) = row.map_err(failed)?;
-        found.extend(PackId::from_slice(&pack).map(|pack| (pack, ChunkPrefix::try_from(chunk).ok())));
-    }
-    Ok(found)
+    let rows = statement.query_map([], |row| row.get::<_, Vec<u8>>(0)).map_err(failed)?;
+    let ids: Vec<Vec<u8>> = rows.collect::<Result<_, _>>().map_err(failed)?;
+    Ok(ids.iter().filter_map(|id| PackId::from_slice(id)).collect())
 }
 
 /// Notes which snapshots cannot be restored whole, in place of what was noted before.

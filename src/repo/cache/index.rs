@@ -449,6 +449,13 @@ impl IndexReader {
         Ok(found.map(sound).transpose()?.is_some_and(|found| found.len == wanted.len))
     }
 
+    /// True if a check could not read the chunk, or nothing of the pack of that number.
+    pub(in crate::repo) fn is_bad(&self, pack: u32, prefix: &ChunkPrefix) -> Result<bool> {
+        let sql = "SELECT 1 FROM bad WHERE pack = (SELECT id FROM pack WHERE no = ?) AND chunk IN (?, x'')";
+        let mut statement = self.connection.prepare_cached(sql).map_err(failed)?;
+        statement.exists(params![pack, &prefix[..]]).map_err(failed)
+    }
+
     pub(in crate::repo) fn number(&self, pack: &PackId) -> Result<Option<u32>> {
         number(&self.connection, pack)
     }

@@ -1,5 +1,6 @@
 //! Prunes: which generations there were, what they condemned, and what they deleted.
 
+use super::damage::delete_some;
 use super::failed;
 use super::log::seen;
 use crate::error::Result;
@@ -8,6 +9,9 @@ use crate::id::{ObjectHash, PackId};
 use crate::repo::log::Seen;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use std::collections::HashSet;
+
+/// Rows of the index that are looked at by one statement.
+const PIECE: u32 = 1 << 18;
 
 /// The newest generation of which a condemn object was read; 0 if there was none.
 pub(in crate::repo) fn generation(connection: &Connection) -> Result<u64> {
@@ -83,13 +87,12 @@ pub(in crate::repo) fn plan(
         .query_row("SELECT count(*) FROM pack WHERE id IN (SELECT pack FROM gone)", [], |row| row.get(0))
         .map_err(failed)?;
     if removed > 0 {
-        // One pass over the index, whatever the number of packs.
+        drop_chunks(transaction)?;
+        delete_some(transaction, "lost", "pack IN (SELECT no FROM pack WHERE id IN (SELECT pack FROM gone))", [])?;
+        delete_some(transaction, "bad", "pack IN (SELECT pack FROM gone)", [])?;
         transaction
             .execute_batch(
-                "DELETE FROM chunk WHERE pack IN (SELECT no FROM pack WHERE id IN (SELECT pack FROM gone));
-                 DELETE FROM lost WHERE pack IN (SELECT no FROM pack WHERE id IN (SELECT pack FROM gone));
-                 DELETE FROM bad WHERE pack IN (SELECT pack FROM gone);
-                 DELETE FROM verified WHERE pack IN (SELECT pack FROM gone);
+                "DELETE FROM verified WHERE pack IN (SELECT pack FROM gone);
                  DELETE FROM pack WHERE id IN (SELECT pack FROM gone);",
             )
             .map_err(failed)?;
@@ -98,6 +101,21 @@ pub(in crate::repo) fn plan(
     super::shards::drop_gone(transaction)?;
     transaction.execute("DELETE FROM unread WHERE pack IN (SELECT pack FROM gone)", []).map_err(failed)?;
     transaction.execute_batch("DELETE FROM condemned; UPDATE pack SET condemned = 0 WHERE condemned = 1").map_err(failed)
+}
+
+/// Deletes the chunks of packs that are gone: one pass over the index, whatever the number of packs, in pieces, because SQLite
+/// keeps in memory which rows a statement is to delete.
+fn drop_chunks(transaction: &Transaction<'_>) -> Result<()> {
+    let gone = "pack IN (SELECT no FROM pack WHERE id IN (SELECT pack FROM gone))";
+    let mut end = transaction.prepare("SELECT id FROM chunk WHERE id > ? ORDER BY id LIMIT 1 OFFSET ?").map_err(failed)?;
+    let mut piece = transaction.prepare(&format!("DELETE FROM chunk WHERE id >= ? AND id < ? AND {gone}")).map_err(failed)?;
+    let mut from: Vec<u8> = Vec::new();
+    while let Some(until) = end.query_row(params![from, PIECE], |row| row.get::<_, Vec<u8>>(0)).optional().map_err(failed)? {
+        piece.execute([&from, &until]).map_err(failed)?;
+        from = until;
+    }
+    let rest = format!("DELETE FROM chunk WHERE id >= ? AND {gone}");
+    transaction.execute(&rest, [&from]).map(drop).map_err(failed)
 }
 
 /// All generations.

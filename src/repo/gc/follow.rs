@@ -10,7 +10,7 @@ use crate::repo::cache;
 use crate::repo::cache::checkpoint::InForce;
 use crate::repo::cache::prune::PruneRow;
 use crate::repo::log::object_hash;
-use crate::repo::sealed::open_object;
+use crate::repo::sealed::{may_be_damage, open_object};
 use crate::store::Key;
 use std::borrow::Cow;
 
@@ -85,7 +85,7 @@ impl Repository {
         self.in_transaction(|transaction| cache::prune::plan(transaction, generation, &hash, object.as_ref()))
     }
 
-    /// The object with its bytes, from its duplicate if it is void and that is not.
+    /// The object with its bytes, from its duplicate if it is void, or cannot be judged, and that can.
     fn settled_object<'a>(
         &self,
         key: &Key,
@@ -93,13 +93,14 @@ impl Repository {
         generation: u64,
         bytes: &'a [u8],
     ) -> Result<(Option<PruneObject>, Cow<'a, [u8]>)> {
-        let object = self.open_settled(kind, generation, bytes)?;
-        if object.is_some() {
-            return Ok((object, Cow::Borrowed(bytes)));
-        }
+        let opened = match self.open_settled(kind, generation, bytes) {
+            Ok(Some(object)) => return Ok((Some(object), Cow::Borrowed(bytes))),
+            Err(error) if !may_be_damage(&error) => return Err(error),
+            other => other,
+        };
         let is_right = |bytes: &[u8]| self.open_prune(kind, generation, bytes).is_ok();
         match self.duplicate_of(key, &is_right) {
-            None => Ok((None, Cow::Borrowed(bytes))),
+            None => opened.map(|void| (void, Cow::Borrowed(bytes))),
             Some(bytes) => Ok((Some(self.open_prune(kind, generation, &bytes)?), Cow::Owned(bytes))),
         }
     }

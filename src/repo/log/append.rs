@@ -101,6 +101,11 @@ impl Repository {
                 record.heads.retain(|head| head.client != member.id);
             }
             let object = self.seal_record(&record)?;
+            if object.len() as u64 > MAX_RECORD {
+                // Nobody would read it, nor anything behind it.
+                let message = format!("write to the log: {} bytes are more than a record can have", object.len());
+                return Err(Error::new(ErrorKind::Failed, message).with_hint("nothing was committed"));
+            }
             let key = Key::log(&member.id, record.seq);
             // Beside the look at the record: whether a plan cut its log off meanwhile.
             let after = next_prune(cache::prune::newest(&self.connection())?.as_ref());

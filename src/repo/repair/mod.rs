@@ -13,11 +13,14 @@ pub use versions::{Covered, uncover};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::log::{PackRef, RecordBody};
-use crate::id::{ChunkPrefix, PackId};
+use crate::id::ChunkPrefix;
 use crate::repo::shards::IndexProblem;
-use crate::repo::verify::{Lost, PackReport, Trouble};
+use crate::repo::verify::{Depth, Lost, PackReport, Trouble};
 use crate::repo::{Repository, cache};
 use crate::store::{AnyStore, Key, Location, Version};
+
+/// Most chunks that one record says are lost: 1 MiB.
+const MARKED: usize = 1 << 16;
 
 /// One step of a repair.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +34,8 @@ pub enum Mend {
     /// Puts an object back from its duplicate.
     FromDuplicate(Key),
     /// Says in the log which chunks of a pack are gone, so that nobody relies on them, and the next backup stores again
-    /// what is still there; without chunks, all of them.
-    MarkLost(PackId, Vec<ChunkPrefix>),
+    /// what is still there: so many as it seems, or without a number all of them.
+    MarkLost(PackRef, Option<u64>),
     /// Makes the parity of a whole pack, with so much per mille.
     Parity(PackRef, u16),
     /// Makes the duplicates of the small objects on which much depends.
@@ -52,8 +55,8 @@ impl std::fmt::Display for Mend {
             Self::FromVersion(pack, version) => write!(out, "put pack {} back from its version {}", pack.id, version.id),
             Self::Fetch(key) => write!(out, "fetch {key} from the other copy"),
             Self::FromDuplicate(key) => write!(out, "put {key} back from its duplicate"),
-            Self::MarkLost(pack, chunks) if chunks.is_empty() => write!(out, "mark all of pack {pack} as lost"),
-            Self::MarkLost(pack, chunks) => write!(out, "mark {} chunks of pack {pack} as lost", chunks.len()),
+            Self::MarkLost(pack, None) => write!(out, "mark all of pack {} as lost", pack.id),
+            Self::MarkLost(pack, Some(chunks)) => write!(out, "mark {chunks} chunks of pack {} as lost", pack.id),
             Self::Parity(pack, _) => write!(out, "make the parity of pack {}", pack.id),
             Self::Duplicate(key) => write!(out, "make a duplicate of {key}"),
             Self::Snapshot(found) => write!(out, "commit snapshot {} again", found.id),
@@ -92,32 +95,33 @@ impl Repairer {
     ///
     /// # Errors
     /// What kept the other copy from being looked at.
-    pub fn plan_pack(&self, pack: &PackRef, found: &PackReport) -> Result<Vec<Mend>> {
+    pub fn plan_pack(&self, pack: &PackRef, found: PackReport) -> Result<Vec<Mend>> {
         let has = |trouble| found.problems.iter().any(|problem| problem.trouble == trouble);
+        let [damage, unreadable, mendable, parity, index] =
+            [Trouble::Damage, Trouble::Unreadable, Trouble::Mendable, Trouble::Parity, Trouble::Index].map(has);
         let mut mends = Vec::new();
         let spare = Key::copy_of(&Key::pack(&pack.id));
-        if found.problems.iter().any(|problem| problem.concerns_data() || problem.trouble == Trouble::Mendable)
-            && self.is_pack(self.repository.store(), &spare, pack)?
-        {
+        let is_needed = damage || unreadable || mendable;
+        if is_needed && self.is_pack(self.repository.store(), &spare, pack)? {
             // An earlier repair was cut off between deleting and putting.
             mends.push(Mend::FromDuplicate(Key::pack(&pack.id)));
-        } else if found.problems.iter().any(|problem| problem.concerns_data() || problem.trouble == Trouble::Mendable)
-            && let Some(mend) = self.version_of(pack)?
-        {
+        } else if is_needed && let Some(mend) = self.version_of(pack)? {
             mends.push(mend);
-        } else if has(Trouble::Mendable) {
+        } else if mendable {
             mends.push(Mend::FromParity(*pack));
-        } else if has(Trouble::Damage) || has(Trouble::Unreadable) {
-            if self.other_has(pack)? {
-                mends.push(Mend::Fetch(Key::pack(&pack.id)));
-            } else if has(Trouble::Damage) {
-                mends.extend(self.mark_of(pack, found)?);
+        } else if is_needed && self.other_has(pack)? {
+            mends.push(Mend::Fetch(Key::pack(&pack.id)));
+        } else if damage {
+            match self.lost_of(pack, found)? {
+                Lost::Nothing => {}
+                Lost::Everything => mends.push(Mend::MarkLost(*pack, None)),
+                Lost::Chunks(chunks) => mends.push(Mend::MarkLost(*pack, Some(chunks.len() as u64))),
             }
         }
-        if has(Trouble::Index) {
+        if index {
             mends.push(Mend::Index);
         }
-        if has(Trouble::Parity) && mends.is_empty() {
+        if parity && mends.is_empty() {
             mends.push(Mend::Parity(*pack, self.repository.parity()?.max(1)));
         }
         Ok(mends)
@@ -132,26 +136,50 @@ impl Repairer {
         Ok(store.size(key)? == Some(pack.size) && self.hash_of(store, key, pack.size)? == pack.id.0)
     }
 
-    fn mark_of(&self, pack: &PackRef, found: &PackReport) -> Result<Option<Mend>> {
+    /// What is lost of a pack by what was found of it, and not said in the log yet. There may be millions of chunks.
+    fn lost_of(&self, pack: &PackRef, found: PackReport) -> Result<Lost> {
         let connection = self.repository.connection();
         let mut chunks: Vec<ChunkPrefix> = Vec::new();
-        for problem in found.problems.iter().filter(|problem| problem.trouble == Trouble::Damage) {
-            match &problem.lost {
+        for problem in found.problems.into_iter().filter(|problem| problem.trouble == Trouble::Damage) {
+            match problem.lost {
                 Lost::Nothing => {}
+                Lost::Chunks(lost) if chunks.is_empty() => chunks = lost,
                 Lost::Chunks(lost) => chunks.extend(lost),
-                Lost::Everything if cache::damage::is_told(&connection, &pack.id, None)? => return Ok(None),
-                Lost::Everything => return Ok(Some(Mend::MarkLost(pack.id, Vec::new()))),
+                Lost::Everything if cache::damage::is_told(&connection, &pack.id, None)? => return Ok(Lost::Nothing),
+                Lost::Everything => return Ok(Lost::Everything),
             }
         }
         chunks.sort_unstable();
         chunks.dedup();
-        let mut new = Vec::new();
-        for chunk in chunks {
-            if !cache::damage::is_told(&connection, &pack.id, Some(&chunk))? {
-                new.push(chunk);
+        let mut failure = None;
+        chunks.retain(|chunk| match cache::damage::is_told(&connection, &pack.id, Some(chunk)) {
+            Ok(told) => !told,
+            Err(error) => {
+                failure = Some(error);
+                true
             }
+        });
+        failure.map_or(Ok(()), Err)?;
+        Ok(if chunks.is_empty() { Lost::Nothing } else { Lost::Chunks(chunks) })
+    }
+
+    /// Says in the log what is lost of a pack. Which chunks those are is looked at once more: to remember them all since the
+    /// plan was made would take more memory than there may be.
+    fn mark_lost(&self, pack: &PackRef, all: bool) -> Result<bool> {
+        let repository = &self.repository;
+        let tell = |chunks: &[ChunkPrefix]| {
+            repository.append(RecordBody::Lost { packs: vec![pack.id], chunks: chunks.to_vec() }).map(drop)
+        };
+        if all {
+            return tell(&[]).map(|()| true);
         }
-        Ok((!new.is_empty()).then_some(Mend::MarkLost(pack.id, new)))
+        let _turn = repository.turn_for(pack);
+        let found = repository.verifier()?.verify(pack, None, Depth::Data)?;
+        match self.lost_of(pack, found)? {
+            Lost::Nothing => Ok(false),
+            Lost::Everything => tell(&[]).map(|()| true),
+            Lost::Chunks(chunks) => chunks.chunks(MARKED).try_for_each(tell).map(|()| true),
+        }
     }
 
     /// What can be done about a small object that is gone or damaged, by its name; `None` if nothing can.
@@ -189,9 +217,7 @@ impl Repairer {
             Mend::FromVersion(pack, version) => self.put_version(pack, version).map(|()| true),
             Mend::Fetch(key) => self.fetch(key).map(|()| true),
             Mend::FromDuplicate(key) => self.put_duplicate(key).map(|()| true),
-            Mend::MarkLost(pack, chunks) => {
-                repository.append(RecordBody::Lost { packs: vec![*pack], chunks: chunks.clone() }).map(|_| true)
-            }
+            Mend::MarkLost(pack, chunks) => self.mark_lost(pack, chunks.is_none()),
             Mend::Parity(pack, share) => repository.add_parity_to(&pack.id, pack.size, *share),
             Mend::Duplicate(key) => self.duplicate(key),
             Mend::Snapshot(found) => self.commit_again(found),

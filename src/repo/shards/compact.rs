@@ -7,7 +7,7 @@ use crate::event::{Event, Observer, Progress, Stage, stop_if_asked};
 use crate::format::log::RecordBody;
 use crate::id::{IndexId, PackId};
 use crate::repo::cache::shards::{self, ShardSet};
-use crate::repo::sealed::not_allowed;
+use crate::repo::sealed::{may_be_damage, not_allowed};
 use crate::repo::{Repository, cache};
 use crate::store::Key;
 use std::cell::Cell;
@@ -142,7 +142,8 @@ impl Repository {
                 let (number, damaged) = (set.number, &damaged);
                 let stream = SetStream::new(self, &merging.packs, set.shards.clone());
                 streams.push(Box::new(stream.inspect(move |entry| {
-                    if entry.as_ref().is_err_and(|error| error.kind() == ErrorKind::Damaged) {
+                    let is_lost = |error: &Error| may_be_damage(error) || error.kind() == ErrorKind::Missing;
+                    if entry.as_ref().is_err_and(is_lost) {
                         damaged.set(Some(number));
                     }
                 })));
