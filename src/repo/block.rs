@@ -13,6 +13,9 @@ use zstd::zstd_safe::{self, DCtx, DParameter, InBuffer, OutBuffer, ResetDirectiv
 const NONCE: [u8; 12] = [0; 12];
 /// Compression that saves less than this share of the input is not kept: 1/32.
 const LEAST_GAIN: usize = 32;
+/// Samples that are taken of a block, and bytes of each.
+const SAMPLES: usize = 16;
+const SAMPLE: usize = 4 << 10;
 
 /// A block that is sealed and was verified.
 pub(super) struct SealedBlock {
@@ -62,6 +65,9 @@ impl OpenBlock {
 pub(super) struct Sealer {
     compressor: Compressor<'static>,
     opener: Opener,
+    /// The last block of contents did not become shorter: the next one is likely to be of the same kind.
+    incompressible: bool,
+    sample: Vec<u8>,
 }
 
 impl Sealer {
@@ -69,7 +75,7 @@ impl Sealer {
         let failed = |error| Error::io("prepare", "zstd", error);
         let mut compressor = Compressor::new(level).map_err(failed)?;
         compressor.include_checksum(false).map_err(failed)?;
-        Ok(Self { compressor, opener: Opener::new()? })
+        Ok(Self { compressor, opener: Opener::new()?, incompressible: false, sample: Vec::new() })
     }
 
     /// Empties `block` into a sealed block, written to `out`, which is a buffer to reuse. What was sealed is opened
@@ -85,7 +91,7 @@ impl Sealer {
     ) -> Result<SealedBlock> {
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("blocks are at most 16 MiB");
         let raw_len = length(&block.raw);
-        let codec = self.pack(&mut block.raw, &mut out)?;
+        let codec = self.pack(block.kind, &mut block.raw, &mut out)?;
         let chunks = std::mem::take(&mut block.chunks);
         let row = BlockRow { seal: 0, number, kind: block.kind, codec, raw_len, packed_len: length(&out) };
         let table = table_digest(&chunks);
@@ -107,17 +113,37 @@ impl Sealer {
     }
 
     /// Leaves in `out` what is to be sealed; `raw` may be another buffer afterwards.
-    fn pack(&mut self, raw: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<Codec> {
+    fn pack(&mut self, kind: ChunkType, raw: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<Codec> {
+        let packed = if self.is_in_vain(kind, raw, out)? { raw.len() } else { self.compress(raw, out)? };
+        let codec = if packed + raw.len() / LEAST_GAIN < raw.len() { Codec::Zstd } else { Codec::Raw };
+        if kind == ChunkType::Data {
+            self.incompressible = codec == Codec::Raw;
+        }
+        if codec == Codec::Raw {
+            // As it is, without a copy: the buffers change places.
+            std::mem::swap(raw, out);
+        }
+        Ok(codec)
+    }
+
+    fn compress(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Result<usize> {
         out.clear();
         out.reserve(zstd_safe::compress_bound(raw.len()) + 128);
-        let packed =
-            self.compressor.compress_to_buffer(&raw[..], out).map_err(|error| Error::io("compress", "a block", error))?;
-        if packed + raw.len() / LEAST_GAIN < raw.len() {
-            return Ok(Codec::Zstd);
+        self.compressor.compress_to_buffer(raw, out).map_err(|error| Error::io("compress", "a block", error))
+    }
+
+    /// True if a block would most likely not become shorter: the one before did not, and samples from all over this one do not
+    /// either, not by a tenth of what would count.
+    fn is_in_vain(&mut self, kind: ChunkType, raw: &[u8], out: &mut Vec<u8>) -> Result<bool> {
+        if !self.incompressible || kind != ChunkType::Data || raw.len() < 4 * SAMPLES * SAMPLE {
+            return Ok(false);
         }
-        // As it is, without a copy: the buffers change places.
-        std::mem::swap(raw, out);
-        Ok(Codec::Raw)
+        let mut sample = std::mem::take(&mut self.sample);
+        sample.clear();
+        raw.chunks(raw.len() / SAMPLES).take(SAMPLES).for_each(|part| sample.extend_from_slice(&part[..SAMPLE]));
+        let packed = self.compress(&sample, out)?;
+        self.sample = sample;
+        Ok(packed + self.sample.len() / (10 * LEAST_GAIN) >= self.sample.len())
     }
 }
 
@@ -327,6 +353,30 @@ mod tests {
             extra: Vec::new(),
         };
         Keys::new(&bundle, crate::repo::Surroundings::default())
+    }
+
+    #[test]
+    fn a_block_that_can_become_shorter_does_whatever_the_one_before_was_like() {
+        let keys = keys();
+        let mut noise = vec![0; 600_000];
+        blake3::Hasher::new().update(b"noise").finalize_xof().fill(&mut noise);
+        let mut part = noise.clone();
+        part[200_000..300_000].fill(b' ');
+        let text: Vec<u8> = b"all work and no play ".iter().copied().cycle().take(600_000).collect();
+        let mut sealer = Sealer::new(3).unwrap();
+        let contents = [&noise, &noise, &part, &noise, &text, &noise, &noise, &text];
+        let codecs = contents.map(|content| {
+            let mut block = OpenBlock::new(ChunkType::Data);
+            block.push(&keys.name(ChunkType::Data, content).unwrap(), content);
+            let mut sealed = sealer.seal(&keys, &[8; 32], 1, &mut block, Vec::new()).unwrap();
+            let table = table_digest(&sealed.chunks);
+            let mut opener = Opener::new().unwrap();
+            let opened = opener.open(&keys.repository, &[8; 32], &sealed.row, &table, &mut sealed.bytes).unwrap();
+            assert!(opened == *content);
+            sealed.row.codec
+        });
+        let (raw, zstd) = (Codec::Raw, Codec::Zstd);
+        assert_eq!(codecs, [raw, raw, zstd, raw, zstd, raw, raw, zstd]);
     }
 
     /// Memory that changed between the naming of a chunk and the sealing of its block, at any byte of it.

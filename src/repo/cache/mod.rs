@@ -23,6 +23,7 @@ pub use stat::StatRow;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::log::Head;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -227,6 +228,9 @@ impl Cache {
                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-4096; PRAGMA temp_store=MEMORY;",
             )
             .map_err(failed)?;
+        // Else each value that is compared with one makes SQLite plan the query anew, in case that another plan were better: a
+        // fifth of an unchanged backup.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(failed)?;
         sums::enable(&connection)?;
         Ok(connection)
     }

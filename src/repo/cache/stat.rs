@@ -66,10 +66,11 @@ pub(super) fn is_sound(origin: i64, path: &[u8], part: i64, row: &mut Vec<u8>) -
     found
 }
 
+const LOAD: &str = "SELECT part, entries FROM directory WHERE origin = ? AND path = ? ORDER BY part";
+
 /// The rows of a directory; none at all if one of them is not as it was written.
 pub(in crate::repo) fn load(connection: &Connection, origin: i64, path: &[u8; 16]) -> Result<Vec<Vec<u8>>> {
-    let sql = "SELECT part, entries FROM directory WHERE origin = ? AND path = ? ORDER BY part";
-    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let mut statement = connection.prepare_cached(LOAD).map_err(failed)?;
     let mut rows = statement.query(params![origin, &path[..]]).map_err(failed)?;
     let mut found = Vec::new();
     while let Some(row) = rows.next().map_err(failed)? {
@@ -118,4 +119,22 @@ pub(in crate::repo) fn retain(connection: &mut Connection, origin: i64, seen: &[
         }
     }
     transaction.commit().map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::StatementStatus;
+
+    #[test]
+    fn reading_the_rows_of_another_directory_does_not_plan_the_query_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = crate::repo::cache::Cache::open(folder.path()).unwrap();
+        for connection in [opened.connection, opened.cache.connect().unwrap()] {
+            (0..9).for_each(|number| drop(load(&connection, i64::from(number % 3), &[number; 16]).unwrap()));
+            let statement = connection.prepare_cached(LOAD).unwrap();
+            assert!(statement.get_status(StatementStatus::Run) >= 9);
+            assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
+        }
+    }
 }
