@@ -277,6 +277,80 @@ fn locks_no_further(server: Option<Server>) {
     assert!(packs.clone().count() >= 2 && packs.into_iter().all(|key| reach.contains(&until(key))));
 }
 
+impl Away {
+    /// Five backups, of which the last one is kept.
+    fn fill_log(&self) -> Vec<Key> {
+        self.ok(&["init"]);
+        for version in 0..5 {
+            std::fs::write(self.home.path("documents/data"), noise(version, 100_000)).unwrap();
+            self.ok(&["backup", "documents"]);
+        }
+        self.ok(&["forget", "--keep-last", "1", "--yes", "--allow-most"]);
+        self.keys("log")
+    }
+
+    /// Objects below a folder of which any version is left, marks of deletion too.
+    fn left(&self, folder: &str) -> Vec<Key> {
+        let store = self.location().open_unseen().unwrap();
+        let mut left = Vec::new();
+        let mut note = |version: lifeboat::store::Version| {
+            left.push(version.key);
+            Ok(())
+        };
+        store.extras().unwrap().versions(folder, &mut note).unwrap();
+        left.sort_unstable();
+        left.dedup();
+        left
+    }
+}
+
+#[test]
+fn of_a_record_that_was_cut_off_no_version_is_left_whoever_deleted_it_before() {
+    LOCKING.iter().for_each(|server| leaves_no_version(server()));
+}
+
+fn leaves_no_version(server: Option<Server>) {
+    let Some(away) = Away::new(server, "connections=8") else { return };
+    let records = away.fill_log();
+    // Somebody deletes a record that is about to be cut off, and another one after that was done.
+    let store = away.location().open_unseen().unwrap();
+    store.delete(&records[3]).unwrap();
+    away.ok(&["prune", "--grace", "0s", "--truncate-logs", "always"]);
+    let kept = away.keys("log");
+    assert!(!kept.contains(&records[3]) && !kept.contains(&records[4]), "both were cut off: {kept:?}");
+    assert_eq!(away.left("log/"), kept);
+    store.put(&records[4], b"taken again").unwrap();
+    store.delete(&records[4]).unwrap();
+    assert!(away.left("log/").contains(&records[4]));
+    away.ok(&["prune", "--grace", "0s"]);
+    assert_eq!(away.left("log/"), kept);
+    away.ok(&["check", "--read-data"]);
+}
+
+#[test]
+fn locks_of_records_that_were_cut_off_run_out() {
+    let Some(mut away) = Away::new(servers::moto_with_locks(), "lock-days=10") else { return };
+    let records = away.fill_log();
+    away.ok(&["prune", "--grace", "0s", "--truncate-logs", "always"]);
+    assert!(records.iter().all(|record| away.keys("log").contains(record)), "all are locked");
+    let store = away.location().open().unwrap();
+    let extras = store.extras().unwrap();
+    let until = |key: &Key| extras.state(key).unwrap().unwrap().locked_until.unwrap();
+    let before: Vec<i64> = records.iter().map(until).collect();
+    away.url = away.url.replace("lock-days=10", "lock-days=90");
+    assert!(away.json(&["prune", "--grace", "0s"])["locks_extended"].as_u64().unwrap() > 0);
+    let cut_off: Vec<&Key> =
+        records.iter().zip(before).filter(|(record, before)| until(record) == *before).map(|(record, _)| record).collect();
+    // The first records say who takes part: these stay, and so do their locks.
+    assert_eq!(cut_off, records[2..].iter().collect::<Vec<_>>());
+    let soon = (jiff::Timestamp::now().as_second() + 1) * 1_000_000_000;
+    cut_off.iter().for_each(|key| extras.lock_until(key, soon, false).unwrap());
+    while cut_off.iter().any(|record| away.left("log/").contains(record)) {
+        away.ok(&["prune", "--grace", "0s"]);
+    }
+    away.ok(&["check", "--read-data"]);
+}
+
 /// Somebody with the credentials of a writer deletes and overwrites what a bucket lets him.
 #[test]
 fn what_was_deleted_or_overwritten_comes_back_from_older_versions() {

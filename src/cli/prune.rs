@@ -71,6 +71,7 @@ pub(super) fn run(context: &Context, arguments: &PruneArguments) -> Result<u8> {
         thaw: arguments.thaw.options(),
         dry_run: arguments.dry_run,
     };
+    repository.begin_as_opened();
     let report = prune(&repository, &options, &context.watcher)?;
     let mut object = json(&report, arguments.dry_run);
     let thawing = (report.pruned.archived > 0).then(|| thawing(&repository, &report, &options.thaw));

@@ -40,6 +40,7 @@ mod sound;
 mod stat;
 mod surroundings;
 mod thaw;
+mod underway;
 mod verify;
 mod view;
 mod wide;
@@ -110,6 +111,8 @@ struct Inner {
     /// What was found when the repository was opened, before anybody listened.
     notices: Mutex<Vec<String>>,
     duplicates: duplicates::Duplicates,
+    /// All logs were read a moment ago, and whoever is about to act says that this is new enough to begin with.
+    just_opened: AtomicBool,
     /// Who holds tables of contents.
     turns: log::Turns,
     /// Parts of objects that this machine keeps, if it shall.
@@ -288,6 +291,7 @@ impl Repository {
             parts: folder.join("parts"),
             _temporary: temporary,
             unkept: AtomicBool::new(false),
+            just_opened: AtomicBool::new(false),
             turns: log::Turns::default(),
             notices: Mutex::new(notice.into_iter().collect()),
             duplicates,

@@ -13,11 +13,10 @@ use crate::repo::block::SealedBlock;
 use crate::repo::keys::Keys;
 use crate::repo::parity::ParityWriter;
 use crate::repo::surroundings::Surroundings;
+use crate::repo::underway::Underway;
 use crate::store::{AnyStore, Key, Staged, archive};
 use crossbeam_channel::{Receiver, Sender};
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 /// A pack that is durable.
 pub(super) struct FinishedPack {
@@ -163,16 +162,11 @@ pub(super) struct Packer {
     pub(super) buffers: Sender<Vec<u8>>,
 }
 
-/// Packs on their way to a store that is far away.
-const UPLOADS: usize = 4;
-
-type Upload = JoinHandle<Result<FinishedPack>>;
-
 impl Packer {
     /// Packs until no more blocks can come, then finishes what is open: data first, because meta refers to it.
     pub(super) fn run(&self) -> Result<()> {
         let mut open: [Option<OpenPack>; 2] = [None, None];
-        let mut uploads = VecDeque::new();
+        let mut uploads = Underway::to(&self.store);
         while let Ok(work) = self.blocks.recv() {
             let PackedBlock { seal, block } = match work {
                 ToPack::Block(block) => block,
@@ -182,7 +176,7 @@ impl Packer {
                 }
                 ToPack::Barrier(reply) => {
                     open.iter_mut().filter_map(Option::take).try_for_each(|pack| self.upload(pack, &mut uploads))?;
-                    self.settle(&mut uploads, 0)?;
+                    uploads.finish(&mut |finished| self.hand_over(finished))?;
                     let _ = self.finished.send(Packed::Barrier(reply));
                     continue;
                 }
@@ -205,30 +199,13 @@ impl Packer {
             }
         }
         open.into_iter().flatten().try_for_each(|pack| self.upload(pack, &mut uploads))?;
-        self.settle(&mut uploads, 0)
+        uploads.finish(&mut |finished| self.hand_over(finished))
     }
 
     /// Finishes a pack: at once, or on its way beside others where an answer takes long.
-    fn upload(&self, pack: OpenPack, uploads: &mut VecDeque<Upload>) -> Result<()> {
-        if self.store.width() <= 1 {
-            return self.hand_over(pack.finish(self.target)?);
-        }
-        self.settle(uploads, UPLOADS - 1)?;
+    fn upload(&self, pack: OpenPack, uploads: &mut Underway<FinishedPack>) -> Result<()> {
         let target = self.target;
-        let spawned = std::thread::Builder::new().name("upload".into()).spawn(move || pack.finish(target));
-        uploads.push_back(spawned.map_err(|error| Error::io("start a thread for", "an upload", error))?);
-        Ok(())
-    }
-
-    /// Waits for the oldest uploads until no more than `most` are left. After a failure the others are waited for as well.
-    fn settle(&self, uploads: &mut VecDeque<Upload>, most: usize) -> Result<()> {
-        let mut result = Ok(());
-        while uploads.len() > most || (result.is_err() && !uploads.is_empty()) {
-            let Some(upload) = uploads.pop_front() else { break };
-            let finished = upload.join().unwrap_or_else(|_| Err(Error::failed("store a pack: its thread failed")));
-            result = result.and_then(|()| self.hand_over(finished?));
-        }
-        result
+        uploads.begin(move || pack.finish(target), &mut |finished| self.hand_over(finished))
     }
 
     fn hand_over(&self, finished: FinishedPack) -> Result<()> {

@@ -89,10 +89,18 @@ impl ParityWriter {
         if !self.pending.is_empty() {
             self.groups.push(Group::of(&self.pending, self.share)?);
         }
-        for (number, (group, key)) in self.groups.iter().zip(sidecars(&pack, pack_len)).enumerate() {
-            store.put(&key, &group.encode(pack, pack_len, number))?;
+        let put = |(number, (group, key)): (usize, (&Group, Key))| store.put(&key, &group.encode(pack, pack_len, number));
+        let mut groups = self.groups.iter().zip(sidecars(&pack, pack_len)).enumerate();
+        if store.width() <= 1 {
+            return groups.try_for_each(put);
         }
-        Ok(())
+        // Each waits for answers of its own; there are seven at most.
+        std::thread::scope(|scope| {
+            let put = &put;
+            let threads: Vec<_> = groups.map(|group| scope.spawn(move || put(group))).collect();
+            let failed = |_| Err(Error::failed("store parity: its thread failed"));
+            threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(failed))
+        })
     }
 }
 

@@ -12,6 +12,12 @@ impl Repository {
         self.store().width()
     }
 
+    /// Says that the repository was opened for what is done next, so that a prune begins with the logs as they were read then. It
+    /// reads all of them anew before it deletes anything.
+    pub fn begin_as_opened(&self) {
+        self.inner.just_opened.store(true, Ordering::Relaxed);
+    }
+
     /// What the store does not keep of what a repository may rely on, in words; asked for by writing to it.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::{ClientOptions, RetryConfig};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use tokio::sync::Semaphore;
 
 /// Variables of the environment that say where a machine in a cloud gets its credentials from.
 const AWS_VARIABLES: &[(&str, AmazonS3ConfigKey)] = &[
@@ -89,6 +90,7 @@ fn bucket(address: &Address, root: &str, cloud: Arc<dyn super::object::Cloud>) -
         metadata: pairs(address.option("metadata")),
         s3: None,
         lock_seen: AtomicBool::new(false),
+        room: Semaphore::new(super::object::PARTS),
         bare_parts: address.scheme == Scheme::Azure,
     }
 }

@@ -15,13 +15,15 @@ use object_store::{
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Objects longer than this are put in parts, which are sent side by side and repeated one by one.
-const SINGLE: u64 = 24 << 20;
+/// Objects longer than this are put in parts, which are sent side by side and repeated one by one. That costs two more answers,
+/// but a connection to a place far away is no faster than its window, and where something is lost, each waits for itself.
+const SINGLE: u64 = 16 << 20;
 /// Bytes of a part; all but the last have the same length, as some servers want it.
-const PART: usize = 12 << 20;
-/// Parts of one object under way at once.
-const PARTS: usize = 3;
+const PART: usize = 8 << 20;
+/// Parts under way at once, of all objects together: what of them is in memory is no more than that.
+pub(super) const PARTS: usize = 12;
 
 /// What one of the clouds can do.
 pub(super) trait Cloud: ObjectStore + MultipartStore + PaginatedListStore {}
@@ -43,6 +45,8 @@ pub(super) struct Bucket {
     pub(super) s3: Option<S3Api>,
     /// Retention was asked for and read back once.
     pub(super) lock_seen: AtomicBool,
+    /// Room for what is being sent, in parts.
+    pub(super) room: Semaphore,
     /// What goes up in parts can be given neither a class nor tags, as the library speaks to Azure.
     pub(super) bare_parts: bool,
 }
@@ -98,6 +102,13 @@ impl Bucket {
         Ok(())
     }
 
+    /// Waits until there is room for so many bytes, or for as many as there ever is. What is short needs none.
+    async fn room_for(&self, length: u64) -> SemaphorePermit<'_> {
+        let parts = usize::try_from((length + PART as u64 / 2) / PART as u64).unwrap_or(PARTS).min(PARTS);
+        let parts = u32::try_from(parts).expect("there are a few");
+        self.room.acquire_many(parts).await.expect("nobody closes it")
+    }
+
     async fn create_whole(&self, path: &Path, body: Bytes, attributes: Attributes) -> Result<bool, Fault> {
         let options = PutOptions { mode: PutMode::Create, tags: self.tag_set(), attributes, ..PutOptions::default() };
         match self.cloud.put_opts(path, body.into(), options).await {
@@ -115,6 +126,7 @@ impl Bucket {
         let id = self.cloud.create_multipart_opts(path, options).await.map_err(fault)?;
         let starts = (0..body.len()).step_by(PART).enumerate();
         let send = async |(number, start): (usize, u64)| {
+            let _room = self.room_for(PART as u64).await;
             let part = body.read(start, PART)?;
             // A part may fail on its own: the others need not be sent again.
             let mut left = 3;
@@ -184,6 +196,7 @@ impl Remote for Bucket {
         let made = if body.len() > SINGLE && !needs_whole {
             self.create_in_parts(&path, body, attributes).await
         } else {
+            let _room = self.room_for(body.len()).await;
             let whole = body.read(0, usize::try_from(body.len()).unwrap_or(usize::MAX))?;
             self.create_whole(&path, whole, attributes).await
         };

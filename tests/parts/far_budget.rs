@@ -33,8 +33,8 @@ const BUDGETS: [Budget; 15] = [
     ("restore of one file", 9, 4),
     ("restore of everything", 13, 4),
     ("forget", 15, 7),
-    ("prune", 50, 23),
-    ("prune of nothing", 18, 6),
+    ("prune", 45, 18),
+    ("prune of nothing", 14, 4),
     ("snapshots on a new machine", 34, 7),
     ("copy", 30, 16),
 ];

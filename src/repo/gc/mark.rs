@@ -1,7 +1,7 @@
 //! Marking: which chunks the snapshots that are kept need.
 
 use super::view::View;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::{Observer, Progress, stop_if_asked};
 use crate::format::tree::{ChunkRef, ChunkType, Content, ListPage, Page, decode_page};
 use crate::id::{ChunkId, SnapshotId};
@@ -89,6 +89,12 @@ impl Marker {
         }
         Ok(())
     }
+}
+
+/// What seems to be nowhere may be in packs that could not be looked into: no reason to forget anything.
+pub(super) fn not_looked_into(packs: usize) -> Error {
+    Error::damaged(format!("mark what snapshots need: {packs} packs could not be looked into, so nothing is deleted"))
+        .with_hint("run the same command again; if this stays, `lifeboat check` says what is wrong with them")
 }
 
 /// Which packs the clients of the marks may rely on.

@@ -7,6 +7,7 @@
 mod archived;
 mod decide;
 mod fence;
+mod fetch;
 mod follow;
 mod full;
 mod index;

@@ -3,7 +3,7 @@
 use super::decide::{ARCHIVED, Candidate, Decision, PackDecision, PruneOptions, Truncation, decide, reason};
 use super::full::largest;
 use super::lock::{LockReport, Reach, WantedLocks};
-use super::mark::{Marker, Trusted};
+use super::mark::{Marker, Trusted, not_looked_into};
 use super::view::View;
 use crate::crypto::sign::PRUNE_OBJECT;
 use crate::error::{Error, ErrorKind, Result};
@@ -118,12 +118,6 @@ impl Repository {
     }
 }
 
-/// What seems to be nowhere may be in packs that could not be looked into: no reason to forget anything.
-fn not_looked_into(packs: usize) -> Error {
-    Error::damaged(format!("mark what snapshots need: {packs} packs could not be looked into, so nothing is deleted"))
-        .with_hint("run the same command again; if this stays, `lifeboat check` says what is wrong with them")
-}
-
 impl<'a> Prune<'a> {
     pub(super) fn new(repository: &'a Repository, options: &'a PruneOptions, observer: &'a dyn Observer) -> Result<Self> {
         let (marker, reach) = (Marker::new(repository)?, Reach::of_store(repository));
@@ -137,7 +131,10 @@ impl<'a> Prune<'a> {
 
     pub(super) fn run(mut self) -> Result<PruneReport> {
         let began = Instant::now();
-        self.repository.refresh(self.observer)?;
+        // What is condemned may be anything: all logs are read again before anything is planned (P4).
+        if !self.repository.inner.just_opened.swap(false, Ordering::Relaxed) {
+            self.repository.refresh(self.observer)?;
+        }
         self.repository.verify_all_known()?;
         if !self.options.dry_run {
             // Whatever an earlier runner left: its generation is brought to an end, and its plan carried out.
@@ -369,10 +366,13 @@ impl<'a> Prune<'a> {
         Ok(newest.filter(|row| row.plan.is_none() && row.condemn.is_some()).map(|row| row.generation))
     }
 
-    /// Publishes what may go, once the generation before is closed; returns the generation, and whether it is this list
-    /// that counts and not somebody else's.
+    /// Publishes what may go, once the generation before is closed; returns the generation, and whether this list counts and
+    /// not somebody else's.
     fn condemn(&mut self, packs: &BTreeSet<PackId>) -> Result<(u64, bool)> {
-        self.settle()?;
+        // What is closed stays closed, and a name that is taken is found out by who creates it.
+        if self.open_generation()?.is_some() {
+            self.settle()?;
+        }
         let generation = self.repository.known_prune()? + 1;
         let content = (generation, packs.iter().copied().collect(), Vec::new());
         let is_ours = self.publish(ObjectKind::Condemn, content, None)?;
@@ -418,6 +418,7 @@ impl<'a> Prune<'a> {
     /// From the condemn object to the plan: fences, a second look, and the plan.
     fn finish_generation(&mut self, generation: u64) -> Result<()> {
         self.fence_all(generation)?;
+        self.repository.verify_all_known()?;
         if self.open_generation()? == Some(generation) {
             let view = self.mark()?;
             let condemned = cache::prune::condemned(&self.repository.connection())?;

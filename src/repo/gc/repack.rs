@@ -4,28 +4,21 @@
 //! needed chunks into new blocks; others copy them whole. Nothing is copied that was not verified: by its chunks'
 //! hashes where the keys allow it, else by the hash of the whole pack.
 
+use super::fetch::{Source, Step};
 use super::mark::Marker;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer, Progress, stop_if_asked};
 use crate::format::log::PackRef;
-use crate::format::pack::{BlockEntry, MAX_PACK, SealEntry, TOC_TARGET, Toc};
+use crate::format::pack::{BlockEntry, SealEntry, TOC_TARGET};
 use crate::format::tree::Class;
 use crate::repo::block::{Opener, table_digest};
 use crate::repo::cache;
-use crate::repo::log::together;
-use crate::repo::packer::OpenPack;
+use crate::repo::packer::{FinishedPack, OpenPack};
+use crate::repo::underway::Underway;
 use crate::repo::{ChunkWriter, Repository, Session};
-use crate::store::Key;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
-
-/// Bytes between two needed blocks that are fetched in vain so that both come with one request.
-const LARGEST_GAP: u64 = 128 << 10;
-/// Bytes that are fetched with one request, at most, if no block is longer.
-const LONGEST_SPAN: u64 = 4 << 20;
-/// Requests for one pack under way at once, where that is worth it.
-const SPANS: usize = 8;
 
 /// Most sessions whose blocks one pack holds.
 const MAX_SEALS: usize = 64;
@@ -46,29 +39,19 @@ pub(in crate::repo) struct Repacked {
     pub(in crate::repo) done: HashSet<u32>,
 }
 
-/// A needed block: where it lies, and the chunks in it that are needed, by their offsets.
-struct Wanted<'a> {
-    entry: &'a BlockEntry,
-    offset: u64,
-    needed: HashSet<u32>,
-}
-
-/// Blocks that are fetched with one request.
-type Span<'a> = Vec<Wanted<'a>>;
-
-impl Wanted<'_> {
-    fn end(&self) -> u64 {
-        self.offset + u64::from(self.entry.row.stored_len())
-    }
-}
-
 struct Copier<'a> {
     repository: &'a Repository,
     waiting: [Vec<Copied>; 2],
+    uploads: Underway<FinishedPack>,
     packs: Vec<PackRef>,
 }
 
-impl Copier<'_> {
+impl<'a> Copier<'a> {
+    fn new(repository: &'a Repository) -> Self {
+        let uploads = Underway::to(repository.store());
+        Self { repository, waiting: [Vec::new(), Vec::new()], uploads, packs: Vec::new() }
+    }
+
     fn push(&mut self, copied: Copied) -> Result<()> {
         let slot = usize::from(copied.seal.class == Class::Meta);
         let waiting = &mut self.waiting[slot];
@@ -81,148 +64,60 @@ impl Copier<'_> {
         if full { self.write(slot) } else { Ok(()) }
     }
 
-    /// Writes what waits into one pack.
+    /// Writes what waits into one pack, which goes up beside those before it.
     fn write(&mut self, slot: usize) -> Result<()> {
         let waiting = std::mem::take(&mut self.waiting[slot]);
-        self.packs.extend(Self::written(self.repository, waiting)?);
-        Ok(())
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let (repository, packs) = (self.repository, &mut self.packs);
+        let target = u64::from(repository.format().pack_target);
+        let pack = packed(repository, waiting)?;
+        self.uploads.begin(move || pack.finish(target), &mut |finished| note(repository, packs, &finished))
     }
 
-    /// Writes what is left, while `rewrite` does the same.
-    fn finish(self, rewrite: Rewrite) -> Result<Vec<PackRef>> {
-        let (repository, mut packs) = (self.repository, self.packs);
-        let [data, meta] = self.waiting;
-        std::thread::scope(|scope| {
-            let at_once = repository.width() > 1;
-            let write = |waiting| move || Self::written(repository, waiting);
-            let (data, meta) = (write(data), write(meta));
-            if !at_once {
-                packs.extend(data()?);
-                packs.extend(meta()?);
-                packs.extend(rewrite.finish()?);
-                return Ok(());
-            }
-            // Each waits for answers of its own.
-            let threads = [scope.spawn(data), scope.spawn(meta)];
-            let rewritten = rewrite.finish();
-            for thread in threads {
-                let written = thread.join().unwrap_or_else(|_| Err(Error::failed("store a pack: its thread failed")));
-                packs.extend(written?);
-            }
-            packs.extend(rewritten?);
-            Ok(())
-        })?;
+    /// Writes what is left, while `rewrite` does the same. All of it is durable then.
+    fn finish(mut self, rewrite: Rewrite) -> Result<Vec<PackRef>> {
+        self.write(0)?;
+        self.write(1)?;
+        // Its threads are at work until it has come to its end.
+        let rewritten = rewrite.finish();
+        let (repository, packs) = (self.repository, &mut self.packs);
+        self.uploads.finish(&mut |finished| note(repository, packs, &finished))?;
+        let mut packs = self.packs;
+        packs.extend(rewritten?);
         packs.sort_unstable();
         Ok(packs)
     }
-
-    fn written(repository: &Repository, waiting: Vec<Copied>) -> Result<Option<PackRef>> {
-        if waiting.is_empty() {
-            return Ok(None);
-        }
-        let mut seals: Vec<SealEntry> = Vec::new();
-        for copied in &waiting {
-            if seals.iter().all(|seal| seal.commit != copied.seal.commit) {
-                seals.push(copied.seal.clone());
-            }
-        }
-        let (keys, parity) = (repository.keys(), repository.parity()?);
-        let mut pack = OpenPack::start(keys, &keys.surroundings, repository.store(), seals.clone(), parity)?;
-        for Copied { mut entry, seal, bytes } in waiting {
-            let position = seals.iter().position(|known| known.commit == seal.commit).expect("all seals were gathered");
-            entry.row.seal = u16::try_from(position).expect("there are at most MAX_SEALS");
-            pack.push(entry, &bytes)?;
-        }
-        let finished = pack.finish(u64::from(repository.format().pack_target))?;
-        cache::index::insert_pack(&mut repository.connection(), &finished.pack, None, &finished.seals, &finished.toc)?;
-        Ok(Some(finished.pack))
-    }
 }
 
-/// One pack that is read for its needed chunks.
-struct Source<'a> {
-    repository: &'a Repository,
-    pack: PackRef,
-    seals: Vec<SealEntry>,
-    toc: Toc,
-    /// The whole pack, where its blocks cannot be opened.
-    whole: Option<Vec<u8>>,
+/// A pack with these blocks, which is still to be put.
+fn packed(repository: &Repository, waiting: Vec<Copied>) -> Result<OpenPack> {
+    let mut seals: Vec<SealEntry> = Vec::new();
+    for copied in &waiting {
+        if seals.iter().all(|seal| seal.commit != copied.seal.commit) {
+            seals.push(copied.seal.clone());
+        }
+    }
+    let (keys, parity) = (repository.keys(), repository.parity()?);
+    let mut pack = OpenPack::start(keys, &keys.surroundings, repository.store(), seals.clone(), parity)?;
+    for Copied { mut entry, seal, bytes } in waiting {
+        let position = seals.iter().position(|known| known.commit == seal.commit).expect("all seals were gathered");
+        entry.row.seal = u16::try_from(position).expect("there are at most MAX_SEALS");
+        pack.push(entry, &bytes)?;
+    }
+    Ok(pack)
 }
 
-impl<'a> Source<'a> {
-    fn open(repository: &'a Repository, pack: PackRef, toc: Result<(Vec<SealEntry>, Toc)>) -> Result<Self> {
-        let (seals, toc) = toc?;
-        let readable = seals.iter().all(|seal| repository.keys().open_session(seal).is_ok());
-        let whole = if readable {
-            None
-        } else {
-            let bytes = repository.store().get(&Key::pack(&pack.id), MAX_PACK)?;
-            if *blake3::hash(&bytes).as_bytes() != pack.id.0 {
-                return Err(Error::damaged(format!("read the pack {}: its bytes are not what its name says", pack.id)));
-            }
-            Some(bytes)
-        };
-        Ok(Self { repository, pack, seals, toc, whole })
-    }
+/// Takes down a pack that is durable.
+fn note(repository: &Repository, packs: &mut Vec<PackRef>, finished: &FinishedPack) -> Result<()> {
+    cache::index::insert_pack(&mut repository.connection(), &finished.pack, None, &finished.seals, &finished.toc)?;
+    packs.push(finished.pack);
+    Ok(())
+}
 
-    fn bytes(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; usize::try_from(length).expect("at most a pack")];
-        if let Some(whole) = &self.whole {
-            let from = usize::try_from(offset).unwrap_or(usize::MAX);
-            let part = whole.get(from..from.saturating_add(bytes.len()));
-            bytes.copy_from_slice(part.ok_or_else(|| Error::damaged("read a block: its pack is shorter than it says"))?);
-        } else {
-            self.repository.store().read_at(&Key::pack(&self.pack.id), offset, &mut bytes)?;
-        }
-        Ok(bytes)
-    }
-
-    /// The needed chunks, given by block and offset, in the requests with which their blocks are fetched.
-    fn spans(&self, live: &[(u32, u32)]) -> Vec<Span<'_>> {
-        let mut needed: HashMap<u32, HashSet<u32>> = HashMap::new();
-        for (block, start) in live {
-            needed.entry(*block).or_default().insert(*start);
-        }
-        // Where a request costs nothing, what is fetched in vain does.
-        let far = self.repository.width() > 1;
-        let (mut offset, mut spans) = (u64::from(self.toc.first_block), Vec::<Span<'_>>::new());
-        for (number, entry) in (0u32..).zip(&self.toc.blocks) {
-            if let Some(needed) = needed.remove(&number) {
-                let wanted = Wanted { entry, offset, needed };
-                let joins = |span: &Span<'_>| {
-                    let (first, last) = (span.first().map_or(0, |block| block.offset), span.last().map_or(0, Wanted::end));
-                    far && wanted.offset - last <= LARGEST_GAP && wanted.end() - first <= LONGEST_SPAN
-                };
-                match spans.last_mut().filter(|span| joins(span)) {
-                    Some(span) => span.push(wanted),
-                    None => spans.push(vec![wanted]),
-                }
-            }
-            offset += u64::from(entry.row.stored_len());
-        }
-        spans
-    }
-
-    /// Takes the needed chunks, given by block and offset, over.
-    fn take(&self, live: &[(u32, u32)], copier: &mut Copier<'_>, rewrite: &mut Rewrite) -> Result<()> {
-        let spans = self.spans(live);
-        for some in spans.chunks(self.repository.width().min(SPANS)) {
-            let fetch = |span: &Span<'_>| {
-                let (first, end) = (span.first().map_or(0, |block| block.offset), span.last().map_or(0, Wanted::end));
-                self.bytes(first, end - first).map(|bytes| (first, bytes))
-            };
-            for (span, fetched) in some.iter().zip(self.repository.side_by_side(some, fetch)) {
-                let (first, fetched) = fetched?;
-                for Wanted { entry, offset, needed } in span {
-                    let from = usize::try_from(offset - first).expect("it lies within what was fetched");
-                    let bytes = fetched[from..from + entry.row.stored_len() as usize].to_vec();
-                    self.block(entry, bytes, needed, (copier, rewrite))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
+impl Source<'_> {
+    /// Takes what is needed of a block over.
     fn block(
         &self,
         entry: &BlockEntry,
@@ -234,7 +129,7 @@ impl<'a> Source<'a> {
         let seal = self.seals.get(usize::from(entry.row.seal));
         let seal = seal.ok_or_else(|| Error::damaged("read a block: its pack has no such seal"))?;
         let copied = |bytes| Copied { entry: entry.clone(), seal: seal.clone(), bytes };
-        let Some((writer, opener)) = rewrite.parts.as_mut().filter(|_| self.whole.is_none()) else {
+        let Some((writer, opener)) = rewrite.parts.as_mut().filter(|_| self.is_readable) else {
             return copier.push(copied(bytes));
         };
         let keys = self.repository.keys();
@@ -296,6 +191,46 @@ impl Rewrite {
     }
 }
 
+/// Where what is needed goes, and what became of each source.
+struct Repacking<'a> {
+    sources: &'a [(u32, PackRef)],
+    copier: Copier<'a>,
+    rewrite: Rewrite,
+    done: HashSet<u32>,
+    /// The source that was given up last.
+    given_up: Option<usize>,
+}
+
+impl Repacking<'_> {
+    fn take(&mut self, at: usize, step: Step<'_>, observer: &dyn Observer) -> Result<()> {
+        if self.given_up == Some(at) {
+            return Ok(());
+        }
+        let taken = match step {
+            Step::Blocks(source, blocks) => blocks.each(|wanted, bytes| {
+                let to = (&mut self.copier, &mut self.rewrite);
+                source.block(&wanted.entry, bytes.to_vec(), &wanted.needed, to)
+            }),
+            Step::Failed(error) => Err(error),
+            Step::End => {
+                self.done.insert(self.sources[at].0);
+                return Ok(());
+            }
+        };
+        match taken {
+            // Another runner's plan took it, so nobody needs it, or what was needed of it is elsewhere by now.
+            Err(error) if error.kind() == ErrorKind::Missing => {}
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                let message = format!("pack {} stays as it is, because it is damaged: {error}", self.sources[at].1.id);
+                observer.observe(Event::Warning(&message));
+            }
+            other => return other,
+        }
+        self.given_up = Some(at);
+        Ok(())
+    }
+}
+
 impl Repository {
     /// Writes anew what is needed of `sources`, until `deadline`. A source that cannot be read whole stays.
     pub(in crate::repo) fn repack(
@@ -306,37 +241,31 @@ impl Repository {
         progress: &Progress,
         observer: &dyn Observer,
     ) -> Result<Repacked> {
-        let mut copier = Copier { repository: self, waiting: [Vec::new(), Vec::new()], packs: Vec::new() };
-        let mut rewrite = Rewrite::start(self)?;
-        let mut done = HashSet::new();
-        let mut rest = sources;
-        let tocs = std::iter::from_fn(|| {
-            let some = &rest[..together(&rest[..rest.len().min(self.width())], |(_, pack)| pack)];
-            rest = &rest[some.len()..];
-            (!some.is_empty()).then(|| self.side_by_side(some, |(_, pack)| self.load_toc(pack)))
-        })
-        .flatten();
-        for ((number, pack), toc) in sources.iter().zip(tocs) {
+        // Asked for while packs are read.
+        self.expect_parity();
+        let (copier, rewrite) = (Copier::new(self), Rewrite::start(self)?);
+        let mut repacking = Repacking { sources, copier, rewrite, done: HashSet::new(), given_up: None };
+        let mut goes_on = || {
             stop_if_asked(observer)?;
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if is_late {
                 observer.observe(Event::Note("time is up: the rest is repacked another time"));
-                break;
             }
-            let live = marker.marks.live(*number)?;
-            let taken = Source::open(self, *pack, toc).and_then(|source| source.take(&live, &mut copier, &mut rewrite));
-            match taken {
-                Ok(()) => drop(done.insert(*number)),
-                // Another runner's plan took it, so nobody needs it, or what was needed of it is elsewhere by now.
-                Err(error) if error.kind() == ErrorKind::Missing => {}
-                Err(error) if error.kind() == ErrorKind::Damaged => {
-                    let message = format!("pack {} stays as it is, because it is damaged: {error}", pack.id);
-                    observer.observe(Event::Warning(&message));
-                }
-                Err(error) => return Err(rewrite.cause_of(error)),
+            Ok(!is_late)
+        };
+        let mut last = None;
+        let taken = self.each_needed((marker, sources), &mut goes_on, &mut |at, step| {
+            if last != Some(at) {
+                last = Some(at);
+                progress.files.fetch_add(1, Ordering::Relaxed);
+                progress.bytes.fetch_add(sources[at].1.size, Ordering::Relaxed);
             }
-            progress.files.fetch_add(1, Ordering::Relaxed);
-            progress.bytes.fetch_add(pack.size, Ordering::Relaxed);
+            repacking.take(at, step, observer)
+        });
+        let Repacking { copier, rewrite, done, .. } = repacking;
+        match taken {
+            Ok(()) => Ok(Repacked { packs: copier.finish(rewrite)?, done }),
+            Err(error) => Err(rewrite.cause_of(error)),
         }
-        Ok(Repacked { packs: copier.finish(rewrite)?, done })
     }
 }

@@ -73,6 +73,25 @@ impl Prune<'_> {
         }
     }
 
+    /// Adds the records of which nothing but older versions is left, because somebody deleted them: no listing shows them, and
+    /// whoever finds the mark takes what lies below it for the record. Not everybody may list versions.
+    fn add_deleted(&self, is_old: &dyn Fn(&Key) -> Option<(ClientId, u64)>, old: &mut Vec<OldRecord>) -> Result<()> {
+        let store = self.repository.store();
+        let Some(extras) = store.extras() else { return Ok(()) };
+        for folder in ["log/", "copies/log/"] {
+            let listed = extras.versions(folder, &mut |version| {
+                let original = version.key.original();
+                old.extend(is_old(original.as_ref().unwrap_or(&version.key)).map(|place| (place, version.key)));
+                stop_if_asked(self.observer)
+            });
+            match listed {
+                Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
+                other => drop(other),
+            }
+        }
+        Ok(())
+    }
+
     /// Deletes the records for which the checkpoint in force stands.
     pub(super) fn delete_records(&mut self) -> Result<()> {
         let repository = self.repository;
@@ -82,7 +101,7 @@ impl Prune<'_> {
             let place = key.log_seq();
             place.filter(|(client, seq)| in_force.floor(client).is_some_and(|floor| *seq < floor.seq))
         };
-        let mut old = Vec::new();
+        let mut old: Vec<OldRecord> = Vec::new();
         for folder in ["log", "copies/log"] {
             repository.store().list(folder, &mut |entry| {
                 let original = entry.key.original();
@@ -90,6 +109,7 @@ impl Prune<'_> {
                 stop_if_asked(self.observer)
             })?;
         }
+        self.add_deleted(&is_old, &mut old)?;
         if old.is_empty() {
             return Ok(());
         }
@@ -106,6 +126,7 @@ impl Prune<'_> {
         let staying: HashSet<(ClientId, u64)> = staying.iter().map(|head| (head.client, head.seq)).collect();
         old.retain(|(place, _)| !staying.contains(place));
         old.sort_unstable();
+        old.dedup();
         for some in old.chunks(repository.width()) {
             stop_if_asked(self.observer)?;
             let removed = repository.side_by_side(some, |(_, key)| remove_versions(&**repository.store(), key, repository.now()));
@@ -118,6 +139,9 @@ impl Prune<'_> {
         Ok(())
     }
 }
+
+/// Place of a record, and an object that holds it.
+type OldRecord = ((ClientId, u64), Key);
 
 /// Puts together a checkpoint; what is too long for one record goes into parts of it.
 struct Composer<'a> {

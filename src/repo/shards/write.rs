@@ -9,6 +9,7 @@ use crate::format::index::{ENTRY_LEN, IndexEntry, IndexObject};
 use crate::id::{ChunkPrefix, IndexId, PackId};
 use crate::repo::Repository;
 use crate::repo::sealed::new_header;
+use crate::repo::underway::Underway;
 use crate::store::{Key, Staged};
 
 /// What is left for entries of the longest object besides its packs: lengths are padded by at most a thirtieth there.
@@ -99,6 +100,14 @@ pub(super) struct Written {
     pub(super) entries: u64,
 }
 
+impl Written {
+    fn note(&mut self, (id, bytes): (IndexId, u64)) -> Result<()> {
+        self.shards.push(id);
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
 /// Cuts a stream of entries into shards.
 pub(super) struct ShardWriter<'a> {
     repository: &'a Repository,
@@ -108,6 +117,7 @@ pub(super) struct ShardWriter<'a> {
     last: ChunkPrefix,
     rows: Vec<u8>,
     written: Written,
+    uploads: Underway<(IndexId, u64)>,
 }
 
 impl<'a> ShardWriter<'a> {
@@ -116,8 +126,8 @@ impl<'a> ShardWriter<'a> {
     pub(super) fn new(repository: &'a Repository, packs: &'a [PackId], limit: usize) -> Self {
         let room = ROOM.saturating_sub(packs.len() * 32) / ENTRY_LEN;
         let capacity = limit.clamp(1, room.max(1)) * ENTRY_LEN;
-        let written = Written::default();
-        Self { repository, packs, capacity, first: [0; 16], last: [0; 16], rows: Vec::new(), written }
+        let (written, uploads) = (Written::default(), Underway::to(repository.store()));
+        Self { repository, packs, capacity, first: [0; 16], last: [0; 16], rows: Vec::new(), written, uploads }
     }
 
     /// Adds an entry, which is not below the one before.
@@ -138,16 +148,16 @@ impl<'a> ShardWriter<'a> {
         let mut sealing = Sealing::start(self.repository, (head.len() + self.rows.len()) as u64)?;
         sealing.push(&head)?;
         sealing.push(&self.rows)?;
-        let (id, bytes) = sealing.finish()?;
         self.rows.clear();
-        self.written.shards.push(id);
-        self.written.bytes += bytes;
-        Ok(())
+        let written = &mut self.written;
+        self.uploads.begin(move || sealing.finish(), &mut |shard| written.note(shard))
     }
 
     /// Writes the last shard, which covers the rest.
     pub(super) fn finish(mut self) -> Result<Written> {
         self.close([0xff; 16])?;
+        let written = &mut self.written;
+        self.uploads.finish(&mut |shard| written.note(shard))?;
         Ok(self.written)
     }
 }
