@@ -123,6 +123,7 @@ fn a_configuration_with_a_mistake_says_in_which_line() {
         (&b"\n\nrepositry = \"/x\""[..], "line 3: unknown field `repositry`"),
         (b"repository = /x", "line 1: "),
         (b"limit-upload = \"fast\"", "limit-upload: "),
+        (b"retain = \"soon\"", "retain: "),
         (b"threads = 100000", "line 1: "),
         (b"threads = 0", "threads: 0 is not"),
         (b"\xff", "it is not UTF-8"),

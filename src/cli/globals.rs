@@ -384,6 +384,8 @@ impl Configuration {
         {
             size.as_ref().map(|size| super::text::parse_size(size)).transpose().map_err(|why| format!("{name}: {why}"))?;
         }
+        let retain = read.retain.as_deref().map(str::parse::<Retain>).transpose();
+        retain.map_err(|error| format!("retain: {error}"))?;
         if let Some(threads) = read.threads.filter(|threads| !THREADS.contains(threads)) {
             return Err(format!("threads: {threads} is not from {} to {}", THREADS.start(), THREADS.end()));
         }
