@@ -2,6 +2,7 @@
 
 use crate::error::{Error, ErrorKind};
 use http::StatusCode;
+use http_body_util::LengthLimitError;
 use std::fmt;
 
 /// Longest text of a server that is repeated to the user.
@@ -119,6 +120,14 @@ impl Fault {
         Self { kind, of_line: false, why, hint: hint.map(Into::into) }
     }
 
+    /// What an error in the midst of an answer means.
+    pub(super) fn of_body(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Self {
+        match error.is::<LengthLimitError>() {
+            true => Self::passing("more came than was asked for"),
+            false => Self::of_line(format!("the connection ended early: {}", plain(&error.to_string()))),
+        }
+    }
+
     /// What an error on the way to the server or back means.
     pub(super) fn of_transport(error: &(dyn std::error::Error + 'static)) -> Self {
         let mut why = error.to_string();
@@ -228,6 +237,15 @@ mod tests {
     fn of(status: u16, code: &str) -> Fault {
         let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>some\u{7}text\nhere</Message></Error>");
         Fault::of_status(StatusCode::from_u16(status).unwrap(), if code.is_empty() { "" } else { &body })
+    }
+
+    #[test]
+    fn an_answer_that_is_too_long_is_no_broken_line() {
+        use http_body_util::{BodyExt, Full, Limited};
+        let longer = Limited::new(Full::new(bytes::Bytes::from_static(b"more")), 2);
+        let error = crate::store::retry::runtime().block_on(longer.collect()).unwrap_err();
+        assert!(!Fault::of_body(&*error).of_line && Fault::of_body(&*error).is_passing());
+        assert!(Fault::of_body(&std::io::Error::other("reset")).of_line);
     }
 
     #[test]

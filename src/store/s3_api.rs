@@ -17,6 +17,8 @@ use quick_xml::events::Event;
 
 /// Longest answer to a question about versions.
 const MAX_LISTING: usize = 8 << 20;
+/// Longest object: of a server that sends the whole where a part was asked for, no more is taken.
+const MAX_WHOLE: usize = 256 << 20;
 const NAMESPACE: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
 
 /// What is known of one version.
@@ -163,7 +165,7 @@ impl S3Api {
             status => return Err(Fault::of_status(status, &text(answer.into_body()).await)),
         }
         let body = Limited::new(answer.into_body(), MAX_LISTING).collect().await;
-        let body = body.map_err(|error| Fault::of_line(plain(&error.to_string())))?.to_bytes();
+        let body = body.map_err(|error| Fault::of_body(&*error))?.to_bytes();
         listed(&body)
     }
 
@@ -179,9 +181,9 @@ impl S3Api {
             return Err(Fault::of_status(status, &text(answer.into_body()).await));
         }
         let whole = answer.status() == StatusCode::OK;
-        let limit = if whole { usize::MAX } else { length };
+        let limit = if whole { MAX_WHOLE } else { length };
         let body = Limited::new(answer.into_body(), limit).collect().await;
-        let body = body.map_err(|error| Fault::of_line(plain(&error.to_string())))?.to_bytes();
+        let body = body.map_err(|error| Fault::of_body(&*error))?.to_bytes();
         let start = if whole { usize::try_from(offset).unwrap_or(usize::MAX) } else { 0 };
         let part = start.checked_add(length).filter(|end| *end <= body.len()).map(|end| body.slice(start..end));
         part.ok_or_else(|| Fault::new(FaultKind::Damaged, "it is cut off"))

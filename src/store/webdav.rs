@@ -140,7 +140,7 @@ async fn whole(answer: HttpResponse, limit: usize) -> Result<Bytes, Fault> {
     let body = Limited::new(answer.into_body(), limit).collect().await;
     let bytes = body.map_err(|error| {
         let below = error.source().and_then(|error| error.downcast_ref::<Fault>());
-        below.cloned().unwrap_or_else(|| Fault::of_line("the connection ended early"))
+        below.cloned().unwrap_or_else(|| Fault::of_body(&*error))
     })?;
     let bytes = bytes.to_bytes();
     if said.is_some_and(|said| said != bytes.len() as u64) {
