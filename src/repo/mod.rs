@@ -193,6 +193,8 @@ impl Repository {
         match repository.refresh_opened(observer) {
             Err(error) if cache::is_corrupt(&error) => repository.remake_cache(observer)?,
             Err(error) if matches!(error.kind(), ErrorKind::RolledBack | ErrorKind::Damaged) => {
+                // What was asked for and not read is not what is there when it is mended.
+                repository.store().expect_nothing();
                 let _ = repository.inner.met.set(error);
             }
             other => other?,

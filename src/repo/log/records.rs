@@ -12,16 +12,13 @@ use crate::format::repository::MAX_FORMAT;
 use crate::id::{ClientId, ObjectHash, SlotId, SnapshotId};
 use crate::repo::cache::checkpoint::InForce;
 use crate::repo::cache::prune::PruneRow;
+use crate::repo::gc::MAX_PRUNE;
 use crate::repo::sealed::open_object;
+use crate::repo::slots::MAX_SLOT;
 use crate::repo::{Repository, cache};
 use crate::store::Key;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::{ControlFlow, RangeInclusive};
-
-/// Longest condemn object or plan.
-const MAX_PRUNE: u64 = 64 << 20;
-/// Longest key slot.
-const MAX_SLOT: u64 = 1 << 20;
 
 /// Something wrong with a small object.
 #[derive(Debug)]

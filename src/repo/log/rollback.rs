@@ -66,7 +66,11 @@ impl Repository {
     fn rollback(&self) -> Result<Rollback> {
         let mut rollback = Rollback::default();
         for head in self.seen_heads()? {
-            let is_cut_off = || Ok::<_, Error>(self.follow_prunes().is_ok() && self.is_cut_off(&head)?);
+            let is_cut_off = || {
+                // Prunes are read after what they may have deleted was missed.
+                self.store().expect_nothing();
+                Ok::<_, Error>(self.follow_prunes().is_ok() && self.is_cut_off(&head)?)
+            };
             if !self.shows_as_it_was(&head)? && !is_cut_off()? {
                 rollback.logs.push(LostRecords { client: head.client, seen: head.seq, left: self.end_of_log(&head)? });
             }
