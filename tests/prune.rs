@@ -7,11 +7,15 @@ use lifeboat::event::Silent;
 use lifeboat::ops::check::{CheckOptions, check};
 use lifeboat::ops::prune::{Decision, PruneOptions, PruneReport, prune};
 use lifeboat::repo::Repository;
+use lifeboat::store::Local;
 use std::fs::FileTimes;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, SystemTime};
 use support::home::Home;
+use support::interposed::{Fate, Interposed, Verb};
 use support::{Bench, contents, noise};
 
 type Tree = Vec<(std::path::PathBuf, Option<Vec<u8>>)>;
@@ -251,4 +255,46 @@ fn disks_that_note_no_or_few_times_of_reading_keep_what_is_needed() {
         home.ok(&[&["restore", "latest:documents", "--to", "out"][..], &at].concat());
         assert!(contents(&home.path("out")) == contents(&home.path("documents")), "{option}");
     }
+}
+
+/// Longer than any machine takes for what is awaited.
+const LONG: Duration = Duration::from_secs(20);
+
+#[test]
+fn where_answers_take_long_packs_that_are_written_anew_go_up_beside_each_other_and_all_of_them_before_their_record() {
+    let bench = Bench::in_memory();
+    (0..70).for_each(|file| bench.write(&format!("f{file}"), noise(file, 1 << 20)));
+    bench.settled_backup();
+    (0..70).step_by(10).for_each(|file| bench.write(&format!("f{file}"), noise(1000 + file, 1 << 20)));
+    bench.settled_backup();
+    forget_first(&bench.open(), 1);
+    let (begun, in_vain, listed) = (Arc::new((Mutex::new(0), Condvar::new())), Arc::default(), Arc::default());
+    let (met, alone, early): (_, Arc<AtomicBool>, Arc<AtomicBool>) = (begun.clone(), Arc::clone(&in_vain), Arc::clone(&listed));
+    let (packs, before) = (bench.repository_dir().join("packs"), bench.objects("packs").len());
+    let stored = move || files_below(&packs);
+    let store = Interposed::new(Arc::new(Local::open(&bench.repository_dir()).unwrap()), move |_, verb, key| {
+        let (count, more) = &*met;
+        if verb == Verb::Finish && key.starts_with("packs/") {
+            let mut count = count.lock().unwrap();
+            *count += 1;
+            more.notify_all();
+            let (_count, waited) = more.wait_timeout_while(count, LONG, |count| *count < 2).unwrap();
+            alone.fetch_or(waited.timed_out(), Ordering::SeqCst);
+        } else if verb == Verb::Create && key.starts_with("log/") {
+            early.fetch_or(stored() < before + *count.lock().unwrap(), Ordering::SeqCst);
+        }
+        Fate::Pass
+    });
+    let repository = bench.open_over(store.wide(8).store(), "far").unwrap();
+    let report = prune(&repository, &PruneOptions { max_unused: 0.0, ..options() }, &Silent).unwrap();
+    assert!(report.pruned.written >= 3, "{} packs", report.pruned.written);
+    assert!(!in_vain.load(Ordering::SeqCst), "a pack went up while nothing else did");
+    assert!(!listed.load(Ordering::SeqCst), "a record came before a pack that it may list");
+    healthy(&bench);
+}
+
+/// Files below a directory of directories.
+fn files_below(directory: &Path) -> usize {
+    let entries = |path: &Path| std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    entries(directory).iter().map(|path| entries(path).len()).sum()
 }

@@ -241,6 +241,26 @@ fn a_mirror_that_is_made_while_logs_are_cut_off_is_whole() {
 }
 
 #[test]
+fn who_may_delete_packs_and_no_records_prunes_where_a_truncation_was_interrupted() {
+    let mut history = History::new();
+    history.back_up(0..6);
+    history.thin_out(2);
+    cut_off_half_way(local(&history.bench), &history);
+    let records = history.bench.objects("log").len();
+    let refused = Interposed::new(local(&history.bench), |_, verb, key| match verb {
+        Verb::Delete if key.starts_with("log/") || key.starts_with("copies/") => Fate::Fail(ErrorKind::Refused),
+        _ => Fate::Pass,
+    });
+    let repository = history.bench.open_over(refused.store(), "maintainer").unwrap();
+    let report = prune(&repository, &pruning(Truncation::Never), &Silent).unwrap();
+    assert!(report.pruned.deleted > 0, "the plan of the prune that was interrupted is carried out");
+    assert_eq!((report.pruned.records_deleted, history.bench.objects("log").len()), (0, records));
+    assert!(cut(&history.bench.open()).pruned.records_deleted > 0, "the owner's next prune deletes them");
+    let expected = History::seen_by(&history.bench.open());
+    history.healthy(&machine(&history.bench, "fresh"), &expected);
+}
+
+#[test]
 fn what_was_done_to_snapshots_before_logs_were_cut_off_stands_and_can_be_undone_or_not_as_before() {
     let mut history = History::new();
     history.back_up(0..8);

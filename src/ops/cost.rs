@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, HashSet};
 /// Bytes that come with one request, about.
 const SPAN: u64 = 4 << 20;
 /// Objects above this are put in parts, each of which is a request, and two more.
-const SINGLE: u64 = 24 << 20;
+const SINGLE: u64 = 16 << 20;
 /// Bytes of a part.
-const PART: u64 = 12 << 20;
+const PART: u64 = 9 << 20;
 /// Objects in one part of a listing.
 const PAGE: u64 = 1000;
 /// Seconds of a day, in nanoseconds.

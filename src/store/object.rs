@@ -20,8 +20,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 /// Objects longer than this are put in parts, which are sent side by side and repeated one by one. That costs two more answers,
 /// but a connection to a place far away is no faster than its window, and where something is lost, each waits for itself.
 const SINGLE: u64 = 16 << 20;
-/// Bytes of a part; all but the last have the same length, as some servers want it.
-const PART: usize = 8 << 20;
+/// Most bytes of a part. All have the same length, but for the last, as some servers want it.
+const PART: usize = 9 << 20;
 /// Parts under way at once, of all objects together: what of them is in memory is no more than that.
 pub(super) const PARTS: usize = 12;
 
@@ -124,10 +124,11 @@ impl Bucket {
             false => PutMultipartOptions { tags: self.tag_set(), attributes, ..PutMultipartOptions::default() },
         };
         let id = self.cloud.create_multipart_opts(path, options).await.map_err(fault)?;
-        let starts = (0..body.len()).step_by(PART).enumerate();
+        let length = usize::try_from(body.len().div_ceil(body.len().div_ceil(PART as u64).max(1))).unwrap_or(PART).max(1);
+        let starts = (0..body.len()).step_by(length).enumerate();
         let send = async |(number, start): (usize, u64)| {
             let _room = self.room_for(PART as u64).await;
-            let part = body.read(start, PART)?;
+            let part = body.read(start, length)?;
             // A part may fail on its own: the others need not be sent again.
             let mut left = 3;
             loop {

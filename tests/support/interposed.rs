@@ -46,11 +46,17 @@ pub struct Interposed {
     inner: AnyStore,
     judge: Arc<Judge>,
     calls: Arc<AtomicU64>,
+    width: usize,
 }
 
 impl Interposed {
     pub fn new(inner: AnyStore, judge: impl Fn(u64, Verb, &str) -> Fate + Send + Sync + 'static) -> Self {
-        Self { inner, judge: Arc::new(judge), calls: Arc::default() }
+        Self { inner, judge: Arc::new(judge), calls: Arc::default(), width: 1 }
+    }
+
+    /// As if it were far away, so that this many requests are worth having under way at once.
+    pub fn wide(self, width: usize) -> Self {
+        Self { width, ..self }
     }
 
     /// Calls so far.
@@ -175,5 +181,9 @@ impl Store for Interposed {
 
     fn describe(&self) -> String {
         self.inner.describe()
+    }
+
+    fn width(&self) -> usize {
+        self.width
     }
 }
