@@ -290,7 +290,7 @@ fn a_prune_prices_archived_packs_asks_for_them_and_the_same_command_goes_on_late
     let (said, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(ARCHIVED), "{said} {error}");
     assert!(error.contains("being thawed") && error.contains("run the same command again"), "{error}");
-    assert!(said.contains("1 packs") && asked.load(Ordering::SeqCst) == 1, "{said}");
+    assert!(said.contains("1 pack ") && asked.load(Ordering::SeqCst) == 1, "{said}");
     let again = away.run(&[&PRUNE[..], &["--thaw"]].concat());
     assert_eq!((again.status.code(), asked.load(Ordering::SeqCst)), (Some(ARCHIVED), 1), "nothing is asked for twice");
     away.proxy.rule(|_| Action::Pass);

@@ -321,7 +321,7 @@ fn on_a_terminal_it_asks_first() {
     }
     let refused = run("n", "");
     let said = String::from_utf8_lossy(&refused.stdout).into_owned();
-    assert!(said.contains("forget 1 snapshots? [y/N]") && said.contains("not confirmed"), "{said}");
+    assert!(said.contains("forget 1 snapshot? [y/N]") && said.contains("not confirmed"), "{said}");
     assert_eq!((refused.status.code(), kept(&home)), (Some(11), 4));
     assert_eq!((run("y", "").status.code(), kept(&home)), (Some(0), 3));
     home.ok(&["unforget", &ids[0]]);

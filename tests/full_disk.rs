@@ -1,4 +1,4 @@
-//! Pruning on a disk that is filled to the last byte.
+//! Pruning on a disk that is filled to the last byte; backing up and restoring with a cache on one.
 
 #![expect(clippy::print_stdout, reason = "a test that is skipped says so")]
 
@@ -8,11 +8,12 @@ use lifeboat::error::ErrorKind;
 use lifeboat::event::Silent;
 use lifeboat::ops::backup::{BackupOptions, Input, backup};
 use lifeboat::ops::prune::prune;
+use lifeboat::repo::Repository;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::versions::{self, forget_first, prune_all};
-use support::{Bench, contents, noise};
+use support::{Bench, Recorder, contents, noise};
 
 /// A small disk over the directory of the repository; gone when dropped.
 struct Disk(PathBuf);
@@ -143,5 +144,35 @@ fn whoever_meets_the_full_disk_first_it_is_named() {
         let error = backup(&bench.open(), options, &Silent).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Full, "{error}");
         assert!(!error.to_string().contains("session") && error.hint().contains("free some space"), "{error}");
+    }
+}
+
+/// Each size is met somewhere else: before there is a cache, while its index grows, when the files are noted.
+#[test]
+fn a_full_disk_of_the_cache_keeps_nobody_from_backing_up_and_restoring() {
+    for size in ["16k", "200k", "400k", "600k"] {
+        let bench = Bench::new();
+        for number in 0..600 {
+            bench.write(&format!("{}/file-{number}", number % 7), noise(number, 300));
+        }
+        let cache = bench.options().cache_dir;
+        let _ = std::fs::remove_dir_all(&cache);
+        let Some(disk) = Disk::over(&cache, size) else { return };
+        let observer = Recorder::default();
+        let warned = |observer: &Recorder| observer.warnings.lock().unwrap().iter().any(|text| text.contains("--cache-dir"));
+        let open =
+            |observer: &Recorder| Repository::open(&bench.location(), &bench.access(), &bench.options(), observer).unwrap();
+        backup(&open(&observer), bench.backup_options(), &observer).unwrap();
+        disk.fill();
+        bench.write("later", "later");
+        let report = backup(&open(&observer), bench.backup_options(), &observer).unwrap();
+        assert!(warned(&observer), "{size}: {:?}", observer.warnings.lock().unwrap());
+        let counts = report.snapshot.counts;
+        assert!(counts.files == 601 && counts.bytes_added < 20_000, "{size}: what was stored is known: {report:?}");
+        whole(&bench);
+        drop(disk);
+        // With room again nothing is left over, and everything is as it should be.
+        whole(&bench);
+        assert_eq!(bench.open().snapshots().unwrap().len(), 2);
     }
 }

@@ -203,19 +203,182 @@ fn a_file_that_is_not_restored_is_not_missed_twice() {
 }
 
 #[test]
-fn a_snapshot_of_a_day_to_come_is_doubted() {
+fn what_was_backed_up_last_is_the_latest_whatever_the_clock_said() {
     let home = Home::documents();
     if !std::process::Command::new("faketime").arg("--version").output().is_ok_and(|output| output.status.success()) {
         return println!("skipped: faketime is not installed");
     }
-    home.ok(&["backup", "documents"]);
-    let mut command = std::process::Command::new("faketime");
-    command.args(["2100-01-02", env!("CARGO_BIN_EXE_lifeboat"), "backup", "documents"]);
-    command.env_clear().env("HOME", home.dir.path()).env("PATH", std::env::var_os("PATH").unwrap());
-    let output = command.current_dir(home.dir.path()).output().unwrap();
-    assert!(output.status.success(), "{}", said(&output));
-    std::fs::write(home.path("documents/note"), "later").unwrap();
-    home.ok(&["backup", "documents"]);
+    let back_up = |date: Option<&str>, text: &str| {
+        std::fs::write(home.path("documents/note"), text).unwrap();
+        let mut command = home.command(&["backup", "documents"]);
+        if let Some(date) = date {
+            command = std::process::Command::new("faketime");
+            command.args([date, env!("CARGO_BIN_EXE_lifeboat"), "backup", "documents"]);
+            command.env_clear().env("HOME", home.dir.path()).env("PATH", std::env::var_os("PATH").unwrap());
+            command.current_dir(home.dir.path());
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+    };
+    let latest = || {
+        let output = home.run(&["cat", "latest:documents/note"]);
+        assert!(output.status.success(), "{}", said(&output));
+        (String::from_utf8(output.stdout.clone()).unwrap(), said(&output))
+    };
+    back_up(Some("2100-01-02"), "of a day to come");
+    let (text, doubt) = latest();
+    assert!(text == "of a day to come" && doubt.contains("claims to be of a day to come"), "the only one: {doubt}");
+    back_up(None, "of today");
+    let (text, doubt) = latest();
+    assert!(text == "of today" && doubt.contains("claims a day to come"), "{text}: {doubt}");
+    back_up(Some("1970-01-02"), "of a machine that has just been switched on");
+    let (text, doubt) = latest();
+    assert!(text == "of a machine that has just been switched on" && doubt.contains("a clock was wrong"), "{text}: {doubt}");
+    let listed = home.json(&["snapshots", "--json"]);
+    let misdated = |entry: &serde_json::Value| entry["marks"].as_array().unwrap().contains(&"misdated".into());
+    let marked: Vec<_> = listed.as_array().unwrap().iter().map(misdated).collect();
+    assert_eq!(marked, [true, false, true], "of 1970, of today, of 2100: {listed}");
+    // Whoever restores it is told as well.
     let output = home.run(&["restore", "latest", "--to", "new"]);
-    assert!(output.status.success() && said(&output).contains("a day to come"), "{}", said(&output));
+    assert!(output.status.success() && said(&output).contains("is taken for the latest"), "{}", said(&output));
+}
+
+#[test]
+fn a_pattern_that_matches_nothing_is_no_restore() {
+    let home = Home::filled();
+    let output = home.run(&["restore", "latest", "--to", "none", "--include", "no-such-name"]);
+    assert!(output.status.code() == Some(1) && said(&output).contains("nothing in the snapshot matches"), "{}", said(&output));
+    let output = home.run(&["restore", "latest", "--to", "one", "--include", "note", "--include", "*.typo"]);
+    assert!(output.status.success() && said(&output).contains("--include \"*.typo\""), "{}", said(&output));
+    assert!(home.path("one/documents/note").exists() && !home.path("one/documents/deep").exists());
+    let report = home.json(&["restore", "latest", "--to", "two", "--include", "documents/deep", "--include", "x", "--json"]);
+    assert_eq!((&report["files"], &report["unmatched"]), (&1.into(), &serde_json::json!(["x"])), "{report}");
+}
+
+#[test]
+fn what_is_removed_because_it_is_in_the_way_is_said() {
+    let home = Home::filled();
+    home.ok(&["restore", "latest", "--to", "out"]);
+    let lay_in_the_way = || {
+        let note = home.path("out/documents/note");
+        if !note.is_dir() {
+            std::fs::remove_file(&note).unwrap();
+            std::fs::create_dir(&note).unwrap();
+        }
+        std::fs::write(note.join("precious"), "not in the snapshot").unwrap();
+    };
+    lay_in_the_way();
+    for more in [&["--overwrite", "always", "--dry-run"][..], &["--overwrite", "always"]] {
+        let output = home.run(&[&["restore", "latest", "--to", "out"], more].concat());
+        assert!(output.status.code() == Some(3) && said(&output).contains("a directory that is not empty"), "{}", said(&output));
+    }
+    for more in [&["--delete", "--dry-run", "--json"][..], &["--delete", "--json"]] {
+        assert_eq!(home.json(&[&["restore", "latest", "--to", "out"], more].concat())["deleted"], 1, "{more:?}");
+    }
+    assert_eq!(std::fs::read_to_string(home.path("out/documents/note")).unwrap(), "hello");
+
+    // A link in the place of a directory is not followed, and not replaced without a word.
+    std::fs::create_dir(home.path("elsewhere")).unwrap();
+    std::fs::remove_dir_all(home.path("out/documents")).unwrap();
+    std::os::unix::fs::symlink("../elsewhere", home.path("out/documents")).unwrap();
+    let output = home.run(&["restore", "latest", "--to", "out", "--overwrite", "never"]);
+    assert!(output.status.code() == Some(3) && said(&output).contains("something of another kind"), "{}", said(&output));
+    let output = home.run(&["restore", "latest", "--to", "out", "--overwrite", "always"]);
+    assert!(output.status.success() && said(&output).contains("which led to ../elsewhere"), "{}", said(&output));
+    assert!(home.path("out/documents/deep/data").exists());
+    assert_eq!(std::fs::read_dir(home.path("elsewhere")).unwrap().count(), 0, "nothing was written through the link");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_device_that_cannot_be_made_is_missing_from_the_restore() {
+    let home = Home::documents();
+    let made = std::process::Command::new("mknod").arg(home.path("documents/null")).args(["c", "1", "3"]).output();
+    if !made.is_ok_and(|output| output.status.success()) {
+        return println!("skipped: devices cannot be made here (needs root)");
+    }
+    home.ok(&["backup", "documents"]);
+    let output = home.as_nobody(&["restore", "latest", "--to", "out"]).output().unwrap();
+    assert!(output.status.code() == Some(3) && said(&output).contains("make the device null"), "{}", said(&output));
+    assert!(home.path("out/documents/note").exists());
+    let output = home.as_nobody(&["restore", "latest", "--to", "rest", "--exclude", "null"]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+#[test]
+fn ids_may_be_written_in_upper_case() {
+    let home = Home::filled();
+    let id = home.json(&["show", "latest", "--json"])["id"].as_str().unwrap().to_uppercase();
+    assert_eq!(home.ok(&["cat", &format!("{}:documents/note", &id[..8])]), "hello");
+    home.ok(&["hold", &id]);
+    let slot = home.json(&["key", "list", "--json"])["slots"][0]["id"].as_str().unwrap().to_uppercase();
+    assert!(!said(&home.run(&["key", "remove", &slot[..8]])).contains("none begins"), "it is found");
+}
+
+#[test]
+fn paths_of_the_configuration_begin_in_its_folder() {
+    let home = Home::filled();
+    let folder = home.path("settings");
+    std::fs::create_dir(&folder).unwrap();
+    let text = "repository = \"../.local/share/lifeboat/repository\"\nidentity = \"identity.txt\"\ncache-dir = \"cache\"\n";
+    std::fs::write(folder.join("lifeboat.toml"), text).unwrap();
+    std::fs::rename(home.path(".config/lifeboat/identity.txt"), folder.join("identity.txt")).unwrap();
+    for (from, config) in [("", "settings/lifeboat.toml"), ("documents/deep", "../../settings/lifeboat.toml")] {
+        let mut command = home.command(&["snapshots", "--json", "--config", config]);
+        let output = command.current_dir(home.path(from)).output().unwrap();
+        let listed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
+        assert_eq!(listed.as_array().unwrap().len(), 1, "{from}");
+    }
+    assert!(folder.join("cache").is_dir() && !home.path("documents/deep/cache").exists());
+}
+
+#[test]
+fn a_quiet_listing_is_still_a_listing() {
+    let home = Home::filled();
+    for arguments in
+        [&["snapshots", "-q"][..], &["show", "latest", "-q"], &["stats", "-q"], &["history", "-q"], &["key", "list", "-q"]]
+    {
+        assert!(!home.ok(arguments).is_empty(), "{arguments:?}");
+    }
+    assert!(!home.ok(&["snapshots", "-q"]).contains("1 snapshot"));
+    assert!(home.ok(&["backup", "documents", "-q"]).is_empty());
+}
+
+#[test]
+fn rules_that_leave_every_file_out_are_doubted() {
+    let home = Home::documents();
+    let output = home.run(&["backup", "documents", "--exclude", "*"]);
+    assert!(output.status.success() && said(&output).contains("the snapshot holds no file"), "{}", said(&output));
+    assert!(!said(&home.run(&["backup", "documents", "--exclude", "deep"])).contains("holds no file"));
+}
+
+#[test]
+fn a_list_of_paths_from_another_system_gets_the_hint_that_fits() {
+    let home = Home::filled();
+    std::fs::write(home.path("list"), "documents/note\r\ndocuments/deep\r\n").unwrap();
+    let output = home.run(&["backup", "--files-from", "list"]);
+    assert!(output.status.code() == Some(1) && said(&output).contains("carriage return"), "{}", said(&output));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_behind_standard_output_is_named() {
+    let home = Home::filled();
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    for arguments in [&["cat", "latest:documents/deep/data"][..], &["ls", "latest"], &["dump", "latest"], &["--help"], &["man"]] {
+        let output = home.command(arguments).stdout(full()).output().unwrap();
+        let text = said(&output);
+        assert!(output.status.code() == Some(1) && text.contains("no space left on device"), "{arguments:?}: {text}");
+        assert!(text.contains("output") && text.contains("\nhint: "), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn names_that_look_alike_are_told_apart() {
+    let home = Home::documents();
+    std::fs::write(home.path("documents/a\nb"), "one").unwrap();
+    std::fs::write(home.path("documents/a\\nb"), "two").unwrap();
+    home.ok(&["backup", "documents"]);
+    let listed = home.ok(&["ls", "latest:documents"]);
+    assert!(listed.contains("a\\nb\n") && listed.contains("a\\\\nb\n"), "{listed}");
 }

@@ -185,3 +185,25 @@ fn a_salvage_writes_what_is_left_and_lists_what_is_missing() {
     }
     assert!(std::fs::read_to_string(bench.path("out/.lifeboat-holes.txt")).unwrap().contains("large"));
 }
+
+#[test]
+fn parity_that_is_damaged_beside_its_pack_is_made_anew_by_the_same_repair() {
+    let bench = filled(100);
+    let whole = objects(&bench);
+    let pack = data_pack(&bench);
+    tamper(&pack, |bytes| bytes[200_000] ^= 1);
+    let name = pack.file_name().unwrap().to_str().unwrap().to_owned();
+    let sidecar = bench.objects("parity").into_iter().find(|path| path.to_str().unwrap().contains(&name)).unwrap();
+    // The last shard of parity: the others are enough to mend the pack.
+    tamper(&sidecar, |bytes| {
+        let last = bytes.len() - 100;
+        bytes[last] ^= 1;
+    });
+    let report = mend(&bench, apply());
+    assert!(report.steps.iter().all(|step| step.outcome == Outcome::Done), "{:?}", report.steps);
+    assert!(look(&bench).findings.is_empty() && !report.steps.is_empty(), "{:?}", report.steps);
+    let packs = |all: Vec<(PathBuf, Vec<u8>)>| -> Vec<_> {
+        all.into_iter().filter(|(path, _)| path.components().any(|part| part.as_os_str() == "packs")).collect()
+    };
+    assert!(packs(objects(&bench)) == packs(whole));
+}

@@ -53,7 +53,7 @@ pub(super) struct Globals {
     /// Print the result as JSON, and events as JSON lines on standard error
     #[arg(long, global = true)]
     pub(super) json: bool,
-    /// Say only what went wrong
+    /// Print only what was asked for, and what went wrong
     #[arg(long, short, global = true, conflicts_with = "verbose")]
     pub(super) quiet: bool,
     /// Say more

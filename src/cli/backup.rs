@@ -4,6 +4,7 @@ use super::arguments::{BackupArguments, RuleArguments};
 use super::globals::{Context, make_identity};
 use super::{INCOMPLETE, keys, show, text};
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Observer};
 use crate::ops::backup::{BackupOptions, BackupReport, CheckpointOptions, Input, SETTLE, backup};
 use crate::ops::init::{InitOptions, init};
 use crate::plan::age::Age;
@@ -38,6 +39,7 @@ pub(super) fn run(context: &Context, arguments: BackupArguments) -> Result<u8> {
         repository.set_parity(share);
     }
     let mut rules = rule_options(arguments.rules);
+    let has_rules = rules != RuleOptions::default();
     rules.one_file_system = arguments.one_file_system;
     rules.own = context.own_places()?;
     let options = BackupOptions {
@@ -60,6 +62,9 @@ pub(super) fn run(context: &Context, arguments: BackupArguments) -> Result<u8> {
     let report = backup(&repository, options, &context.watcher)?;
     if arguments.parity.is_some() && !arguments.dry_run {
         repository.keep_duplicates()?;
+    }
+    if report.snapshot.counts.files + report.snapshot.counts.others + report.snapshot.failure_count == 0 && has_rules {
+        context.watcher.observe(Event::Warning("the snapshot holds no file: is more left out than was meant?"));
     }
     let object = json(&report);
     context.note(&object);
@@ -164,10 +169,16 @@ fn input(arguments: &BackupArguments) -> Result<Input> {
         return Err(Error::usage("back up: no path was given").with_hint("say what to back up, such as `lifeboat backup ~`"));
     }
     for path in &paths {
-        path.symlink_metadata()
-            .map_err(|error| Error::io("back up", path.display(), error).with_hint("check the spelling; nothing was stored"))?;
+        path.symlink_metadata().map_err(|error| Error::io("back up", path.display(), error).with_hint(hint_of_missing(path)))?;
     }
     Ok(Input::Paths(paths))
+}
+
+fn hint_of_missing(path: &Path) -> &'static str {
+    match path.as_os_str().as_bytes() {
+        [.., b'\r'] => "its name ends with a carriage return: write the list with line feeds alone; nothing was stored",
+        _ => "check the spelling; nothing was stored",
+    }
 }
 
 fn command(name: &str, argv: &[std::ffi::OsString]) -> Result<Input> {

@@ -74,7 +74,7 @@ fn json(report: &CheckReport) -> serde_json::Value {
     let findings: Vec<_> = report.findings.iter().map(finding_json).collect();
     let damaged: Vec<_> = (report.damaged.iter())
         .map(|damaged| {
-            let paths: Vec<_> = damaged.paths.iter().map(|path| text::printable(path)).collect();
+            let paths: Vec<_> = damaged.paths.iter().map(|path| String::from_utf8_lossy(path)).collect();
             serde_json::json!({"id": damaged.id.to_string(), "count": damaged.count, "paths": paths})
         })
         .collect();
@@ -117,17 +117,17 @@ fn print(context: &Context, report: &CheckReport) {
         }
     }
     context.say(&format!(
-        "checked {} snapshots, {} records, {} packs, {} chunks; {} packs read whole, {} in {}",
-        text::count(report.snapshots),
-        text::count(report.records),
-        text::count(report.packs),
-        text::count(report.chunks),
-        text::count(report.packs_read),
+        "checked {}, {}, {}, {}; {} read whole, {} in {}",
+        text::number(report.snapshots, "snapshot", "snapshots"),
+        text::number(report.records, "record", "records"),
+        text::number(report.packs, "pack", "packs"),
+        text::number(report.chunks, "chunk", "chunks"),
+        text::number(report.packs_read, "pack", "packs"),
         text::size(report.bytes_read),
         text::duration(report.elapsed)
     ));
     if report.attested > 0 {
-        context.say(&format!("{} packs of other clients may be relied on from now on", text::count(report.attested)));
+        context.say(&format!("{} of other clients may be relied on from now on", text::number(report.attested, "pack", "packs")));
     }
     if let Some(oldest) = report.oldest_read.filter(|_| report.packs > 0) {
         context.say(&format!("all data was read whole since {}", text::time(oldest)));

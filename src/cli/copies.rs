@@ -85,7 +85,7 @@ pub(super) fn run_copy(context: &Context, arguments: &CopyArguments) -> Result<u
     let filter = show::filter(&arguments.filter);
     let mut chosen: Vec<SnapshotEntry> = Vec::new();
     for name in &arguments.snapshots {
-        let found = select::find(&source, name, &filter)?;
+        let found = select::find(&source, name, &filter, &context.watcher)?;
         if !chosen.iter().any(|chosen| chosen.record() == found.record()) {
             chosen.push(found);
         }
@@ -164,6 +164,10 @@ fn copy_json(place: &str, report: &CopyReport, dry_run: bool) -> serde_json::Val
     })
 }
 
+fn was(count: u64) -> &'static str {
+    if count == 1 { "was" } else { "were" }
+}
+
 fn say_copied(context: &Context, place: &str, report: &CopyReport, dry_run: bool) {
     for copied in &report.copied {
         let line = match copied.to {
@@ -175,19 +179,18 @@ fn say_copied(context: &Context, place: &str, report: &CopyReport, dry_run: bool
         };
         context.say(&line);
     }
-    let (new, present) = (text::count(report.copied.len() as u64), text::count(report.present.len() as u64));
+    let new = text::number(report.copied.len() as u64, "snapshot", "snapshots");
+    let (there, present) = (report.present.len() as u64, text::count(report.present.len() as u64));
     if dry_run {
-        let packs = text::count(report.packs);
-        context.say(&format!(
-            "{place}: {new} snapshots to copy in {packs} packs at most, {present} there already; nothing was changed"
-        ));
+        let packs = text::number(report.packs, "pack", "packs");
+        context.say(&format!("{place}: {new} to copy in {packs} at most, {present} there already; nothing was changed"));
     } else {
         let took = text::duration(report.elapsed);
-        context.say(&format!("{place}: copied {new} snapshots in {took}, {present} were there already"));
+        context.say(&format!("{place}: copied {new} in {took}, {present} {} there already", was(there)));
     }
     if report.incomplete() {
-        let failed = text::count(report.failed.len() as u64);
-        eprintln!("{failed} snapshots could not be copied; `lifeboat check` says what they lost");
+        let failed = text::number(report.failed.len() as u64, "snapshot", "snapshots");
+        eprintln!("{failed} could not be copied; `lifeboat check` says what they lost");
     }
 }
 
@@ -226,11 +229,16 @@ fn mirror_json(report: &MirrorReport, dry_run: bool) -> serde_json::Value {
 }
 
 fn say_mirrored(context: &Context, report: &MirrorReport, dry_run: bool, took: std::time::Duration) {
-    let (copied, size, present) = (text::count(report.copied), text::size(report.bytes), text::count(report.present));
+    let (copied, size, present) =
+        (text::number(report.copied, "object", "objects"), text::size(report.bytes), text::count(report.present));
     if dry_run {
-        context.say(&format!("{copied} objects ({size}) to copy, {present} there already; nothing was changed"));
+        context.say(&format!("{copied} ({size}) to copy, {present} there already; nothing was changed"));
     } else {
-        context.say(&format!("copied {copied} objects ({size}) in {}, {present} were there already", text::duration(took)));
+        context.say(&format!(
+            "copied {copied} ({size}) in {}, {present} {} there already",
+            text::duration(took),
+            was(report.present)
+        ));
     }
     for object in &report.replaced {
         let what = if dry_run { "is damaged in the mirror" } else { "was damaged in the mirror, and is whole now" };

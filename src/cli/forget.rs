@@ -214,7 +214,7 @@ pub(super) fn run(context: &Context, arguments: &ForgetArguments) -> Result<u8> 
     if context.globals.json {
         println!("{}", json(&plan, act, refusal.as_ref()));
     } else if refusal.is_none() && !act {
-        context.say(&format!("would forget {going} of {all} snapshots"));
+        context.say(&format!("would forget {going} of {}", text::number(all as u64, "snapshot", "snapshots")));
     }
     refusal.map_or(Ok(0), Err)
 }
@@ -246,7 +246,7 @@ fn confirm(context: &Context, arguments: &ForgetArguments, plan: &ForgetPlan) ->
     if going == 0 || arguments.yes || context.globals.json || !prompt::can_ask() {
         return Ok(());
     }
-    if prompt::confirm(&format!("forget {going} snapshots?"), &context.watcher)? {
+    if prompt::confirm(&format!("forget {}?", text::number(going as u64, "snapshot", "snapshots")), &context.watcher)? {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Refused, "forget: not confirmed; nothing was forgotten").with_hint("--yes does not ask"))
@@ -261,19 +261,17 @@ fn in_order(plan: &ForgetPlan) -> Vec<&(Candidate, Decision)> {
 
 fn print(context: &Context, repository: &Repository, plan: &ForgetPlan) -> Result<()> {
     let style = text::Style::of(&std::io::stdout());
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
     let names = show::client_names(repository)?;
     let mut header = vec!["id", "time", "host", "kind", "tags", "paths", "why"];
     if !names.is_empty() {
         header.insert(2, "client");
     }
-    table.set_header(header);
+    let mut table = text::table(header);
     for (candidate, decision) in in_order(plan) {
         let (entry, snapshot) = (&candidate.entry, &candidate.entry.snapshot);
         let why = match decision.kept_by.as_slice() {
             [] => format!("{}goes{}", style.warn(), style.reset()),
-            reasons => text::printable(reasons.join(", ").as_bytes()),
+            reasons => text::legible(&reasons.join(", ")),
         };
         let mut row = vec![
             entry.id.short(),
@@ -289,7 +287,7 @@ fn print(context: &Context, repository: &Repository, plan: &ForgetPlan) -> Resul
         }
         table.add_row(row);
     }
-    context.say(&table.to_string());
+    context.say(&text::fitted(table, 2));
     Ok(())
 }
 

@@ -340,6 +340,14 @@ impl Context {
         }
     }
 
+    /// Prints what a command was asked to show.
+    pub(super) fn show(&self, text: &str) {
+        if !self.globals.json {
+            println!("{text}");
+        }
+    }
+
+    /// Says what a command did.
     pub(super) fn say(&self, text: &str) {
         if !self.globals.quiet && !self.globals.json {
             println!("{text}");
@@ -364,16 +372,23 @@ fn configuration(path: Option<&Path>) -> Result<Configuration> {
             let error = Error::io("read the configuration", path.display(), error);
             Err(if is_mistake { error.as_kind(ErrorKind::Usage) } else { error })
         }
-        Ok(text) => Configuration::parse(&text).map_err(|why| {
+        Ok(text) => Configuration::parse(&text, &folder_of(&path)).map_err(|why| {
             Error::usage(format!("read the configuration {}: {why}", path.display()))
                 .with_hint("mend the file, or name another one with --config")
         }),
     }
 }
 
+/// The folder of a file, from the root on.
+fn folder_of(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    absolute.parent().map(Path::to_owned).unwrap_or_default()
+}
+
 impl Configuration {
     /// Reads the file, all of it: what is wrong with it is said by whatever run comes first, and not by one that needs it.
-    fn parse(text: &[u8]) -> std::result::Result<Self, String> {
+    /// Relative paths in it begin in `folder`: what a run does must not depend on where it was begun.
+    fn parse(text: &[u8], folder: &Path) -> std::result::Result<Self, String> {
         let text = std::str::from_utf8(text).map_err(|_| "it is not UTF-8".to_owned())?;
         let mut read: Self = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
@@ -392,11 +407,16 @@ impl Configuration {
         // A shell would have put the home directory in its place.
         read.repository = read.repository.map(|place| match place.strip_prefix("~/") {
             Some(below) => home().map(|home| home.join(below).display().to_string()).unwrap_or(place),
+            None if Location::parse(&place).is_ok_and(|location| location.local_path().is_some_and(Path::is_relative)) => {
+                folder.join(place).display().to_string()
+            }
             None => place,
         });
         for path in [&mut read.identity, &mut read.cache_dir].into_iter().flatten() {
             if let (Ok(below), Ok(home)) = (path.strip_prefix("~"), home()) {
                 *path = home.join(below);
+            } else {
+                *path = folder.join(&path);
             }
         }
         Ok(read)

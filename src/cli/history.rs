@@ -93,9 +93,7 @@ pub(super) fn show(context: &Context, arguments: &HistoryArguments) -> Result<u8
         println!("{}", Value::Array(entries.iter().map(json).collect()));
         return Ok(0);
     }
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["began", "took", "command", "result", "figures", "repository"]);
+    let mut table = text::table(vec!["began", "took", "command", "result", "figures", "repository"]);
     for entry in &entries {
         let took = entry.end.and_then(|end| u64::try_from(end - entry.start).ok()).map(Duration::from_nanos);
         table.add_row([
@@ -107,7 +105,7 @@ pub(super) fn show(context: &Context, arguments: &HistoryArguments) -> Result<u8
             text::printable(entry.repository.as_bytes()),
         ]);
     }
-    context.say(&table.to_string());
+    println!("{}", text::fitted(table, 3));
     context.say(&text::number(entries.len() as u64, "run", "runs"));
     Ok(0)
 }
@@ -119,7 +117,7 @@ fn result(entry: &HistoryEntry) -> String {
         Some(3) => "incomplete".into(),
         Some(130) => "interrupted".into(),
         Some(code) if entry.message.is_empty() => format!("exit code {code}"),
-        Some(code) => format!("exit code {code}: {}", text::printable(entry.message.as_bytes())),
+        Some(code) => format!("exit code {code}: {}", text::legible(&entry.message)),
     }
 }
 

@@ -131,20 +131,20 @@ fn list(context: &Context, repository: &Repository, access: &Access) -> Result<(
         return Ok(());
     }
     if clients.len() > 1 {
-        context.say(&super::roles::client_table(&clients));
-        context.say("");
+        context.show(&super::roles::client_table(&clients));
+        context.show("");
     }
-    slots.iter().for_each(|slot| context.say(&slot_line(slot)));
+    slots.iter().for_each(|slot| context.show(&slot_line(slot)));
     if let Some(slot) = weakest.filter(|_| slots.len() > 1) {
-        context.say(&format!("weakest recipient: {} (slot {})", slot.kinds.join(","), slot.id.short()));
+        context.show(&format!("weakest recipient: {} (slot {})", slot.kinds.join(","), slot.id.short()));
     }
-    context.say(&format!("fingerprint {}", repository.fingerprint()));
+    context.show(&format!("fingerprint {}", repository.fingerprint()));
     Ok(())
 }
 
 fn find_slot(slots: &[SlotInfo], text: &str) -> Result<SlotId> {
     let hint = "`lifeboat key list` shows them";
-    let mut found = slots.iter().filter(|slot| text.len() >= 4 && slot.id.to_string().starts_with(text));
+    let mut found = slots.iter().filter(|slot| text.len() >= 4 && slot.id.to_string().starts_with(&text.to_ascii_lowercase()));
     match (found.next(), found.next()) {
         (Some(slot), None) => Ok(slot.id),
         (Some(_), Some(_)) => Err(Error::usage(format!("find the key slot {text}: several begin like that")).with_hint(hint)),

@@ -60,8 +60,7 @@ pub fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => {
             if !error.use_stderr() {
-                let _ = error.print();
-                return ExitCode::SUCCESS;
+                return show_help(&error);
             }
             // What cannot be read as a whole says all the same in which way to answer.
             if std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json") {
@@ -144,6 +143,18 @@ fn run(context: &Context, verb: Verb) -> Result<u8> {
     }
 }
 
+/// Prints what was asked for instead of a run.
+fn show_help(help: &clap::Error) -> ExitCode {
+    use std::io::Write;
+    match help.print().and_then(|()| std::io::stdout().flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            report(&Error::io("write", "to standard output", error), false);
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
 /// What is wrong with the command line, in one line.
 fn mistake(error: &clap::Error) -> Error {
     use clap::error::ErrorKind::{DisplayHelpOnMissingArgumentOrSubcommand, MissingSubcommand};
@@ -168,8 +179,8 @@ fn report(error: &Error, json: bool) {
         return;
     }
     let style = text::Style::of(&std::io::stderr());
-    eprintln!("{}lifeboat: {}{}", style.bad(), text::printable(error.to_string().as_bytes()), style.reset());
-    eprintln!("hint: {}", text::printable(error.hint().as_bytes()));
+    eprintln!("{}lifeboat: {}{}", style.bad(), text::legible(&error.to_string()), style.reset());
+    eprintln!("hint: {}", text::legible(error.hint()));
 }
 
 /// Restores keep a descriptor for each directory that is being filled, so the soft limit is raised as far as allowed.

@@ -199,7 +199,7 @@ fn tell_of(manner: Manner, globals: &Globals) -> impl Fn(Duration, &str) + Send 
 
 fn waiting_for(since: Duration, why: &str) -> String {
     let since = text::duration(Duration::from_secs(since.as_secs()));
-    format!("waiting for the store for {since}: {}", text::printable(why.as_bytes()))
+    format!("waiting for the store for {since}: {}", text::legible(why))
 }
 
 /// What is wrong with the line, once it is worth telling.
@@ -306,7 +306,7 @@ impl Observer for Watcher {
                     object.insert("message".into(), error.to_string().into());
                     self.print(&serde_json::Value::Object(object).to_string());
                 } else if *failures <= PRINTED_FAILURES {
-                    let message = text::printable(error.to_string().as_bytes());
+                    let message = text::legible(&error.to_string());
                     self.print(&format!("{}failed: {}: {message}{}", style.bad(), text::printable(path), style.reset()));
                 }
             }
@@ -314,10 +314,10 @@ impl Observer for Watcher {
                 self.print(&serde_json::json!({"event": "warning", "message": message}).to_string());
             }
             Event::Warning(message) if !self.quiet => {
-                let message = text::printable(message.as_bytes());
+                let message = text::legible(message);
                 self.print(&format!("{}warning: {message}{}", style.warn(), style.reset()));
             }
-            Event::Note(message) if self.verbose => self.print(&text::printable(message.as_bytes())),
+            Event::Note(message) if self.verbose => self.print(&text::legible(message)),
             _ => {}
         }
     }

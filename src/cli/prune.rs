@@ -163,26 +163,31 @@ fn json(report: &PruneReport, dry_run: bool) -> serde_json::Value {
 fn locks(context: &Context, pruned: &crate::repo::PruneReport, options: &PruneOptions) {
     let dry_run = options.dry_run;
     if pruned.archived > 0 {
-        let (packs, (_, bytes)) = (text::count(pruned.archived), pruned.thaw.waiting());
+        let (packs, (_, bytes)) = (text::number(pruned.archived, "pack stays", "packs stay"), pruned.thaw.waiting());
         let tier = options.thaw.tier.unwrap_or(Tier::Bulk);
         let how = format!("--thaw {tier} writes them anew, {} and for a price", thaw_time(pruned.thaw.class(), tier));
         let size = text::size(bytes);
-        context.say(&format!("archived: {packs} packs ({size}) stay although part of them is not needed; {how}"));
+        context.say(&format!("archived: {packs} ({size}) although not all in it is needed; {how}"));
     }
     let locks = &pruned.locks;
     if locks.extended > 0 {
-        let verb = if dry_run { "would be" } else { "were" };
-        context.say(&format!("locks:   {} objects {verb} locked for longer", text::count(locks.extended)));
+        let verb = match (dry_run, locks.extended) {
+            (true, _) => "would be",
+            (false, 1) => "was",
+            (false, _) => "were",
+        };
+        context.say(&format!("locks:   {} {verb} locked for longer", text::number(locks.extended, "object", "objects")));
     }
     if locks.refused > 0 {
-        eprintln!("{} objects could not be locked for longer: these credentials may not", text::count(locks.refused));
+        eprintln!(
+            "{} could not be locked for longer: these credentials may not",
+            text::number(locks.refused, "object", "objects")
+        );
     }
     if locks.left > 0 {
-        let until = locks
-            .until
-            .map_or_else(|| "until an unknown time".into(), |until| format!("until {} at the latest", text::time(until)));
-        let (packs, size) = (text::count(locks.left), text::size(locks.left_bytes));
-        context.say(&format!("locked:  {packs} packs ({size}) that nobody needs stay {until}; a later prune deletes them"));
+        let until = locks.until.map_or_else(|| "an unknown time".into(), |until| format!("{} at the latest", text::time(until)));
+        let (packs, size) = (text::number(locks.left, "pack", "packs"), text::size(locks.left_bytes));
+        context.say(&format!("locked:  {packs} ({size}) until {until}, though nobody needs them; a later prune deletes them"));
     }
 }
 
@@ -198,9 +203,9 @@ fn print(context: &Context, report: &PruneReport, options: &PruneOptions) {
         let sum = report.sum(decision);
         if sum.packs > 0 || decision == Decision::Keep {
             context.say(&format!(
-                "{:8} {} packs, {}",
+                "{:8} {}, {}",
                 format!("{}:", word(decision)),
-                text::count(sum.packs),
+                text::number(sum.packs, "pack", "packs"),
                 text::size(sum.bytes)
             ));
         }
@@ -209,32 +214,33 @@ fn print(context: &Context, report: &PruneReport, options: &PruneOptions) {
     if pruned.missing > 0 {
         let style = text::Style::of(&std::io::stderr());
         eprintln!(
-            "{}{} chunks that snapshots need are in no pack{}: run `lifeboat check`",
+            "{}{} no pack{}: run `lifeboat check`",
             style.bad(),
-            text::count(pruned.missing),
+            text::number(pruned.missing, "chunk that snapshots need is in", "chunks that snapshots need are in"),
             style.reset()
         );
     }
     if pruned.records_for_owner > 0 {
-        let count = text::count(pruned.records_for_owner);
-        context.say(&format!("logs:    {count} old records can go: the owner's `lifeboat prune` cuts them off"));
+        let count = text::number(pruned.records_for_owner, "old record", "old records");
+        context.say(&format!("logs:    {count} can go: the owner's `lifeboat prune` cuts them off"));
     }
     if dry_run {
         if pruned.records_to_go > 0 {
-            context.say(&format!("logs:    {} old records would go", text::count(pruned.records_to_go)));
+            context.say(&format!("logs:    {} would go", text::number(pruned.records_to_go, "old record", "old records")));
         }
         context.say("nothing was changed: this was a dry run");
         return;
     }
     if pruned.spared > 0 {
-        context.say(&format!("spared:  {} packs that a backup began to need meanwhile", text::count(pruned.spared)));
+        context.say(&format!("spared:  {} that a backup began to need meanwhile", text::number(pruned.spared, "pack", "packs")));
     }
     if pruned.compacted.shards > 0 {
-        let (packs, shards) = (text::count(pruned.compacted.packs), text::count(pruned.compacted.shards));
-        context.say(&format!("index:   {packs} packs in {shards} sorted objects ({})", text::size(pruned.compacted.bytes)));
+        let packs = text::number(pruned.compacted.packs, "pack", "packs");
+        let shards = text::number(pruned.compacted.shards, "sorted object", "sorted objects");
+        context.say(&format!("index:   {packs} in {shards} ({})", text::size(pruned.compacted.bytes)));
     }
     if pruned.records_deleted > 0 {
-        context.say(&format!("logs:    {} old records deleted", text::count(pruned.records_deleted)));
+        context.say(&format!("logs:    {} deleted", text::number(pruned.records_deleted, "old record", "old records")));
     }
     let written = match pruned.written {
         0 => String::new(),
@@ -242,8 +248,8 @@ fn print(context: &Context, report: &PruneReport, options: &PruneOptions) {
     };
     let freed = text::size(pruned.bytes_deleted.saturating_sub(pruned.bytes_written));
     context.say(&format!(
-        "deleted {} packs ({}){written}: {freed} freed in {}",
-        text::count(pruned.deleted),
+        "deleted {} ({}){written}: {freed} freed in {}",
+        text::number(pruned.deleted, "pack", "packs"),
         text::size(pruned.bytes_deleted),
         text::duration(report.elapsed)
     ));

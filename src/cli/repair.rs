@@ -148,11 +148,11 @@ fn print(context: &Context, report: &RepairReport, apply: bool) {
         let reason = if step.reason.is_empty() { String::new() } else { format!(": {}", step.reason) };
         context.say(&format!("{colour}{}{}: {}{reason}", word(step.outcome), style.reset(), step.mend));
     }
-    let count = text::count(report.steps.len() as u64);
+    let count = text::number(report.steps.len() as u64, "step", "steps");
     match (report.steps.is_empty(), apply) {
         (true, _) if report.findings.is_empty() => context.say("nothing is wrong, and nothing was changed"),
         (true, _) => context.say("nothing of this can be mended with what is at hand; nothing was changed"),
-        (false, false) => context.say(&format!("{count} steps; nothing was changed: --apply does them")),
-        (false, true) => context.say(&format!("{count} steps; run `lifeboat check` to see what is left")),
+        (false, false) => context.say(&format!("{count}; nothing was changed: --apply does it")),
+        (false, true) => context.say(&format!("{count}; run `lifeboat check` to see what is left")),
     }
 }

@@ -3,14 +3,15 @@
 use super::arguments::{RestoreArguments, When};
 use super::globals::Context;
 use super::{DAMAGED, INCOMPLETE, show, text, thaw};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::event::{Event, Observer};
 use crate::ops::restore::{Overwrite, RestoreOptions, RestoreReport, restore};
 use crate::repo::Rescued;
 use crate::source::files::RuleOptions;
 
 pub(super) fn run(context: &Context, arguments: &RestoreArguments) -> Result<u8> {
     let repository = context.open()?;
-    let (entry, subpath) = show::find(&repository, &arguments.snapshot, &arguments.filter)?;
+    let (entry, subpath) = show::find(context, &repository, &arguments.snapshot, &arguments.filter)?;
     let overwrite = match (arguments.overwrite, arguments.in_place || arguments.delete) {
         (Some(When::Always), _) | (None, true) => Overwrite::Always,
         (Some(When::IfChanged), _) => Overwrite::IfChanged,
@@ -48,6 +49,7 @@ pub(super) fn run(context: &Context, arguments: &RestoreArguments) -> Result<u8>
     } else {
         summary(context, &report, &options);
     }
+    verify_matched(&report, &options, &context.watcher)?;
     Ok(match (report.failure_count, report.damaged) {
         (0, _) => 0,
         (_, true) => DAMAGED,
@@ -55,12 +57,27 @@ pub(super) fn run(context: &Context, arguments: &RestoreArguments) -> Result<u8>
     })
 }
 
+/// Says which patterns matched nothing, and fails if none did: a mistyped name must not look like a restore that is done.
+fn verify_matched(report: &RestoreReport, options: &RestoreOptions, observer: &dyn Observer) -> Result<()> {
+    if report.failure_count > 0 || report.unmatched.is_empty() {
+        return Ok(());
+    }
+    if report.unmatched.len() < options.include.len() {
+        for pattern in &report.unmatched {
+            observer.observe(Event::Warning(&format!("nothing in the snapshot matches --include {pattern:?}")));
+        }
+        return Ok(());
+    }
+    Err(Error::missing("restore: nothing in the snapshot matches --include, so nothing was restored")
+        .with_hint("patterns are matched with names, or with whole paths as `lifeboat ls -R SNAPSHOT` shows them"))
+}
+
 fn json(report: &RestoreReport) -> serde_json::Value {
     let failures: Vec<_> = report.failures.iter().map(show::failure_json).collect();
     let salvaged: Vec<_> = (report.salvaged.iter())
         .map(|file| {
-            let name = file.name.as_ref().map(|name| text::printable(name));
-            serde_json::json!({"path": text::printable(&file.path), "name": name, "size": file.size, "holes": file.holes})
+            let name = file.name.as_ref().map(|name| String::from_utf8_lossy(name));
+            serde_json::json!({"path": String::from_utf8_lossy(&file.path), "name": name, "size": file.size, "holes": file.holes})
         })
         .collect();
     let rescued: Vec<_> = report.rescued.packs.iter().map(ToString::to_string).collect();
@@ -70,7 +87,7 @@ fn json(report: &RestoreReport) -> serde_json::Value {
         "bytes": report.bytes, "bytes_written": report.bytes_written, "verified": report.verified,
         "warnings": report.warnings, "failures": failures, "failure_count": report.failure_count,
         "damaged": report.damaged, "rescued": report.rescued.reads, "rescued_packs": rescued, "salvaged": salvaged,
-        "seconds": report.elapsed.as_secs_f64(),
+        "unmatched": report.unmatched, "seconds": report.elapsed.as_secs_f64(),
     })
 }
 
@@ -79,8 +96,8 @@ fn rescued(rescued: &Rescued) -> String {
     let packs: Vec<_> = rescued.packs.iter().take(10).map(|pack| pack.short()).collect();
     let more = if rescued.packs.len() > packs.len() { ", …" } else { "" };
     format!(
-        "{} reads were rescued by parity or another pack; damaged: pack {}{more}; `lifeboat repair` mends them",
-        text::count(rescued.reads),
+        "{} rescued by parity or another pack; damaged: pack {}{more}; `lifeboat repair --apply` mends what can be mended",
+        text::number(rescued.reads, "read was", "reads were"),
         packs.join(", pack ")
     )
 }
@@ -95,9 +112,6 @@ fn summary(context: &Context, report: &RestoreReport, options: &RestoreOptions) 
         text::size(report.bytes),
         text::printable(options.target.as_os_str().as_encoded_bytes())
     ));
-    if !options.include.is_empty() && report.files + report.unchanged + report.skipped + report.others + report.directories == 0 {
-        context.say("nothing in the snapshot matches --include");
-    }
     let (same, kept, gone) = (report.unchanged, report.skipped, report.deleted);
     if same + kept + gone > 0 {
         context.say(&format!(
@@ -111,7 +125,7 @@ fn summary(context: &Context, report: &RestoreReport, options: &RestoreOptions) 
         thaw::say(context, thawed, (&options.thaw, options.dry_run));
     }
     if options.verify && !options.dry_run {
-        context.say(&format!("verified: {} files read back and compared", text::count(report.verified)));
+        context.say(&format!("verified: {} read back and compared", text::number(report.verified, "file", "files")));
     }
     match options.dry_run {
         true => context.say("dry run: nothing was changed"),
@@ -119,16 +133,16 @@ fn summary(context: &Context, report: &RestoreReport, options: &RestoreOptions) 
     }
     if report.warnings > 0 {
         context.say(&format!(
-            "{} could not be set or made; --verbose lists them",
-            text::number(report.warnings, "owner, attribute, flag, or device", "owners, attributes, flags, or devices")
+            "{} could not be set; --verbose lists them",
+            text::number(report.warnings, "owner, attribute, or flag", "owners, attributes, or flags")
         ));
     }
     if !report.salvaged.is_empty() {
         let count = report.salvaged.iter().filter(|file| file.name.is_some()).count();
         let list = options.target.join(".lifeboat-holes.txt");
         context.say(&format!(
-            "salvaged: parts of {} files as NAME.damaged; {} lists what is missing",
-            text::count(count as u64),
+            "salvaged: parts of {} as NAME.damaged; {} lists what is missing",
+            text::number(count as u64, "file", "files"),
             list.display()
         ));
     }

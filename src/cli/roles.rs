@@ -249,15 +249,13 @@ fn state(client: &ClientInfo) -> String {
         state.push(format!("used from {} machines at once", client.machines));
     }
     if client.void > 0 {
-        state.push(format!("{} records are void", client.void));
+        state.push(text::number(client.void, "record is void", "records are void"));
     }
     state.join(", ")
 }
 
 pub(super) fn client_table(clients: &[ClientInfo]) -> String {
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["", "client", "role", "name", "last record", "recipient", "state"]);
+    let mut table = text::table(vec!["", "client", "role", "name", "last record", "recipient", "state"]);
     for client in clients {
         let last = client.last_record.map(|(seq, time)| format!("{seq}, {}", text::time(time))).unwrap_or_default();
         table.add_row([
@@ -270,7 +268,7 @@ pub(super) fn client_table(clients: &[ClientInfo]) -> String {
             state(client),
         ]);
     }
-    table.to_string()
+    text::fitted(table, 3)
 }
 
 pub(super) fn client_json(client: &ClientInfo) -> serde_json::Value {

@@ -13,7 +13,7 @@ use crate::repo::Repository;
 use std::io::{IsTerminal, Write};
 
 fn failed(error: std::io::Error) -> Error {
-    Error::io("write", "the list", error)
+    Error::io("write", "to standard output", error)
 }
 
 fn kind(kind: Kind) -> NodeKind {
@@ -42,7 +42,7 @@ fn parse_time(text: &str) -> Result<i64> {
 pub(super) fn run_find(context: &Context, arguments: &FindArguments) -> Result<u8> {
     let repository = context.open_to_look()?;
     let snapshots = match &arguments.snapshot {
-        Some(text) => vec![select::find(&repository, text, &show::filter(&arguments.filter))?],
+        Some(text) => vec![select::find(&repository, text, &show::filter(&arguments.filter), &context.watcher)?],
         None => select::list(&repository, &show::filter(&arguments.filter), select::Which::Kept)?,
     };
     if arguments.history {
@@ -93,18 +93,18 @@ fn run_history(
             }
             let nanos = i64::try_from(version.node.mtime.total_nanos()).unwrap_or_default();
             let held: Vec<&str> = held.iter().map(|id| &id[..8]).collect();
-            context.say(&format!("{:>12}  {}  in {}", version.node.size, text::time(nanos), held.join(" ")));
+            context.show(&format!("{:>12}  {}  in {}", version.node.size, text::time(nanos), held.join(" ")));
         }
     }
     Ok(0)
 }
 
 /// A snapshot with a path, or with a leading `./` or `/`, a directory that is there now.
-fn side(repository: &Repository, text: &str, arguments: &DiffArguments) -> Result<Side> {
+fn side(context: &Context, repository: &Repository, text: &str, arguments: &DiffArguments) -> Result<Side> {
     if text.starts_with('/') || text.starts_with('.') {
         return Ok(Side::Live(text.into()));
     }
-    let found = show::find(repository, text, &arguments.filter);
+    let found = show::find(context, repository, text, &arguments.filter);
     let (entry, path) = found.map_err(|error| match std::path::Path::new(text).is_dir() {
         true => error.with_hint(format!("for the directory as it is now, write ./{text}")),
         false => error,
@@ -116,7 +116,8 @@ fn side(repository: &Repository, text: &str, arguments: &DiffArguments) -> Resul
 
 pub(super) fn run_diff(context: &Context, arguments: &DiffArguments) -> Result<u8> {
     let repository = context.open_to_look()?;
-    let (first, second) = (side(&repository, &arguments.first, arguments)?, side(&repository, &arguments.second, arguments)?);
+    let first = side(context, &repository, &arguments.first, arguments)?;
+    let second = side(context, &repository, &arguments.second, arguments)?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let json = context.globals.json;
     let report = diff(&repository, (&first, &second), &context.watcher, &mut |path, change| {
@@ -148,7 +149,7 @@ pub(super) fn run_dump(context: &Context, arguments: &DumpArguments) -> Result<u
         return Err(Error::usage("write a tar archive: standard output is a terminal").with_hint("add `| tar tv` or `> FILE`"));
     }
     let repository = context.open()?;
-    let (entry, path) = show::find(&repository, &arguments.snapshot, &arguments.filter)?;
+    let (entry, path) = show::find(context, &repository, &arguments.snapshot, &arguments.filter)?;
     let mut out = std::io::BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
     dump(&repository, &entry, &path, &mut out, &context.watcher)?;
     out.flush().map_err(failed)?;

@@ -4,15 +4,17 @@ use super::arguments::{FilterArguments, LsArguments, OneArguments, SnapshotsArgu
 use super::globals::Context;
 use super::text;
 use crate::error::{Error, Result};
+use crate::format::log::RecordRef;
 use crate::format::snapshot::{Failure, Snapshot};
 use crate::format::tree::{Node, NodeKind};
 use crate::id::{ClientId, SnapshotId};
 use crate::ops::cat::cat as print;
+use crate::ops::latest;
 use crate::ops::ls::{LsOptions, ls as list};
 use crate::ops::select::{self, SnapshotFilter};
 use crate::ops::stats::{StatsReport, Sum, stats};
 use crate::repo::{Act, Member, Repository, SealedEntry, SnapshotEntry};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -28,10 +30,15 @@ pub(super) fn filter(arguments: &FilterArguments) -> SnapshotFilter {
 }
 
 /// The snapshot and the path in `SNAPSHOT[:PATH]`.
-pub(super) fn find(repository: &Repository, text: &str, arguments: &FilterArguments) -> Result<(SnapshotEntry, Vec<u8>)> {
+pub(super) fn find(
+    context: &Context,
+    repository: &Repository,
+    text: &str,
+    arguments: &FilterArguments,
+) -> Result<(SnapshotEntry, Vec<u8>)> {
     let (snapshot, path) = text.split_once(':').unwrap_or((text, ""));
     let path = path.trim_matches('/').as_bytes().to_vec();
-    Ok((select::find(repository, snapshot, &filter(arguments))?, path))
+    Ok((select::find(repository, snapshot, &filter(arguments), &context.watcher)?, path))
 }
 
 /// Where what is at `subpath` came from, if that can be told.
@@ -93,10 +100,20 @@ fn is_retained(entry: &SnapshotEntry) -> bool {
     entry.snapshot.retain_until.is_some_and(|until| i128::from(until) > jiff::Timestamp::now().as_nanosecond())
 }
 
+/// The records of snapshots whose time cannot be.
+type Misdated = BTreeSet<RecordRef>;
+
+/// Those among all that are known, whichever of them are shown: what came before tells.
+fn misdated(repository: &Repository) -> Result<Misdated> {
+    let (all, _) = repository.known_snapshots()?;
+    Ok(latest::misdated(&all, repository.now()))
+}
+
 /// What is to be known of a snapshot at a glance, in words.
-fn marks(entry: &SnapshotEntry) -> Vec<&'static str> {
+fn marks(entry: &SnapshotEntry, misdated: &Misdated) -> Vec<&'static str> {
     let snapshot = &entry.snapshot;
     let marks = [
+        (misdated.contains(&entry.record()), "misdated"),
         (entry.damaged_files > 0, "damaged"),
         (entry.is_held(), "held"),
         (is_retained(entry), "retained"),
@@ -108,18 +125,18 @@ fn marks(entry: &SnapshotEntry) -> Vec<&'static str> {
 }
 
 /// The marks, and until when it is retained.
-fn standing_words(entry: &SnapshotEntry) -> Vec<String> {
+fn standing_words(entry: &SnapshotEntry, misdated: &Misdated) -> Vec<String> {
     let until = entry.snapshot.retain_until.map(text::time).unwrap_or_default();
     let word = |mark: &str| if mark == "retained" { format!("retained until {until}") } else { mark.to_owned() };
-    marks(entry).into_iter().map(word).collect()
+    marks(entry, misdated).into_iter().map(word).collect()
 }
 
-fn entry_json(entry: &SnapshotEntry) -> serde_json::Value {
+fn entry_json(entry: &SnapshotEntry, misdated: &Misdated) -> serde_json::Value {
     let mut object = snapshot_json(Some(&entry.id), &entry.snapshot);
     object.insert("client".into(), entry.client.to_string().into());
     object.insert("held".into(), entry.is_held().then_some(&entry.reason).map(String::as_str).into());
     object.insert("damaged_files".into(), entry.damaged_files.into());
-    object.insert("marks".into(), marks(entry).into());
+    object.insert("marks".into(), marks(entry, misdated).into());
     object.into()
 }
 
@@ -133,18 +150,22 @@ pub(super) fn snapshots(context: &Context, arguments: &SnapshotsArguments) -> Re
     let repository = context.open_to_look()?;
     let which = if arguments.forgotten { select::Which::Forgotten } else { select::Which::Kept };
     let (all, sealed) = select::known(&repository, &filter(&arguments.filter), which)?;
+    let misdated = misdated(&repository)?;
     if context.globals.json {
-        println!("{}", serde_json::Value::Array(all.iter().map(entry_json).chain(sealed.iter().map(sealed_json)).collect()));
+        println!(
+            "{}",
+            serde_json::Value::Array(
+                all.iter().map(|entry| entry_json(entry, &misdated)).chain(sealed.iter().map(sealed_json)).collect()
+            )
+        );
         return Ok(0);
     }
     let names = client_names(&repository)?;
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
     let mut header = vec!["id", "time", "host", "kind", "files", "size", "added", "tags", "paths", "marks"];
     if !names.is_empty() {
         header.insert(2, "client");
     }
-    table.set_header(header);
+    let mut table = text::table(header);
     for entry in &all {
         let snapshot = &entry.snapshot;
         let mut row = vec![
@@ -157,14 +178,14 @@ pub(super) fn snapshots(context: &Context, arguments: &SnapshotsArguments) -> Re
             text::size(snapshot.counts.bytes_stored),
             text::printable(snapshot.tags.join(",").as_bytes()),
             paths(snapshot),
-            standing_words(entry).join(", "),
+            standing_words(entry, &misdated).join(", "),
         ];
         if !names.is_empty() {
             row.insert(2, client_name(&names, &entry.client));
         }
         table.add_row(row);
     }
-    context.say(&table.to_string());
+    println!("{}", text::fitted(table, 2));
     context.say(&snapshot_count(all.len() as u64));
     super::roles::tell_of_clones(context, &repository)?;
     if !sealed.is_empty() {
@@ -178,10 +199,11 @@ pub(super) fn snapshots(context: &Context, arguments: &SnapshotsArguments) -> Re
 
 pub(super) fn show(context: &Context, arguments: &OneArguments) -> Result<u8> {
     let repository = context.open_to_look()?;
-    let (entry, _) = find(&repository, &arguments.snapshot, &arguments.filter)?;
+    let (entry, _) = find(context, &repository, &arguments.snapshot, &arguments.filter)?;
+    let misdated = misdated(&repository)?;
     let snapshot = &entry.snapshot;
     if context.globals.json {
-        println!("{}", entry_json(&entry));
+        println!("{}", entry_json(&entry, &misdated));
         return Ok(0);
     }
     let counts = &snapshot.counts;
@@ -202,20 +224,20 @@ pub(super) fn show(context: &Context, arguments: &OneArguments) -> Result<u8> {
         ("added", format!("{}, stored as {}", text::size(counts.bytes_added), text::size(counts.bytes_stored))),
         ("program", snapshot.version.clone()),
         ("retained", snapshot.retain_until.map(|until| format!("until {}", text::time(until))).unwrap_or_default()),
-        ("standing", standing(&entry)),
+        ("standing", standing(&entry, &misdated)),
         ("failures", text::count(snapshot.failure_count)),
     ] {
-        context.say(&format!("{name:<12} {}", text::printable(value.as_bytes())));
+        println!("{name:<12} {}", text::legible(&value));
     }
     for failure in &snapshot.failures {
-        context.say(&format!("  {}: {}", text::printable(&failure.path), text::printable(failure.reason.as_bytes())));
+        println!("  {}: {}", text::printable(&failure.path), text::legible(&failure.reason));
     }
     Ok(0)
 }
 
 /// Its marks, and why it is held.
-fn standing(entry: &SnapshotEntry) -> String {
-    match (marks(entry).as_slice(), entry.reason.as_str()) {
+fn standing(entry: &SnapshotEntry, misdated: &Misdated) -> String {
+    match (marks(entry, misdated).as_slice(), entry.reason.as_str()) {
         ([], _) => "kept".into(),
         (marks, reason) if entry.is_held() && !reason.is_empty() => format!("{} ({reason})", marks.join(", ")),
         (marks, _) => marks.join(", "),
@@ -224,8 +246,8 @@ fn standing(entry: &SnapshotEntry) -> String {
 
 pub(super) fn ls(context: &Context, arguments: &LsArguments) -> Result<u8> {
     let repository = context.open_to_look()?;
-    let (entry, path) = find(&repository, &arguments.snapshot, &arguments.filter)?;
-    let failed = |error| Error::io("write", "the list", error);
+    let (entry, path) = find(context, &repository, &arguments.snapshot, &arguments.filter)?;
+    let failed = |error| Error::io("write", "to standard output", error);
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     list(&repository, &entry, &LsOptions { path, recursive: arguments.recursive }, &context.watcher, &mut |path, node| {
         let line = if context.globals.json { node_json(node, path).to_string() } else { node_line(node, path, arguments.long) };
@@ -306,10 +328,10 @@ pub(super) fn node_json(node: &Node, path: &[u8]) -> serde_json::Value {
 pub(super) fn cat(context: &Context, arguments: &OneArguments) -> Result<u8> {
     let repository = context.open()?;
     repository.permit(Act::Read)?;
-    let (entry, path) = find(&repository, &arguments.snapshot, &arguments.filter)?;
+    let (entry, path) = find(context, &repository, &arguments.snapshot, &arguments.filter)?;
     let mut out = std::io::BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
     print(&repository, &entry, &path, &mut out, &context.watcher)?;
-    out.flush().map_err(|error| Error::io("write", "the file", error))?;
+    out.flush().map_err(|error| Error::io("write", "to standard output", error))?;
     Ok(0)
 }
 
@@ -320,20 +342,20 @@ pub(super) fn run_stats(context: &Context) -> Result<u8> {
         println!("{}", stats_json(&report));
         return Ok(0);
     }
-    context.say(&format!("snapshots      {}", report.snapshots));
-    context.say(&format!("raw            {} in all snapshots together", text::size(report.bytes_raw)));
-    context.say(&format!("deduplicated   {}", text::size(report.bytes_deduplicated)));
+    context.show(&format!("snapshots      {}", report.snapshots));
+    context.show(&format!("raw            {} in all snapshots together", text::size(report.bytes_raw)));
+    context.show(&format!("deduplicated   {}", text::size(report.bytes_deduplicated)));
     let stored = text::size(report.bytes_stored);
     match report.bytes_stored {
-        0 => context.say(&format!("stored         {stored}")),
-        some => context.say(&format!("stored         {stored} ({:.1}:1)", report.bytes_raw as f64 / some as f64)),
+        0 => context.show(&format!("stored         {stored}")),
+        some => context.show(&format!("stored         {stored} ({:.1}:1)", report.bytes_raw as f64 / some as f64)),
     }
     for (kind, sum) in &report.by_kind {
         let (kind, raw, stored) = (text::printable(kind.as_bytes()), text::size(sum.bytes_raw), text::size(sum.bytes_stored));
-        context.say(&format!("  {kind:<12} {}, {raw} raw, {stored} stored", snapshot_count(sum.snapshots)));
+        context.show(&format!("  {kind:<12} {}, {raw} raw, {stored} stored", snapshot_count(sum.snapshots)));
     }
     for (day, sum) in report.by_day.iter().rev().take(14).rev() {
-        context.say(&format!("  {day}   {}, {} stored", snapshot_count(sum.snapshots), text::size(sum.bytes_stored)));
+        context.show(&format!("  {day}   {}, {} stored", snapshot_count(sum.snapshots), text::size(sum.bytes_stored)));
     }
     Ok(0)
 }

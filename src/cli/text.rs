@@ -1,5 +1,6 @@
 //! Text for people: sizes, times, rates, names of any bytes, colours.
 
+use comfy_table::{ColumnConstraint, ContentArrangement, Table};
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ pub(in crate::cli) fn print(line: std::fmt::Arguments<'_>) {
     if let Err(error) = written
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {
-        complain(format_args!("lifeboat: write to standard output: {error}\n"));
+        let error = crate::error::Error::io("write", "to standard output", error);
+        complain(format_args!("lifeboat: {error}\nhint: {}\n", error.hint()));
         std::process::exit(1);
     }
 }
@@ -17,6 +19,40 @@ pub(in crate::cli) fn print(line: std::fmt::Arguments<'_>) {
 /// Writes to standard error, in one piece. If that fails there is nobody to tell.
 pub(in crate::cli) fn complain(text: std::fmt::Arguments<'_>) {
     let _ = std::io::stderr().lock().write_all(text.to_string().as_bytes());
+}
+
+/// Columns of standard output, if it is a terminal.
+fn columns() -> Option<u16> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    Some(size.ws_col).filter(|columns| *columns > 0)
+}
+
+/// A table of these columns, without its rows.
+pub(super) fn table(header: Vec<&str>) -> Table {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(header);
+    table
+}
+
+/// The table, cut to what the terminal has: `fixed` says how many columns are shown whole, the first ones; each row is one line.
+pub(super) fn fitted(table: Table, fixed: usize) -> String {
+    fitted_to(table, fixed, columns())
+}
+
+fn fitted_to(mut table: Table, fixed: usize, columns: Option<u16>) -> String {
+    if let Some(columns) = columns {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(columns).set_truncation_indicator("…");
+        for row in table.row_iter_mut() {
+            row.max_height(1);
+        }
+        for position in 0..fixed {
+            if let Some(column) = table.column_mut(position) {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
+        }
+    }
+    table.to_string()
 }
 
 /// Colours, if the stream is a terminal and nobody said otherwise.
@@ -61,12 +97,22 @@ fn is_unsafe(character: char) -> bool {
         || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A name as a terminal may show it: control characters and what is not UTF-8 are escaped.
+/// A name as a terminal may show it: control characters, backslashes, and what is not UTF-8 are escaped, so that no two names
+/// look the same.
 pub(super) fn printable(bytes: &[u8]) -> String {
+    escaped(bytes, true)
+}
+
+/// A message as a terminal may show it. Names in it may be escaped already, so backslashes stay.
+pub(super) fn legible(text: &str) -> String {
+    escaped(text.as_bytes(), false)
+}
+
+fn escaped(bytes: &[u8], backslashes: bool) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {
-            if is_unsafe(character) {
+            if is_unsafe(character) || (backslashes && character == '\\') {
                 out.extend(character.escape_default());
             } else {
                 out.push(character);
@@ -189,8 +235,23 @@ mod tests {
     }
 
     #[test]
+    fn a_table_is_cut_to_the_terminal_and_whole_elsewhere() {
+        let long = "/a/very/long/path/that/goes/on and on/and/on/and/never/ends";
+        let table = || {
+            let mut table = table(vec!["id", "time", "paths"]);
+            table.add_row(["0123abcd", "2026-01-02 03:04:05", long]);
+            table
+        };
+        assert!(fitted_to(table(), 2, None).contains(long));
+        let narrow = fitted_to(table(), 2, Some(50));
+        assert!(narrow.lines().all(|line| line.trim_end().chars().count() <= 50) && narrow.lines().count() == 2, "{narrow}");
+        assert!(narrow.contains("0123abcd  2026-01-02 03:04:05") && narrow.contains('…'), "{narrow}");
+    }
+
+    #[test]
     fn names_are_shown_without_control_characters() {
         assert_eq!(printable(b"a\nb\xff\x1b"), "a\\nb\\xff\\u{1b}");
+        assert_eq!((printable(br"a\xff"), legible(r"a\xff")), (r"a\\xff".to_owned(), r"a\xff".to_owned()));
         assert_eq!(printable("\u{9b}31m \u{202e}fdp".as_bytes()), "\\u{9b}31m \\u{202e}fdp");
         assert_eq!(printable("Grüße 你好 é".as_bytes()), "Grüße 你好 é");
     }

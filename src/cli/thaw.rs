@@ -66,17 +66,17 @@ pub(super) fn json_with(context: &Context, report: &ThawReport, estimate: &Estim
 pub(super) fn say(context: &Context, report: &ThawReport, (options, dry_run): (&ThawOptions, bool)) {
     let plan = &report.plan;
     let (waiting, bytes) = plan.waiting();
-    let (packs, size) = (text::count(plan.packs), text::size(plan.bytes));
+    let (packs, size) = (text::number(plan.packs, "pack", "packs"), text::size(plan.bytes));
     if waiting > 0 || !plan.thawed.is_empty() {
         context.say(&format!(
-            "needs {packs} packs ({size}): {} archived, {} being thawed, {} thawed",
+            "needs {packs} ({size}): {} archived, {} being thawed, {} thawed",
             text::count(plan.archived.len() as u64),
             text::count(plan.thawing.len() as u64),
             text::count(plan.thawed.len() as u64)
         ));
     }
     if report.asked > 0 {
-        context.say(&format!("asked for {} packs to be thawed", text::count(report.asked)));
+        context.say(&format!("asked for {} to be thawed", text::number(report.asked, "pack", "packs")));
     }
     if !dry_run {
         return;
@@ -84,11 +84,11 @@ pub(super) fn say(context: &Context, report: &ThawReport, (options, dry_run): (&
     if !plan.archived.is_empty() {
         let tier = options.tier.unwrap_or(Tier::Bulk);
         context.say(&format!(
-            "--thaw {tier} would ask for {} packs ({}), readable {} for {} days",
-            text::count(plan.archived.len() as u64),
+            "--thaw {tier} would ask for {} ({}), readable {} for {}",
+            text::number(plan.archived.len() as u64, "pack", "packs"),
             text::size(bytes),
             thaw_time(plan.class(), tier),
-            options.days
+            text::number(options.days.into(), "day", "days")
         ));
     }
     cost::say(context, "cost", &estimate(report, options));

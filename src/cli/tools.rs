@@ -18,10 +18,10 @@ pub(super) fn cache(context: &Context, verb: &CacheVerb) -> Result<u8> {
                 let (chunks, parts) = (repository.chunk_count()?, repository.kept_bytes());
                 println!("{}", serde_json::json!({"path": path, "bytes": size, "chunks": chunks, "parts_bytes": parts}));
             } else {
-                context.say(&format!("{}  {}", path.display(), text::size(size)));
-                context.say(&format!("{} chunks", text::count(repository.chunk_count()?)));
+                context.show(&format!("{}  {}", path.display(), text::size(size)));
+                context.show(&text::number(repository.chunk_count()?, "chunk", "chunks"));
                 if repository.kept_bytes() > 0 {
-                    context.say(&format!("{} of directories and the index", text::size(repository.kept_bytes())));
+                    context.show(&format!("{} of directories and the index", text::size(repository.kept_bytes())));
                 }
             }
         }
@@ -35,7 +35,7 @@ pub(super) fn cache(context: &Context, verb: &CacheVerb) -> Result<u8> {
             repository.clear_cache()?;
             drop(repository);
             let repository = context.open()?;
-            context.say(&format!("rebuilt: {} chunks", text::count(repository.chunk_count()?)));
+            context.say(&format!("rebuilt: {}", text::number(repository.chunk_count()?, "chunk", "chunks")));
         }
     }
     Ok(0)
@@ -44,7 +44,7 @@ pub(super) fn cache(context: &Context, verb: &CacheVerb) -> Result<u8> {
 pub(super) fn completions(shell: clap_complete::Shell, command: &mut clap::Command) -> Result<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, command, "lifeboat", &mut script);
-    std::io::stdout().write_all(&script).map_err(|error| Error::io("write", "the completions", error))?;
+    std::io::stdout().write_all(&script).map_err(|error| Error::io("write", "the completions to standard output", error))?;
     Ok(0)
 }
 
@@ -56,7 +56,7 @@ pub(super) fn man(dir: Option<&Path>, command: &clap::Command) -> Result<u8> {
         return Ok(0);
     }
     let mut page = Vec::new();
-    let failed = |error| Error::io("write", "the manual page", error);
+    let failed = |error| Error::io("write", "the manual page to standard output", error);
     clap_mangen::Man::new(command.clone()).render(&mut page).map_err(failed)?;
     std::io::stdout().write_all(&page).map_err(failed)?;
     Ok(0)

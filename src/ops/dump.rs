@@ -70,7 +70,7 @@ fn write(
 }
 
 fn failed(error: std::io::Error) -> Error {
-    Error::io("write", "the archive", error)
+    Error::io("write", "the archive to the output", error)
 }
 
 fn append(

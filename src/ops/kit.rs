@@ -190,7 +190,7 @@ pub struct KitReport {
 /// `Missing` if there is no snapshot or no file, `Damaged` if it is not what was backed up, and as restoring.
 pub fn rehearse(repository: &Repository, path: Option<&[u8]>, scratch: &Path, observer: &dyn Observer) -> Result<KitReport> {
     let began = Instant::now();
-    let entry = find(repository, "latest", &SnapshotFilter::default())?;
+    let entry = find(repository, "latest", &SnapshotFilter::default(), observer)?;
     let reader = repository.reader()?;
     let (path, node) = match path {
         Some(path) => (path.to_vec(), reader.resolve(&entry.snapshot.root, path)?),

@@ -15,6 +15,7 @@ pub mod forget;
 pub mod hold;
 pub mod init;
 pub mod kit;
+pub mod latest;
 pub mod ls;
 pub mod mirror;
 pub mod prune;

@@ -1,6 +1,8 @@
 //! Choosing snapshots: by id, by unique prefix, or the latest that fits a filter.
 
+use super::latest;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Observer};
 use crate::format::snapshot::Snapshot;
 use crate::id::SnapshotId;
 use crate::repo::{Repository, SealedEntry, SnapshotEntry, Standing};
@@ -84,30 +86,38 @@ pub fn known(repository: &Repository, filter: &SnapshotFilter, which: Which) -> 
     Ok((known, sealed))
 }
 
-/// The snapshot that `text` names: `latest`, which is the finished one that ended last, an id, or the beginning of one.
+/// The snapshot that `text` names: `latest`, which is the finished one that was committed last as far as logs and claims can
+/// tell, an id, or the beginning of one. Whoever asks for the latest is told if it may be doubted.
 ///
 /// # Errors
 /// `Missing` if there is none, `Usage` if several begin like that.
-pub fn find(repository: &Repository, text: &str, filter: &SnapshotFilter) -> Result<SnapshotEntry> {
+pub fn find(repository: &Repository, text: &str, filter: &SnapshotFilter, observer: &dyn Observer) -> Result<SnapshotEntry> {
     if text == "latest" {
-        let fitting = list(repository, filter, Which::Kept)?;
-        // What did not finish is no state that anybody wanted; whoever wants it all the same knows its id.
-        let finished = fitting.iter().filter(|entry| !entry.snapshot.incomplete);
-        return match (finished.max_by_key(|entry| (entry.snapshot.end, entry.id)), fitting.last()) {
-            (Some(latest), _) => Ok(latest.clone()),
-            (None, Some(unfinished)) => Err(Error::missing("find the latest snapshot: no backup that fits has finished")
-                .with_hint(format!(
-                    "what there is of an unfinished one is in snapshot {}; name it by this id",
-                    unfinished.id.short()
-                ))),
-            (None, None) => Err(nothing_fits(&repository.snapshots()?, filter)),
-        };
+        return find_latest(repository, filter, observer);
     }
     if !is_prefix(text) {
         let message = format!("find the snapshot {text:?}: neither `latest` nor {LEAST_DIGITS} or more digits of an id");
         return Err(Error::missing(message).with_hint(HINT));
     }
     all_named(repository, &[text.to_owned()]).map(|mut found| found.remove(0))
+}
+
+fn find_latest(repository: &Repository, filter: &SnapshotFilter, observer: &dyn Observer) -> Result<SnapshotEntry> {
+    let fitting = list(repository, filter, Which::Kept)?;
+    // What did not finish is no state that anybody wanted; whoever wants it all the same knows its id.
+    let finished = fitting.iter().filter(|entry| !entry.snapshot.incomplete);
+    match (latest::latest(finished, repository.now()), fitting.last()) {
+        (Some(found), _) => {
+            if let Some(doubt) = found.doubt(repository.now()) {
+                observer.observe(Event::Warning(&doubt));
+            }
+            Ok(found.entry.clone())
+        }
+        (None, Some(unfinished)) => Err(Error::missing("find the latest snapshot: no backup that fits has finished").with_hint(
+            format!("what there is of an unfinished one is in snapshot {}; name it by this id", unfinished.id.short()),
+        )),
+        (None, None) => Err(nothing_fits(&repository.snapshots()?, filter)),
+    }
 }
 
 /// All kept snapshots that `names`, ids or the beginnings of them, name; each once.
@@ -159,14 +169,14 @@ pub fn named(all: &[SnapshotEntry], text: &str) -> Result<Vec<SnapshotEntry>> {
 }
 
 fn is_prefix(text: &str) -> bool {
-    text.len() >= LEAST_DIGITS && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    text.len() >= LEAST_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// True if the id, written in hexadecimal digits, begins with these.
+/// True if the id, written in hexadecimal digits, begins with these; upper and lower case are the same.
 fn begins_like(id: &SnapshotId, digits: &str) -> bool {
     let nibbles = id.0.iter().flat_map(|byte| [byte >> 4, byte & 15]);
     let mut nibbles = nibbles.map(|nibble| char::from_digit(nibble.into(), 16));
-    digits.chars().all(|digit| nibbles.next() == Some(Some(digit)))
+    digits.chars().all(|digit| nibbles.next() == Some(Some(digit.to_ascii_lowercase())))
 }
 
 /// Why no snapshot among `all` fits a filter: a name that nothing has, or names that nothing has together.

@@ -28,7 +28,8 @@ impl CopyMap {
     /// # Errors
     /// `Failed`, `Full`, or `InUse` if the cache's folder cannot be used.
     pub fn open(target: &Repository, source: &RepositoryId) -> Result<Self> {
-        let folder = target.cache().path().parent().expect("a cache lies in a folder");
+        let path = target.cache_path();
+        let folder = path.parent().expect("a cache lies in a folder");
         let cache = Cache::beside(folder, &format!("copied.{source}.sqlite"));
         let open = || -> Result<Self> {
             let connection = cache.connect()?;

@@ -99,7 +99,7 @@ struct Inner {
     format: RepositoryFormat,
     fingerprint: Fingerprint,
     keys: Arc<Keys>,
-    cache: Cache,
+    cache: Mutex<Cache>,
     connection: Mutex<Connection>,
     state: PathBuf,
     /// Tells this machine from others with the same identity.
@@ -119,8 +119,8 @@ struct Inner {
     kept: OnceLock<kept::Kept>,
     /// Where they are.
     parts: PathBuf,
-    /// The folder of the cache, where the one that was named cannot be written.
-    _temporary: Option<tempfile::TempDir>,
+    /// The folder of the cache, where the one that was named cannot be written; with those that were full too.
+    temporary: Mutex<Vec<tempfile::TempDir>>,
     /// The parts are not believed: somebody looks at the store itself.
     unkept: AtomicBool,
 }
@@ -178,6 +178,7 @@ impl Repository {
     fn bring_up(&self, observer: &dyn Observer) -> Result<()> {
         match self.refresh_opened(observer) {
             Err(error) if cache::is_corrupt(&error) => self.remake_cache(observer),
+            Err(error) if cache::elsewhere::is_full(&error) => self.leave_full_cache(error, observer),
             other => other,
         }
     }
@@ -192,6 +193,7 @@ impl Repository {
         let repository = Self::assemble(store, access, options)?;
         match repository.refresh_opened(observer) {
             Err(error) if cache::is_corrupt(&error) => repository.remake_cache(observer)?,
+            Err(error) if cache::elsewhere::is_full(&error) => repository.leave_full_cache(error, observer)?,
             Err(error) if matches!(error.kind(), ErrorKind::RolledBack | ErrorKind::Damaged) => {
                 // What was asked for and not read is not what is there when it is mended.
                 repository.store().expect_nothing();
@@ -281,7 +283,7 @@ impl Repository {
             format,
             fingerprint,
             keys,
-            cache,
+            cache: Mutex::new(cache),
             connection,
             state,
             instance,
@@ -291,7 +293,7 @@ impl Repository {
             met: OnceLock::new(),
             kept: OnceLock::new(),
             parts: folder.join("parts"),
-            _temporary: temporary,
+            temporary: Mutex::new(temporary.into_iter().collect()),
             unkept: AtomicBool::new(false),
             just_opened: AtomicBool::new(false),
             turns: log::Turns::default(),
@@ -328,7 +330,7 @@ impl Repository {
     /// Where the local cache is.
     #[must_use]
     pub fn cache_path(&self) -> PathBuf {
-        self.inner.cache.path().to_owned()
+        self.cache().path().to_owned()
     }
 
     /// A chunker with the repository's table and sizes.
@@ -362,8 +364,8 @@ impl Repository {
         &self.inner.keys
     }
 
-    fn cache(&self) -> &Cache {
-        &self.inner.cache
+    fn cache(&self) -> Cache {
+        self.inner.cache.lock().expect("no code panics while it holds this lock").clone()
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {

@@ -199,7 +199,7 @@ impl Session {
                 }
             }
         })?;
-        let (cache, for_indexer) = (repository.cache().clone(), shared.clone());
+        let (cache, for_indexer) = (repository.cache(), shared.clone());
         let indexer = spawn("indexer", move || for_indexer.note(keep_cache(&cache, &for_indexer, &cache_queue)))?;
         Ok(Self {
             repository: repository.clone(),

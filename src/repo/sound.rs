@@ -1,4 +1,5 @@
-//! A cache that is damaged is no reason to fail: it is made anew, and what was being done begins again.
+//! A cache that is damaged, or has no room, is no reason to fail: it is made anew, or left for a copy, and what was being
+//! done begins again.
 //!
 //! Only what is safe to do twice is done so: what reads, and what says by an error that nothing was committed.
 
@@ -8,10 +9,12 @@ use crate::format::log::PackRef;
 use crate::format::tree::ChunkType;
 use crate::id::ChunkId;
 use crate::id::{PackId, SnapshotId};
+use crate::repo::cache::elsewhere::{self, is_full};
 use crate::repo::cache::sums::{Extent, verify};
-use crate::repo::cache::{self, failed, remake};
+use crate::repo::cache::{self, Opened, failed, remake};
 use crate::repo::{Repository, SnapshotEntry};
 use rusqlite::params;
+use std::path::Path;
 
 /// How often work that reads is done, at most, because prunes moved what it was reading.
 const ATTEMPTS: usize = 5;
@@ -25,7 +28,7 @@ fn is_suspicious(error: &Error) -> bool {
 
 impl Repository {
     /// Does `work`. If it fails, or gives what `is_whole` says may be less than there is, and the local cache turns out to
-    /// be damaged, the cache is made anew and `work` is done once more.
+    /// be damaged, the cache is made anew and `work` is done once more; so it is where the cache has no room, with another one.
     ///
     /// `work` must have committed nothing where it fails.
     ///
@@ -37,7 +40,13 @@ impl Repository {
         is_whole: impl Fn(&T) -> bool,
         mut work: impl FnMut() -> Result<T>,
     ) -> Result<T> {
-        let first = work();
+        let first = match work() {
+            Err(error) if is_full(&error) => {
+                self.leave_full_cache(error, observer)?;
+                work()
+            }
+            first => first,
+        };
         let suspicious = match &first {
             Ok(value) => !is_whole(value),
             Err(error) => is_suspicious(error),
@@ -131,6 +140,25 @@ impl Repository {
     pub(super) fn remake_cache(&self, observer: &dyn Observer) -> Result<()> {
         observer.observe(Event::Warning(remake::NOTICE));
         *self.connection() = self.cache().replace()?;
+        self.refresh(observer)
+    }
+
+    /// Goes on with a copy of the cache elsewhere, for as long as the repository is open: on a disk that is full nothing
+    /// else would be lost but what can be had from the store.
+    ///
+    /// # Errors
+    /// `error`, which says that there is no room, if a copy finds none either.
+    pub(super) fn leave_full_cache(&self, error: Error, observer: &dyn Observer) -> Result<()> {
+        let path = self.cache_path();
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let (Opened { cache, connection, notice }, temporary) = elsewhere::copy(folder, error)?;
+        *self.connection() = connection;
+        *self.inner.cache.lock().expect("no code panics while it holds this lock") = cache;
+        // Threads may still have the one before open.
+        self.inner.temporary.lock().expect("no code panics while it holds this lock").push(temporary);
+        if let Some(notice) = notice {
+            observer.observe(Event::Warning(&notice));
+        }
         self.refresh(observer)
     }
 

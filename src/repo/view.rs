@@ -168,7 +168,7 @@ impl Reader {
     /// # Errors
     /// `Damaged` if a part is lost; what was written before it is right. `Failed` if `out` fails.
     pub fn write_file(&self, node: &Node, out: &mut dyn Write) -> Result<()> {
-        let failed = |error| Error::io("write", String::from_utf8_lossy(&node.name), error);
+        let failed = |error| Error::io("write to the output what is in", String::from_utf8_lossy(&node.name), error);
         let mut holes = node.holes.iter().peekable();
         let mut at = 0;
         let mut fill = |at: &mut u64, out: &mut dyn Write| {

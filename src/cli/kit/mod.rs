@@ -131,7 +131,7 @@ fn make(context: &Context, arguments: &PageArguments) -> Result<u8> {
             split_identity(&identity, needed, parts)?.into_iter().map(KitSecret::Share).collect()
         }
     };
-    let newest = find(&repository, "latest", &SnapshotFilter::default()).ok();
+    let newest = find(&repository, "latest", &SnapshotFilter::default(), &context.watcher).ok();
     let several = secrets.len() > 1;
     let mut written = Vec::new();
     for (number, secret) in (1..).zip(secrets) {

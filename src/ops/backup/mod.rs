@@ -18,6 +18,7 @@ use crate::event::{Event, Observer, Stage, stop_if_asked};
 use crate::format::snapshot::{Counts, Snapshot};
 use crate::id::ChunkId;
 use crate::id::SnapshotId;
+use crate::ops::latest::latest;
 use crate::repo::{Act, Repository, Session, SnapshotEntry, StatCache};
 use crate::source::files::RuleOptions;
 use crate::source::files::{Directory, Owners, ReadOptions, Rules};
@@ -144,12 +145,12 @@ fn sorted(mut tags: Vec<String>) -> Vec<String> {
     tags
 }
 
-/// The newest snapshot of the same host and paths.
+/// The latest snapshot of the same host and paths.
 fn parent(repository: &Repository, snapshot: &Snapshot) -> Option<SnapshotEntry> {
-    let (all, _) = repository.known_snapshots().ok()?;
-    all.into_iter()
-        .rev()
-        .find(|entry| entry.is_kept() && entry.snapshot.host == snapshot.host && entry.snapshot.paths == snapshot.paths)
+    let (mut all, _) = repository.known_snapshots().ok()?;
+    let same = |other: &Snapshot| other.host == snapshot.host && other.paths == snapshot.paths;
+    all.retain(|entry| entry.is_kept() && same(&entry.snapshot));
+    latest(&all, repository.now()).map(|found| found.entry.clone())
 }
 
 type Committed = (Option<crate::id::SnapshotId>, Snapshot);

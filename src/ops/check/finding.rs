@@ -41,7 +41,7 @@ impl Finding {
     pub(in crate::ops) fn of_opening(error: &Error) -> Self {
         let hint = match error.kind() {
             ErrorKind::RolledBack => "see below which records are concerned",
-            _ => "`lifeboat repair` says what can be mended",
+            _ => "`lifeboat repair` says what can be mended, and `lifeboat repair --apply` mends it",
         };
         Self { severity: Severity::Damage, object: "repository".into(), problem: error.to_string(), hint: hint.into() }
     }
@@ -49,7 +49,9 @@ impl Finding {
     pub(in crate::ops) fn of_record(problem: RecordProblem) -> Self {
         let hint = match (problem.harmless, problem.error.kind()) {
             (true, _) => "nothing needs to be done",
-            (_, ErrorKind::Damaged | ErrorKind::RolledBack) => "`lifeboat repair` says what can be mended",
+            (_, ErrorKind::Damaged | ErrorKind::RolledBack) => {
+                "`lifeboat repair` says what can be mended, and `lifeboat repair --apply` mends it"
+            }
             _ => problem.error.hint(),
         };
         let hint = hint.to_owned();
@@ -115,7 +117,10 @@ impl Finding {
     }
 
     pub(super) fn of_snapshot(damaged: &DamagedSnapshot) -> Self {
-        let problem = format!("{} files or directories cannot be restored", damaged.count);
+        let problem = match damaged.count {
+            1 => "one file or directory cannot be restored".to_owned(),
+            count => format!("{count} files or directories cannot be restored"),
+        };
         let hint = "`lifeboat restore --salvage` brings back all that is left, with a list of what is missing";
         Self { severity: Severity::Damage, object: format!("snapshot {}", damaged.id), problem, hint: hint.into() }
     }

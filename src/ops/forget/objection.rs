@@ -184,12 +184,13 @@ impl Objection {
             }
             Self::Group { name } => (format!("nothing would be left of {name}"), "add --allow-all if that is meant"),
             Self::Client { client, host, count } => {
-                let why = format!("nothing would be left of the {count} snapshots of client {} ({host})", client.short());
+                let snapshots = if *count == 1 { "one snapshot".to_owned() } else { format!("{count} snapshots") };
+                let why = format!("nothing would be left of the {snapshots} of client {} ({host})", client.short());
                 (why, "add --allow-all if that is meant")
             }
             Self::Most { client, host, going, count } => {
                 let why = format!("{going} of the {count} snapshots of client {} ({host}) would go", client.short());
-                (why, "add --allow-most if that is meant; --dry-run shows which")
+                (why, "add --allow-most if that is meant")
             }
         };
         Error::new(ErrorKind::Refused, format!("forget: {why}")).with_hint(hint)

@@ -1,7 +1,9 @@
 //! Which part of its tree a snapshot knows whole: what was asked for, not what lies above it. And what is asked for now.
 
 use crate::error::{Error, Result};
-use globset::GlobSet;
+use globset::{GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
 /// The part of the tree that a snapshot knows whole.
 pub(super) struct Known {
@@ -40,19 +42,50 @@ impl Known {
 }
 
 /// The patterns of what is asked for.
-pub(super) fn include(globs: &[String]) -> Result<Option<GlobSet>> {
-    if globs.is_empty() {
-        return Ok(None);
+pub(super) struct Include {
+    set: GlobSet,
+    /// Those that nothing matched yet, with their texts.
+    unmatched: Vec<(String, GlobMatcher)>,
+}
+
+impl Include {
+    /// Of these patterns, if there are any.
+    ///
+    /// # Errors
+    /// `Usage` if one is none.
+    pub(super) fn new(globs: &[String]) -> Result<Option<Self>> {
+        if globs.is_empty() {
+            return Ok(None);
+        }
+        let mut set = GlobSetBuilder::new();
+        let mut unmatched = Vec::new();
+        for text in globs {
+            let trimmed = text.trim_start_matches('/');
+            let wrong = |error| Error::usage(format!("read the pattern {text:?}: {error}"));
+            // Like gitignore: without a slash it matches at any depth.
+            let anywhere = !text.trim_end_matches('/').contains('/');
+            let pattern = if anywhere { format!("**/{trimmed}") } else { trimmed.to_owned() };
+            let glob = GlobBuilder::new(pattern.trim_end_matches('/')).literal_separator(true).build().map_err(wrong)?;
+            unmatched.push((text.clone(), glob.compile_matcher()));
+            set.add(glob);
+        }
+        let set = set.build().map_err(|error| Error::usage(format!("read the patterns: {error}")))?;
+        Ok(Some(Self { set, unmatched }))
     }
-    let mut set = globset::GlobSetBuilder::new();
-    for text in globs {
-        let trimmed = text.trim_start_matches('/');
-        let wrong = |error| Error::usage(format!("read the pattern {text:?}: {error}"));
-        // Like gitignore: without a slash it matches at any depth.
-        let anywhere = !text.trim_end_matches('/').contains('/');
-        let pattern = if anywhere { format!("**/{trimmed}") } else { trimmed.to_owned() };
-        let glob = globset::GlobBuilder::new(pattern.trim_end_matches('/')).literal_separator(true).build().map_err(wrong)?;
-        set.add(glob);
+
+    /// True if a pattern matches the path, or a directory above it: what lies below an included one is included.
+    pub(super) fn has(&self, path: &[u8]) -> bool {
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at).chain([path.len()]);
+        ends.into_iter().any(|end| self.set.is_match(OsStr::from_bytes(&path[..end])))
     }
-    set.build().map(Some).map_err(|error| Error::usage(format!("read the patterns: {error}")))
+
+    /// Notes that there is something at this path.
+    pub(super) fn note(&mut self, path: &[u8]) {
+        self.unmatched.retain(|(_, glob)| !glob.is_match(OsStr::from_bytes(path)));
+    }
+
+    /// The patterns that nothing matched.
+    pub(super) fn unmatched(&self) -> Vec<String> {
+        self.unmatched.iter().map(|(text, _)| text.clone()).collect()
+    }
 }

@@ -25,9 +25,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
-/// A day in nanoseconds.
-const DAY: i64 = 86_400_000_000_000;
-
 /// What happens to a file that is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overwrite {
@@ -102,8 +99,10 @@ pub struct RestoreReport {
     pub directories: u64,
     /// Links, fifos, sockets, devices.
     pub others: u64,
-    /// Entries removed by `delete`.
+    /// Entries removed by `delete`, and directories that were in the way of something else.
     pub deleted: u64,
+    /// Patterns of `include` that nothing matched.
+    pub unmatched: Vec<String>,
     /// Bytes of content in the files restored.
     pub bytes: u64,
     /// Bytes written.
@@ -149,16 +148,11 @@ pub fn restore(
     )
 }
 
-/// Says what the snapshot is not, though whoever asked for the latest may believe it.
-fn warn(entry: &SnapshotEntry, now: i64, observer: &dyn Observer) {
-    let id = entry.id.short();
+/// Says what the snapshot is not, though whoever asked for it may believe it.
+fn warn(entry: &SnapshotEntry, observer: &dyn Observer) {
     if entry.snapshot.incomplete {
+        let id = entry.id.short();
         let message = format!("snapshot {id} is of a backup that did not finish: it has only what was done");
-        observer.observe(Event::Warning(&message));
-    }
-    if entry.snapshot.end > now.saturating_add(DAY) {
-        let message =
-            format!("snapshot {id} claims to be of a day to come: a clock was wrong, and another one may be the latest");
         observer.observe(Event::Warning(&message));
     }
 }
@@ -185,7 +179,7 @@ fn attempt(
     }
     reader.limit_entries(most_entries);
     let place = Place::open(options, &marker)?;
-    warn(entry, repository.now(), observer);
+    warn(entry, observer);
     let tally = Tally::new(observer, options.salvage);
     if options.subpath.is_empty() {
         let counts = &entry.snapshot.counts;
@@ -209,6 +203,7 @@ fn attempt(
     }
     let lost = tally.take_lost();
     let mut report = tally.into_report();
+    report.deleted += place.cleared();
     if let Some(target) = place.target.as_ref().filter(|_| !lost.is_empty() && !options.dry_run) {
         report.salvaged = salvage::salvage(&reader, &top, target, &lost, observer)?;
     }

@@ -6,7 +6,7 @@ use super::{Overwrite, RestoreOptions, execute, known, place::Place, report::Tal
 use crate::error::Result;
 use crate::event::{Observer, Silent};
 use crate::format::log::PackRef;
-use crate::format::tree::Node;
+use crate::format::tree::{Node, NodeKind};
 use crate::repo::{Reader, Repository, SnapshotEntry};
 use crate::source::files::{Stat, TargetDir};
 use std::collections::BTreeSet;
@@ -62,6 +62,20 @@ impl Planner<'_> {
     pub(super) fn seen(&self, name: &[u8]) -> Result<Option<Stat>> {
         let target = self.levels.last().and_then(|level| level.target.as_ref());
         target.map_or(Ok(None), |target| existing(target, name))
+    }
+
+    /// Counts the directory that would be removed because it is in the way of something else, in a dry run.
+    ///
+    /// # Errors
+    /// `Refused` if it would stay, because it holds something.
+    pub(super) fn would_clear(&self, name: &[u8], found: Option<&Stat>) -> Result<()> {
+        let target = self.levels.last().and_then(|level| level.target.as_ref());
+        let (Some(target), true) = (target, found.is_some_and(|found| found.kind == NodeKind::Directory)) else { return Ok(()) };
+        if self.needed.is_none() {
+            target.verify_clearable(name, self.options.delete)?;
+            self.workers.tally.count(|report| report.deleted += 1);
+        }
+        Ok(())
     }
 
     /// Notes the packs from which the file's content would be read, if somebody asked for them.

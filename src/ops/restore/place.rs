@@ -81,6 +81,11 @@ impl Place {
         Ok(Self { target: Some(resumed), overwrite, resumed: true, _lock: Some(target) })
     }
 
+    /// How many directories were removed because they were in the way.
+    pub(super) fn cleared(&self) -> u64 {
+        self.target.as_ref().map_or(0, TargetDir::cleared)
+    }
+
     /// Says that everything is restored.
     ///
     /// # Errors

@@ -3,20 +3,19 @@
 
 use super::compare::{Comparison, existing, looks_equal};
 use super::execute::{File, Piece, Way, Workers};
-use super::known::{Known, include};
+use super::known::{Include, Known};
 use super::levels::Levels;
 use super::place::Place;
 use super::window::Window;
 use super::{Overwrite, RestoreOptions};
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
 use crate::format::tree::{ChunkRef, Node, NodeKind};
 use crate::id::ChunkId;
 use crate::ops::walk::{MAX_DEPTH, MAX_PATH};
 use crate::repo::Reader;
 use crate::source::files::{Rules, Stat, TargetDir, check_name};
-use globset::GlobSet;
 use std::collections::{BTreeSet, HashMap};
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -29,10 +28,10 @@ type LinkGroup = ((u64, u64), NodeKind);
 /// The plan as far as it has got.
 pub(super) struct Planner<'a> {
     pub(super) reader: &'a Reader,
-    options: &'a RestoreOptions,
+    pub(super) options: &'a RestoreOptions,
     rules: Rules,
-    include: Option<GlobSet>,
-    workers: &'a Workers<'a>,
+    include: Option<Include>,
+    pub(super) workers: &'a Workers<'a>,
     pub(super) levels: Levels,
     window: Window<'a>,
     /// The first name of each file with several: its directory's path, and the name there.
@@ -56,7 +55,7 @@ impl<'a> Planner<'a> {
             reader,
             options,
             rules: Rules::new(&options.exclude)?,
-            include: include(&options.include)?,
+            include: Include::new(&options.include)?,
             workers,
             levels: Levels::default(),
             window: Window::new(workers, reader.block_target()),
@@ -81,7 +80,10 @@ impl<'a> Planner<'a> {
         }
         // The top stays until the last window is done: links are made from there.
         self.flush(true)?;
-        self.flush(true)
+        self.flush(true)?;
+        let unmatched = self.include.as_ref().map(Include::unmatched).unwrap_or_default();
+        self.workers.tally.count(|report| report.unmatched = unmatched);
+        Ok(())
     }
 
     fn directory(&mut self, root: &ChunkId) -> Result<()> {
@@ -133,6 +135,9 @@ impl<'a> Planner<'a> {
             return Ok(());
         }
         let wanted = self.is_included(&path);
+        if let Some(include) = self.include.as_mut().filter(|_| wanted) {
+            include.note(&path);
+        }
         if is_dir {
             let own = self.seen(&node.name)?.is_some_and(|found| self.rules.is_own(&found));
             return if own { Ok(()) } else { self.enter(node, path, wanted) };
@@ -166,10 +171,7 @@ impl<'a> Planner<'a> {
     }
 
     fn is_included(&self, path: &[u8]) -> bool {
-        let Some(include) = &self.include else { return true };
-        // What lies below an included directory is included.
-        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at).chain([path.len()]);
-        ends.into_iter().any(|end| include.is_match(std::ffi::OsStr::from_bytes(&path[..end])))
+        self.include.as_ref().is_none_or(|include| include.has(path))
     }
 
     fn enter(&mut self, node: Node, path: Vec<u8>, wanted: bool) -> Result<()> {
@@ -218,10 +220,20 @@ impl<'a> Planner<'a> {
         let first = first.ok_or_else(|| Error::failed("restore: there is no target"))?;
         let mut target = self.levels[first].target.clone().expect("it was found just now");
         for level in &mut self.levels[first + 1..] {
-            if existing(&target, &level.node.name)?.is_some_and(|found| self.rules.is_own(&found)) {
+            let found = existing(&target, &level.node.name)?;
+            if found.as_ref().is_some_and(|found| self.rules.is_own(found)) {
                 return Err(Error::new(ErrorKind::Refused, "restore into the directory: it belongs to the repository"));
             }
+            let link = match found {
+                Some(found) if found.kind == NodeKind::Symlink => target.directory().read_link(&level.node.name).ok(),
+                _ => None,
+            };
             target = target.child(&level.node.name)?;
+            if let Some(led_to) = link {
+                let [name, led_to] = [&level.node.name, &led_to].map(|name| String::from_utf8_lossy(name).into_owned());
+                let message = format!("a directory took the place of the symbolic link {name}, which led to {led_to}");
+                self.workers.tally.observer.observe(Event::Warning(&message));
+            }
             target.remove_leftovers()?;
             level.target = Some(target.clone());
         }
@@ -232,14 +244,17 @@ impl<'a> Planner<'a> {
         if self.options.dry_run {
             let found = self.seen(&node.name)?;
             self.spare_own(found.as_ref())?;
-            let spared = found.is_some_and(|found| !self.may_replace(node, &found));
+            let spared = found.as_ref().is_some_and(|found| !self.may_replace(node, found));
+            if !spared {
+                self.would_clear(&node.name, found.as_ref())?;
+            }
             self.workers.tally.count(|report| if spared { report.skipped += 1 } else { report.others += 1 });
             return Ok(());
         }
         let target = self.target()?;
         let found = existing(&target, &node.name)?;
         self.spare_own(found.as_ref())?;
-        if found.is_some_and(|found| !self.may_replace(node, &found)) {
+        if found.as_ref().is_some_and(|found| !self.may_replace(node, found)) {
             self.workers.tally.count(|report| report.skipped += 1);
             return Ok(());
         }
@@ -291,7 +306,10 @@ impl<'a> Planner<'a> {
                     return Ok(());
                 }
                 Some(found) if looks_equal(&found, &node) => self.workers.tally.count(|report| report.unchanged += 1),
-                _ => self.workers.tally.file(node.size),
+                _ => {
+                    self.would_clear(&node.name, found.as_ref())?;
+                    self.workers.tally.file(node.size);
+                }
             }
             return self.need(&node, found.as_ref());
         }

@@ -19,6 +19,8 @@ pub(in crate::repo) struct CachedSnapshot {
     pub(in crate::repo) sealed: Vec<u8>,
     /// The snapshot's bytes, once a key that opens it was at hand.
     pub(in crate::repo) body: Option<Vec<u8>>,
+    /// The record's time.
+    pub(in crate::repo) time: i64,
 }
 
 /// How far a log was read, and the newest prune generation that a fence in it told of.
@@ -53,13 +55,13 @@ pub(in crate::repo) fn set_head(transaction: &Transaction<'_>, head: &Head, fenc
     transaction.execute(sql, values).map(drop).map_err(failed)
 }
 
-pub(in crate::repo) fn add_snapshot(transaction: &Transaction<'_>, snapshot: &CachedSnapshot, time: i64) -> Result<()> {
+pub(in crate::repo) fn add_snapshot(transaction: &Transaction<'_>, snapshot: &CachedSnapshot) -> Result<()> {
     let session = snapshot.session.map(|session| session.0.to_vec());
     let values = params![
         &snapshot.id.0[..],
         &snapshot.client.0[..],
         snapshot.seq.cast_signed(),
-        time,
+        snapshot.time,
         session,
         snapshot.sealed,
         snapshot.body
@@ -164,6 +166,7 @@ pub(in crate::repo) fn snapshots(connection: &Connection) -> Result<Vec<CachedSn
                 session: session.and_then(|session| SessionId::from_slice(&session)),
                 sealed: row.get(4)?,
                 body: row.get(5)?,
+                time: row.get(6)?,
             })
         })
         .map_err(failed)?;

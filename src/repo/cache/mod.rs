@@ -98,7 +98,7 @@ pub(super) fn failed(error: rusqlite::Error) -> Error {
         ErrorKind::Full => "free some space where the cache is, or give another folder with --cache-dir",
         _ => "the cache can be thrown away without loss: `lifeboat cache clear`; --cache-dir gives another folder",
     };
-    Error::new(kind, format!("use the local cache: {error}")).with_hint(hint).with_source(error)
+    Error::new(kind, format!("{}: {error}", elsewhere::DOING)).with_hint(hint).with_source(error)
 }
 
 /// What the cache says is not what was written to it.
@@ -115,7 +115,7 @@ impl std::error::Error for Corrupt {}
 
 /// The error of a cache that does not hold what was written to it.
 pub(super) fn damaged(what: &str) -> Error {
-    let error = Error::failed(format!("use the local cache: {what}"));
+    let error = Error::failed(format!("{}: {what}", elsewhere::DOING));
     error.with_hint("the cache can be thrown away without loss: `lifeboat cache clear`").with_source(Corrupt)
 }
 

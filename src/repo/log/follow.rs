@@ -403,7 +403,7 @@ impl Repository {
         };
         let body = open_snapshot(self.keys(), id, sealed).ok();
         let sealed = record.encode();
-        Ok(Some(CachedSnapshot { id: *id, client: record.client, seq: record.seq, session, sealed, body }))
+        Ok(Some(CachedSnapshot { id: *id, client: record.client, seq: record.seq, session, sealed, body, time: record.time }))
     }
 
     pub(in crate::repo) fn in_transaction(&self, work: impl FnOnce(&Transaction<'_>) -> Result<()>) -> Result<()> {
@@ -437,7 +437,7 @@ pub(super) fn apply_record(
         if let Some(session) = &snapshot.session {
             cache::log::supersede(transaction, &record.client, session, record.seq)?;
         }
-        cache::log::add_snapshot(transaction, snapshot, record.time)?;
+        cache::log::add_snapshot(transaction, snapshot)?;
     }
     let packs = match &record.body {
         RecordBody::Snapshot { packs, .. } | RecordBody::Claim { packs, .. } => packs.as_slice(),

@@ -25,6 +25,8 @@ pub struct SnapshotEntry {
     pub client: ClientId,
     /// The place of its record in that client's log.
     pub seq: u64,
+    /// When that client says it wrote the record, nanoseconds since 1970.
+    pub recorded: i64,
     /// Whether it is kept.
     pub standing: Standing,
     /// Why it is held, if it is and somebody said so.
@@ -81,8 +83,8 @@ impl Repository {
             if opens || cached.body.is_some() {
                 known.push(self.snapshot_entry(cached, standing, reason)?);
             } else {
-                let time = Record::decode(&cached.sealed)?.time;
-                sealed.push(SealedEntry { id: cached.id, client: cached.client, seq: cached.seq, time, standing });
+                let CachedSnapshot { id, client, seq, time, .. } = cached;
+                sealed.push(SealedEntry { id, client, seq, time, standing });
             }
         }
         Ok((known, sealed))
@@ -147,10 +149,10 @@ impl Repository {
         };
         let snapshot = Snapshot::decode(&body)?;
         let damaged_files = cache::damage::damaged(&self.connection(), &cached.id)?;
-        let (id, client, seq) = (cached.id, cached.client, cached.seq);
+        let (id, client, seq, recorded) = (cached.id, cached.client, cached.seq, cached.time);
         // That of a hold that has ended says nothing, and whoever began behind a checkpoint never heard it.
         let reason = if standing == Standing::Held { reason } else { String::new() };
-        Ok(SnapshotEntry { id, snapshot, client, seq, standing, reason, damaged_files })
+        Ok(SnapshotEntry { id, snapshot, client, seq, recorded, standing, reason, damaged_files })
     }
 
     /// True if the snapshot is kept.

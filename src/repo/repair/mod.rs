@@ -56,6 +56,7 @@ impl std::fmt::Display for Mend {
             Self::Fetch(key) => write!(out, "fetch {key} from the other copy"),
             Self::FromDuplicate(key) => write!(out, "put {key} back from its duplicate"),
             Self::MarkLost(pack, None) => write!(out, "mark all of pack {} as lost", pack.id),
+            Self::MarkLost(pack, Some(1)) => write!(out, "mark one chunk of pack {} as lost", pack.id),
             Self::MarkLost(pack, Some(chunks)) => write!(out, "mark {chunks} chunks of pack {} as lost", pack.id),
             Self::Parity(pack, _) => write!(out, "make the parity of pack {}", pack.id),
             Self::Duplicate(key) => write!(out, "make a duplicate of {key}"),
@@ -118,11 +119,16 @@ impl Repairer {
                 Lost::Chunks(chunks) => mends.push(Mend::MarkLost(*pack, Some(chunks.len() as u64))),
             }
         }
+        // Of a pack that is whole, or was made whole by the step before.
+        let whole = match mends.last() {
+            None => !(damage || unreadable),
+            Some(mend) => !matches!(mend, Mend::MarkLost(..)),
+        };
+        if parity && whole {
+            mends.push(Mend::Parity(*pack, self.repository.parity()?.max(1)));
+        }
         if index {
             mends.push(Mend::Index);
-        }
-        if parity && mends.is_empty() {
-            mends.push(Mend::Parity(*pack, self.repository.parity()?.max(1)));
         }
         Ok(mends)
     }

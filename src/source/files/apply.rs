@@ -8,6 +8,7 @@ use crate::format::tree::{Node, NodeKind, Time};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{Gid, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
+use std::sync::atomic::AtomicU64;
 
 /// Which metadata are put back, and what may be destroyed for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,8 @@ impl Default for WriteOptions {
 pub(super) struct Settings {
     pub(super) options: WriteOptions,
     ids: LocalIds,
+    /// Directories that were removed because they were in the way.
+    pub(super) cleared: AtomicU64,
 }
 
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
@@ -59,7 +62,7 @@ pub(super) struct Found {
 
 impl Settings {
     pub(super) fn new(options: WriteOptions) -> Self {
-        Self { options, ids: LocalIds::default() }
+        Self { options, ids: LocalIds::default(), cleared: AtomicU64::new(0) }
     }
 
     /// Owner and group that the node gets here, if any are to be set.

@@ -42,6 +42,15 @@ impl Directory {
         Ok(Self { fd })
     }
 
+    /// Where the symbolic link `name` leads to.
+    ///
+    /// # Errors
+    /// What the system says, also of what is no link.
+    pub fn read_link(&self, name: &[u8]) -> Result<Vec<u8>> {
+        let read = rustix::fs::readlinkat(self, name, Vec::new());
+        read.map(|target| target.into_bytes()).map_err(|errno| failed("read the link", name, errno))
+    }
+
     /// The names of all entries but `.` and `..`, ascending by their bytes.
     ///
     /// # Errors

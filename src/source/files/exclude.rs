@@ -25,7 +25,7 @@ const LONGEST_PREFIX: usize = 4096;
 /// the top of the path as the snapshot has it, `**` spans directories, a slash at the end means directories only,
 /// `!` brings back what an earlier glob left out. The last one that matches decides. Those from files come first,
 /// then `exclude`, then `iexclude`. What lies below a directory that is left out cannot be brought back.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RuleOptions {
     /// Globs.
     pub exclude: Vec<String>,

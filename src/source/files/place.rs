@@ -12,24 +12,21 @@ use rustix::io::Errno;
 
 impl TargetDir {
     /// Makes the symbolic link, fifo, socket, or device `name` with its metadata, replacing a file or link of that
-    /// name; returns what could not be set. Without the right to make devices, that is the device.
+    /// name; returns what could not be set.
     ///
     /// # Errors
-    /// `Refused` for a hostile name, or if a directory is there and `replace` was not asked for; else what the
-    /// system says.
+    /// `Refused` for a hostile name, or if a directory is there and `replace` was not asked for, or without the right to make
+    /// devices; else what the system says.
     pub fn create_special(&self, node: &Node, name: &[u8]) -> Result<Vec<Error>> {
         check_name(name)?;
         let made_at = match self.unlocking(|| self.make(node, name)) {
             Ok(()) => name.to_vec(),
             Err(Errno::EXIST) => {
                 let temporary = Self::temporary_name();
-                self.make(node, &temporary).map_err(|errno| failed("make", name, errno))?;
+                self.make(node, &temporary).map_err(|errno| not_made(node, name, errno))?;
                 temporary
             }
-            Err(Errno::PERM) if matches!(node.kind, NodeKind::CharDevice | NodeKind::BlockDevice) => {
-                return Ok(vec![failed("make the device", name, Errno::PERM)]);
-            }
-            Err(errno) => return Err(failed("make", name, errno)),
+            Err(errno) => return Err(not_made(node, name, errno)),
         };
         let mut problems = Vec::new();
         if node.kind == NodeKind::Symlink {
@@ -158,6 +155,14 @@ impl TargetDir {
         flags::set(fd.as_fd(), before, flags::LOCKS).map_err(|(_, errno)| errno)?;
         result
     }
+}
+
+fn not_made(node: &Node, name: &[u8], errno: Errno) -> Error {
+    if errno == Errno::PERM && matches!(node.kind, NodeKind::CharDevice | NodeKind::BlockDevice) {
+        let error = failed("make the device", name, errno);
+        return error.with_hint("only root may make devices; --exclude leaves them out");
+    }
+    failed("make", name, errno)
 }
 
 /// Calls that take a path reach the entry through a descriptor that holds it, so that nothing put in its place

@@ -12,6 +12,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 /// The place that a restore was told to write to.
@@ -231,14 +232,32 @@ impl TargetDir {
     /// Removes what is at `name` if that was asked for.
     pub(super) fn clear_the_way(&self, name: &[u8], doing: &str) -> Result<()> {
         let options = &self.inner.settings.options;
+        let is_directory = self.directory().stat(name).is_ok_and(|found| found.kind == NodeKind::Directory);
         match (options.replace, options.empty) {
-            (false, _) => Err(in_the_way(doing, name)),
-            (true, true) => self.remove_all(name),
-            (true, false) => match self.remove_alone(name)? {
-                true => Ok(()),
-                false => Err(filled(doing, name)),
-            },
+            (false, _) => return Err(in_the_way(doing, name)),
+            (true, true) => self.remove_all(name)?,
+            (true, false) if self.remove_alone(name)? => {}
+            (true, false) => return Err(filled(doing, name)),
         }
+        self.inner.settings.cleared.fetch_add(u64::from(is_directory), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// How many directories were removed because they were in the way.
+    #[must_use]
+    pub fn cleared(&self) -> u64 {
+        self.inner.settings.cleared.load(Ordering::Relaxed)
+    }
+
+    /// Fails if the directory `name` is in the way and would stay: it holds something, and not `all` may go.
+    ///
+    /// # Errors
+    /// `Refused`; what the system says.
+    pub fn verify_clearable(&self, name: &[u8], all: bool) -> Result<()> {
+        if all || self.directory().open_child(name)?.names()?.is_empty() {
+            return Ok(());
+        }
+        Err(filled("write", name))
     }
 
     /// Runs the call, and once more if the directory itself is immutable or append-only and can be unlocked.
