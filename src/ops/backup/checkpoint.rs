@@ -14,7 +14,6 @@ use crate::format::tree::{Node, encode_node};
 use crate::id::ChunkId;
 use crate::repo::ChunkWriter;
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -104,7 +103,6 @@ fn write(run: &Run<'_>, mut snapshot: Snapshot) -> Result<()> {
     // The retention is that of the finished backup; what stands in for it goes as soon as there is one.
     snapshot.retain_until = None;
     snapshot.end = run.session.now();
-    snapshot.counts.bytes_read = run.bytes_read.load(Ordering::Relaxed);
     if run.session.claim(writer, &snapshot)? {
         run.observer.observe(Event::Note("checkpoint: what is done so far can be restored"));
     }

@@ -76,7 +76,7 @@ pub(super) fn read_small(run: &Run<'_>, worker: &mut Worker, file: &SourceFile, 
                 stat = now;
                 return Ok(None);
             }
-            run.bytes_read.fetch_add(data.len() as u64, Ordering::Relaxed);
+            worker.counts.bytes_read += data.len() as u64;
             let content = store(run, worker, data)?;
             // A file that shrank keeps what was there; its holes are then no longer where they were.
             let (holes, size) = match stable || count >= expected {
@@ -219,7 +219,7 @@ impl LargeFile {
         }
         let read = (at - from) as u64;
         self.seen.fetch_add(read, Ordering::Relaxed);
-        run.bytes_read.fetch_add(read, Ordering::Relaxed);
+        worker.counts.bytes_read += read;
         run.progress.bytes.fetch_add(read, Ordering::Relaxed);
         self.collect(number, refs, worker)
     }

@@ -22,7 +22,7 @@ use crate::ops::latest::latest;
 use crate::repo::{Act, Repository, Session, SnapshotEntry, StatCache};
 use crate::source::files::RuleOptions;
 use crate::source::files::{Directory, Owners, ReadOptions, Rules};
-use run::{Run, Trust, Worker};
+use run::{Run, Trust, Untold, Worker};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -218,8 +218,7 @@ fn attempt(
     observer.observe(Event::Finished(Stage::BackingUp));
     let walked = walked.and_then(|root| stop_if_asked(observer).map(|()| root));
     let (failures, failure_count) = run.take_failures();
-    let bytes_read = run.bytes_read.load(std::sync::atomic::Ordering::Relaxed);
-    let mut counts = Counts { bytes_read, ..Counts::default() };
+    let mut counts = Counts::default();
     let Run { workers, .. } = run;
     let mut writers = Vec::new();
     let mut seen: Vec<Vec<[u8; 16]>> = origins.iter().map(|_| Vec::new()).collect();
@@ -290,6 +289,7 @@ fn workers(repository: &Repository, session: &Session, origins: &[StatCache], co
             node: Vec::new(),
             stat: origins.iter().map(|origin| origin.reopen(repository)).collect::<Result<_>>()?,
             counts: Counts::default(),
+            untold: Untold::default(),
             seen: origins.iter().map(|_| Vec::new()).collect(),
         }))
     };

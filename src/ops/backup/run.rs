@@ -8,7 +8,7 @@ use crate::format::tree::Content;
 use crate::repo::{ChunkWriter, Chunker, Reader, StatCache};
 use crate::source::files::{Owners, ReadOptions, Rules, Stat};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 /// Contents of files with several names that are remembered, so that each is read once.
@@ -28,8 +28,28 @@ pub(super) struct Worker {
     pub(super) stat: Vec<StatCache>,
     /// What it has counted.
     pub(super) counts: Counts,
+    /// What it has done since it last told of its progress.
+    pub(super) untold: Untold,
     /// Keys of the directories that were seen, for each path.
     pub(super) seen: Vec<Vec<[u8; 16]>>,
+}
+
+/// Finished files of which a worker has not told yet. A counter that all workers write to goes from one processor to the
+/// other each time, which takes longer than much else that is done for a tiny file: so they tell of several at once.
+#[derive(Default)]
+pub(super) struct Untold {
+    pub(super) files: u64,
+    pub(super) bytes: u64,
+}
+
+impl Untold {
+    /// Most files and bytes that are not told of.
+    const MOST: (u64, u64) = (16, 1 << 20);
+
+    /// True if it is time to tell.
+    pub(super) fn is_much(&self) -> bool {
+        self.files >= Self::MOST.0 || self.bytes >= Self::MOST.1
+    }
 }
 
 /// What was read of a file with several names.
@@ -67,7 +87,6 @@ pub(super) struct Run<'a> {
     pub(super) progress: Arc<Progress>,
     pub(super) session: &'a crate::repo::Session,
     pub(super) workers: Vec<Mutex<Worker>>,
-    pub(super) bytes_read: AtomicU64,
     /// Directories that may be open; those that are gone are dropped now and then.
     open: Mutex<Vec<Weak<Dir>>>,
     pub(super) links: Mutex<HashMap<(u64, u64), Linked>>,
@@ -95,7 +114,6 @@ impl<'a> Run<'a> {
             progress: Arc::default(),
             session,
             workers,
-            bytes_read: AtomicU64::new(0),
             open: Mutex::default(),
             links: Mutex::default(),
             failures: Mutex::default(),
@@ -125,6 +143,13 @@ impl<'a> Run<'a> {
     /// Directories that may be open.
     pub(super) fn open_directories(&self) -> Vec<Arc<Dir>> {
         self.open.lock().expect("no code panics while it holds this lock").iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Tells of what a worker has done.
+    pub(super) fn tell(&self, untold: &mut Untold) {
+        let Untold { files, bytes } = std::mem::take(untold);
+        self.progress.files.fetch_add(files, Ordering::Relaxed);
+        self.progress.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// True if the backup cannot or should not go on.

@@ -12,7 +12,6 @@ use crate::format::tree::{ChunkRef, ChunkType, Content, ListPage, Node, NodeKind
 use crate::source::files::{Directory, SourceFile, Stat};
 use rayon::Scope;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Entries of one directory that one task takes on.
 const TASK_ENTRIES: usize = 256;
@@ -120,7 +119,11 @@ fn entries<'s>(scope: &Scope<'s>, run: &'s Run<'s>, dir: Arc<Dir>, start: usize,
             Ok(None) => {}
             Err(error) => return run.give_up(error),
         }
+        if worker.untold.is_much() {
+            run.tell(&mut worker.untold);
+        }
     }
+    run.tell(&mut worker.untold);
 }
 
 fn settle(run: &Run<'_>, worker: &mut Worker, dir: &Arc<Dir>, position: usize, done: Result<Done>) {
@@ -185,7 +188,8 @@ fn entry<'s>(
         worker.counts.files += 1;
         worker.counts.unmodified += 1;
         worker.counts.bytes += stat.size;
-        run.progress.add_file(stat.size);
+        worker.untold.files += 1;
+        worker.untold.bytes += stat.size;
         return Ok(Some(Done::unchanged(packed.to_entry())));
     }
     file(scope, run, worker, (dir, position), Some(&stat), path)
@@ -265,7 +269,9 @@ fn file<'s>(
 ) -> Result<Option<Done>> {
     let (dir, position) = place;
     let name = dir.listing.name(position);
-    run.progress.at(&path);
+    if worker.untold.files == 0 {
+        run.progress.at(&path);
+    }
     let file = match SourceFile::open(&dir.directory, name, stat) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::Missing && stat.is_none() => return Ok(Some(vanished(run, &path))),
@@ -295,7 +301,7 @@ fn file<'s>(
         }
         Err(error) => return Err(error),
     };
-    run.progress.bytes.fetch_add(read.size, Ordering::Relaxed);
+    worker.untold.bytes += read.size;
     Ok(Some(take(run, worker, dir, &mut node, &stat, (read, &path))))
 }
 
@@ -341,7 +347,7 @@ fn done(run: &Run<'_>, worker: &mut Worker, dir: &Dir, node: &Node, stat: &Stat)
         // It was read all the same, and turned out to be what it was.
         Some(_) => counts.unmodified += 1,
     }
-    run.progress.files.fetch_add(1, Ordering::Relaxed);
+    worker.untold.files += 1;
     done
 }
 
@@ -361,6 +367,7 @@ fn large<'s>(
     file: SourceFile,
     stat: &Stat,
 ) -> Result<()> {
+    run.progress.at(&entry.path);
     let large = Arc::new((LargeFile::new(run, file, stat)?, entry));
     let helpers = (run.workers.len() - 1).min(large.0.segments() - 1);
     for _ in 0..helpers {
@@ -386,6 +393,7 @@ fn work(run: &Run<'_>, worker: &mut Worker, large: &(LargeFile, LargeEntry)) {
         }
         Err(error) => Err(error),
     };
+    run.tell(&mut worker.untold);
     settle(run, worker, &entry.dir, entry.position, done);
 }
 
