@@ -3,10 +3,18 @@
 
 mod support;
 
+use lifeboat::event::Silent;
+use lifeboat::ops::prune::{Decision, PruneOptions, prune};
+use lifeboat::repo::{Access, OpenOptions, Repository};
+use lifeboat::store::Local;
 use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
 use support::home::Home;
+use support::interposed::{Fate, Interposed};
 use support::noise;
 use support::team::Team;
+use zeroize::Zeroizing;
 
 #[test]
 fn a_writer_backs_up_and_reads_nothing_back_not_even_its_own() {
@@ -69,6 +77,29 @@ fn a_maintainer_forgets_and_prunes_and_reads_no_file() {
     team.owner.ok(&["check", "--read-data"]);
     team.owner.ok(&["restore", last["id"].as_str().unwrap(), "--to", "out", "--verify"]);
     assert!(std::fs::read(team.owner.path("out/data/kept")).unwrap() == noise(2, 300_000));
+}
+
+#[test]
+fn a_maintainer_writes_packs_anew_that_it_cannot_open_also_where_answers_take_long() {
+    let team = Team::new();
+    let (writer, maintainer) = (team.enrol("writer", "laptop", &[]), team.enrol("maintainer", "server", &[]));
+    // Packs of some backups, in each of them something that the last one needs and something that it does not.
+    for version in 0..4 {
+        writer.back_up(&format!("stays{version}"), &noise(version, 300_000));
+        writer.back_up("goes", &noise(100 + version, 300_000));
+    }
+    maintainer.ok(&["forget", "--keep-last", "1", "--allow-most"]);
+    let far = Interposed::new(Arc::new(Local::open(&team.repository()).unwrap()), |_, _, _| Fate::Pass).wide(8).store();
+    let identity = Some(Zeroizing::new(std::fs::read(&maintainer.identity).unwrap()));
+    let place = |name: &str| maintainer.home.path(name);
+    let options = OpenOptions { cache_dir: place("far-cache"), state_dir: place("far-state"), fingerprint: None };
+    let repository = Repository::open_store(far, &Access { identity, passphrase: None }, &options, &Silent).unwrap();
+    let options = PruneOptions { grace: Duration::ZERO, max_unused: 0.0, repack_small: true, ..PruneOptions::default() };
+    let report = prune(&repository, &options, &Silent).unwrap();
+    assert!(report.pruned.written >= 1 && report.sum(Decision::Repack).packs >= 4, "{report:?}");
+    assert!(report.pruned.deleted >= 4, "{report:?}");
+    team.owner.ok(&["check", "--read-data"]);
+    team.owner.ok(&["restore", "latest", "--to", "out", "--verify", "--host", listed_host(&team).as_str()]);
 }
 
 #[test]
