@@ -97,15 +97,18 @@ impl Repository {
     }
 
     fn listed_duplicates(&self) -> &HashSet<Key> {
-        self.inner.duplicates.listed.get_or_init(|| {
-            let mut listed = HashSet::new();
-            // Where it fails there are none: the first copies say what is wrong.
-            let _ = self.store().list("copies", &mut |entry| {
-                listed.extend(entry.key.original());
-                Ok(())
-            });
-            listed
-        })
+        let known = &self.inner.duplicates.listed;
+        if let Some(listed) = known.get() {
+            return listed;
+        }
+        let mut listed = HashSet::new();
+        // Where it fails there are none: the first copies say what is wrong.
+        let _ = self.store().list("copies", &mut |entry| {
+            listed.extend(entry.key.original());
+            Ok(())
+        });
+        // Several may ask at once; nobody waits for another's answer.
+        known.get_or_init(|| listed)
     }
 
     /// Says which objects were read from their duplicates.

@@ -70,7 +70,7 @@ pub use shards::{CompactOptions, CompactReport, IndexProblem, Shards};
 pub use slots::{Access, NewSlot, OpenOptions, SlotInfo, default_sizes, generate_identity, recipients_of};
 pub use stat::StatCache;
 #[doc(hidden)]
-pub use surroundings::Surroundings;
+pub use surroundings::{Lane, SideBySide, Surroundings};
 pub use thaw::{THAW_DAYS, ThawOptions, ThawPlan, ThawReport, thaw_time};
 pub use verify::{Depth, Lost, PackProblem, PackReport, PackVerifier, Trouble};
 pub use view::Contents;

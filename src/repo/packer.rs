@@ -166,7 +166,7 @@ impl Packer {
     /// Packs until no more blocks can come, then finishes what is open: data first, because meta refers to it.
     pub(super) fn run(&self) -> Result<()> {
         let mut open: [Option<OpenPack>; 2] = [None, None];
-        let mut uploads = Underway::to(&self.store);
+        let mut uploads = Underway::to(&self.store, &self.surroundings);
         while let Ok(work) = self.blocks.recv() {
             let PackedBlock { seal, block } = match work {
                 ToPack::Block(block) => block,

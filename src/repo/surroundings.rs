@@ -12,6 +12,13 @@ use zeroize::Zeroizing;
 /// Seals a plaintext to a recipient as an age file, with these random bytes: age takes none but its own.
 type Wrap = fn(recipient: &str, plain: &[u8], random: &[u8; 64]) -> Vec<u8>;
 
+/// One of several things that are done beside each other.
+#[doc(hidden)]
+pub type Lane<'a> = Box<dyn FnMut() + Send + 'a>;
+/// Does all of them, whoever comes first; a simulation says who goes on at each call of its store.
+#[doc(hidden)]
+pub type SideBySide = Arc<dyn Fn(&mut [Lane<'_>]) + Send + Sync>;
+
 /// The system's random bytes and clock, or those of a simulation.
 #[doc(hidden)]
 #[derive(Clone, Default)]
@@ -23,21 +30,22 @@ struct Simulated {
     stream: Mutex<blake3::OutputReader>,
     now: Arc<dyn Fn() -> i64 + Send + Sync>,
     wrap: Wrap,
+    side_by_side: SideBySide,
 }
 
 impl Surroundings {
     /// Those of a simulation: nothing that is sealed in them is a secret. Nothing but a test calls this
     /// (`tests/architecture.rs`).
     #[must_use]
-    pub fn simulated(seed: [u8; 32], now: Arc<dyn Fn() -> i64 + Send + Sync>, wrap: Wrap) -> Self {
+    pub fn simulated(seed: [u8; 32], now: Arc<dyn Fn() -> i64 + Send + Sync>, wrap: Wrap, side_by_side: SideBySide) -> Self {
         let stream = Mutex::new(blake3::Hasher::new_keyed(&seed).finalize_xof());
-        Self { simulated: Some(Arc::new(Simulated { stream, now, wrap })) }
+        Self { simulated: Some(Arc::new(Simulated { stream, now, wrap, side_by_side })) }
     }
 
     /// The same for another thread: in a simulation, what it draws does not hang on when it draws it.
     pub(super) fn branch(&self) -> Result<Self> {
         let Some(simulated) = &self.simulated else { return Ok(Self::default()) };
-        Ok(Self::simulated(self.random()?, simulated.now.clone(), simulated.wrap))
+        Ok(Self::simulated(self.random()?, simulated.now.clone(), simulated.wrap, simulated.side_by_side.clone()))
     }
 
     /// Fills `bytes` with random ones.
@@ -78,6 +86,11 @@ impl Surroundings {
             None => i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX),
             Some(simulated) => (simulated.now)(),
         }
+    }
+
+    /// Who does what is done beside each other; `None` for threads of the system.
+    pub(super) fn side_by_side(&self) -> Option<&SideBySide> {
+        self.simulated.as_ref().map(|simulated| &simulated.side_by_side)
     }
 
     /// True in a simulation: threads then must not race for the order of their calls, and nothing is taken over that only

@@ -1,6 +1,7 @@
 //! Objects that are complete and on their way to a store, several at once where an answer takes long.
 
 use crate::error::{Error, Result};
+use crate::repo::surroundings::Surroundings;
 use crate::store::AnyStore;
 use std::collections::VecDeque;
 use std::thread::JoinHandle;
@@ -16,9 +17,10 @@ pub(super) struct Underway<T> {
 }
 
 impl<T: Send + 'static> Underway<T> {
-    /// None yet. To a store that answers at once they go one after the other.
-    pub(super) fn to(store: &AnyStore) -> Self {
-        Self { most: if store.width() > 1 { UPLOADS } else { 0 }, begun: VecDeque::new() }
+    /// None yet. To a store that answers at once, and in a simulation, they go one after the other.
+    pub(super) fn to(store: &AnyStore, surroundings: &Surroundings) -> Self {
+        let most = if store.width() > 1 && !surroundings.is_simulated() { UPLOADS } else { 0 };
+        Self { most, begun: VecDeque::new() }
     }
 
     /// Begins `upload`, after it has waited until there is room. `done` gets what came to its end meanwhile, in the order in

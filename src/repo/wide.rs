@@ -2,6 +2,7 @@
 
 use crate::error::{ErrorKind, Result};
 use crate::repo::Repository;
+use crate::repo::surroundings::Lane;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
@@ -60,6 +61,19 @@ impl Repository {
             return items.iter().map(ask).collect();
         }
         let answers: Vec<OnceLock<R>> = items.iter().map(|_| OnceLock::new()).collect();
+        let all = |answers: Vec<OnceLock<R>>| -> Vec<R> {
+            answers.into_iter().map(|answer| answer.into_inner().expect("every item was asked for")).collect()
+        };
+        if let Some(side_by_side) = self.keys().surroundings.side_by_side() {
+            let mut lanes: Vec<Lane<'_>> = Vec::new();
+            for (item, answer) in items.iter().zip(&answers) {
+                let ask = &ask;
+                lanes.push(Box::new(move || drop(answer.set(ask(item)))));
+            }
+            side_by_side(&mut lanes);
+            drop(lanes);
+            return all(answers);
+        }
         let next = AtomicUsize::new(0);
         let panicked = Mutex::new(None);
         std::thread::scope(|scope| {
@@ -80,6 +94,15 @@ impl Repository {
         if let Some(panic) = panicked.into_inner().expect("no code panics while it holds this lock") {
             std::panic::resume_unwind(panic);
         }
-        answers.into_iter().map(|answer| answer.into_inner().expect("every item was asked for")).collect()
+        all(answers)
+    }
+
+    /// The same for what may have to be mended from parity. Of that only one thing is done at a time, and a simulation lets
+    /// nobody wait for anything but the store, so there they come one after the other.
+    pub(super) fn side_by_side_or_mended<T: Sync, R: Send + Sync>(&self, items: &[T], ask: impl Fn(&T) -> R + Sync) -> Vec<R> {
+        match self.keys().surroundings.is_simulated() {
+            true => items.iter().map(ask).collect(),
+            false => self.side_by_side(items, ask),
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! kind of fault.
 //!
 //! One seed decides everything that the store sees: who goes on when, what goes wrong, what is backed up, what the clocks
-//! say, and every random byte that the engine draws (`lifeboat::repo::Surroundings`). So a world whose seed is known happens
+//! say, which of the calls that a machine makes beside each other comes first, and every random byte that the engine draws (`lifeboat::repo::Surroundings`). So a world whose seed is known happens
 //! again call by call, byte by byte; the last test here holds the simulation to that. A failure prints the seed, with the
 //! command that runs it again, and all that happened.
 //!
@@ -87,7 +87,8 @@ impl Simulation {
     }
 
     fn surroundings(&self, actor: usize) -> Surroundings {
-        Surroundings::simulated(drawn(self.seed, &format!("actor {actor}")), self.world.clock(actor), age_file::wrap)
+        let random = drawn(self.seed, &format!("actor {actor}"));
+        Surroundings::simulated(random, self.world.clock(actor), age_file::wrap, self.world.side_by_side(actor))
     }
 
     /// A repository with an owner, whose identity may be on two machines, a maintainer, and one or two writers, of whom
@@ -303,7 +304,9 @@ fn restore_all(simulation: &Simulation, (repository, shown): &(Repository, Vec<S
 /// One world from its beginning to its end; returns all that happened in it, and whether old records of logs were deleted.
 fn simulate(seed: u64) -> (Vec<String>, bool) {
     let mut chance = Chance::new(seed ^ 0x5eed);
-    let odds = Odds { fault: [0, 5, 30][chance.below(3)], crash: [0, 3, 12][chance.below(3)], lag: [0, 0, 100][chance.below(3)] };
+    let width = [1, 1, 1, 3][chance.below(4)];
+    let [fault, crash, lag] = [[0, 5, 30], [0, 3, 12], [0, 0, 100]].map(|odds| odds[chance.below(3)]);
+    let odds = Odds { fault, crash, lag, width };
     let simulation = Simulation::new(seed, odds);
     let machines = simulation.set_up(&mut chance);
     let world = &simulation.world;
@@ -321,7 +324,7 @@ fn simulate(seed: u64) -> (Vec<String>, bool) {
                 });
             }
         });
-        assert!(!world.was_crowded(), "the threads of a machine called the store side by side");
+        assert!(!world.was_crowded(), "the threads of a machine called the store side by side without being told when");
         world.settle();
         let (_, before) = verify(&simulation, "reader");
         // Whatever was left open can be brought to its end, by somebody who saw nothing of all this, and takes nothing that

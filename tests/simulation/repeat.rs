@@ -22,7 +22,7 @@ fn a_seed_decides_every_call_of_the_store_and_every_byte_in_it() {
         met.extend(first);
     }
     // It would be easy to repeat worlds in which nothing happens.
-    for what in ["create", "put", "delete", "list", ": Crash:", ": Fail:", ": LostAnswer:", ": Later:", "a late put"] {
+    for what in ["create", "put", "delete", "list", ": Crash:", ": Fail:", ": LostAnswer:", ": Later:", "a late put", " of 3: "] {
         assert!(met.iter().any(|line| line.contains(what)), "{what} is in none of {calls} entries");
     }
     assert_ne!(simulate(FIRST).0, simulate(FIRST + 1).0);

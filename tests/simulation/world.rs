@@ -1,14 +1,18 @@
 //! The simulated world: one store, and a scheduler that lets one actor run at a time.
 //!
 //! Every call of the store is a point at which another actor may go on instead, and at which things may go wrong. Nothing
-//! here hangs on when the system lets a thread run: whose turn it is, what becomes of a call, and what the clocks say are
-//! drawn from the seed, call by call.
+//! here hangs on when the system lets a thread run: whose turn it is, which of the things goes on that a machine does beside
+//! each other, what becomes of a call, and what the clocks say are drawn from the seed, call by call.
 #![expect(unreachable_pub, reason = "it is a module of a test program")]
 
+mod lanes;
+mod seen;
+
 use crate::support::noise;
-use lifeboat::error::{Error, ErrorKind, Result};
-use lifeboat::store::{AnyStore, Created, Entry, Key, Memory, Next, Staged, Store};
-use std::collections::BTreeMap;
+use lanes::{LANE, Runner};
+use lifeboat::store::{AnyStore, Created, Key, Memory, Store};
+use seen::{Seen, brief};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 /// Numbers that are the same for the same seed (SplitMix64; Steele, Lea, Flood 2014).
@@ -51,6 +55,8 @@ pub struct Odds {
     pub crash: usize,
     /// A listing leaves an entry out.
     pub lag: usize,
+    /// Calls that machines make beside each other, as they do where answers take long.
+    pub width: usize,
 }
 
 /// When the world begins, nanoseconds since 1970: long before any real file was written, so that none seems to be settled.
@@ -88,16 +94,20 @@ struct State {
     chance: Chance,
     odds: Odds,
     actors: Vec<Actor>,
-    turn: Option<usize>,
+    turn: Option<Runner>,
+    /// What of an actor may go on. While things are done beside each other, who asked for them is none of these.
+    lanes: Vec<Vec<usize>>,
+    /// How many lanes an actor has had.
+    made: Vec<usize>,
     step: u64,
     /// Until when an actor is not chosen, if another one can be.
     asleep: Vec<u64>,
     late: Vec<(u64, Late)>,
     /// How wrong each actor's clock is.
     skew: Vec<i64>,
-    /// True while an actor waits for an answer of the store.
-    asking: Vec<bool>,
-    /// Some actor made two calls at once: then its threads go on in an order that no seed decides.
+    /// Who waits for an answer of the store.
+    asking: BTreeSet<Runner>,
+    /// Somebody made two calls at once: then threads go on in an order that no seed decides.
     crowded: bool,
     journal: Vec<String>,
 }
@@ -117,11 +127,13 @@ impl World {
             odds,
             actors: vec![Actor::Coming; actors],
             turn: None,
+            lanes: vec![vec![0]; actors],
+            made: vec![1; actors],
             step: 0,
             asleep: vec![0; actors],
             late: Vec::new(),
             skew,
-            asking: vec![false; actors],
+            asking: BTreeSet::new(),
             crowded: false,
             journal: Vec::new(),
         };
@@ -130,7 +142,8 @@ impl World {
 
     /// The store as an actor sees it.
     pub fn store(self: &Arc<Self>, actor: usize) -> AnyStore {
-        Arc::new(Seen { world: self.clone(), actor, ahead: Mutex::default() })
+        let width = self.state().odds.width;
+        Arc::new(Seen::new(self.clone(), actor, width))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -145,14 +158,14 @@ impl World {
             state.pass_on();
             self.changed.notify_all();
         }
-        drop(self.wait(state, actor));
+        drop(self.wait(state, (actor, 0)));
     }
 
     /// Leaves for good.
     pub fn leave(&self, actor: usize) {
         let mut state = self.state();
         state.actors[actor] = Actor::Gone;
-        if state.turn == Some(actor) {
+        if state.turn.is_some_and(|(turn, _)| turn == actor) {
             state.pass_on();
         }
         self.changed.notify_all();
@@ -223,8 +236,8 @@ impl World {
         }
     }
 
-    fn wait<'a>(&'a self, mut state: MutexGuard<'a, State>, actor: usize) -> MutexGuard<'a, State> {
-        while state.turn != Some(actor) {
+    fn wait<'a>(&'a self, mut state: MutexGuard<'a, State>, runner: Runner) -> MutexGuard<'a, State> {
+        while state.turn != Some(runner) {
             state = self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
         }
         state
@@ -232,13 +245,14 @@ impl World {
 
     /// One call of an actor: others may come first, and what was delayed may take place.
     fn call(&self, actor: usize, verb: &str) -> Fate {
+        let runner = (actor, LANE.get());
         let mut state = self.state();
-        state.crowded |= std::mem::replace(&mut state.asking[actor], true);
-        let mut state = self.wait(state, actor);
+        state.crowded |= !state.asking.insert(runner);
+        let mut state = self.wait(state, runner);
         state.pass_on();
-        if state.turn != Some(actor) {
+        if state.turn != Some(runner) {
             self.changed.notify_all();
-            state = self.wait(state, actor);
+            state = self.wait(state, runner);
         }
         state.step += 1;
         let step = state.step;
@@ -255,8 +269,13 @@ impl World {
     /// Notes a call that was made, and what came of it.
     fn answer(&self, actor: usize, what: &str, fate: Fate, result: &str) {
         let mut state = self.state();
-        state.asking[actor] = false;
-        let line = format!("{}: actor {actor}: {what}: {fate:?}: {result}", state.step);
+        let lane = LANE.get();
+        state.asking.remove(&(actor, lane));
+        let beside = match state.lanes[actor].len() {
+            1 => String::new(),
+            several => format!(" in lane {lane} of {several}"),
+        };
+        let line = format!("{}: actor {actor}{beside}: {what}: {fate:?}: {result}", state.step);
         state.journal.push(line);
     }
 
@@ -288,7 +307,13 @@ impl State {
         }
         let awake: Vec<usize> = ready.iter().copied().filter(|actor| self.asleep[*actor] <= self.step).collect();
         let among = if awake.is_empty() { &ready } else { &awake };
-        self.turn = Some(among[self.chance.below(among.len())]);
+        let actor = among[self.chance.below(among.len())];
+        let lane = match self.lanes[actor].len() {
+            0 => unreachable!("whoever waits for others is not asked to go on"),
+            1 => 0,
+            several => self.chance.below(several),
+        };
+        self.turn = Some((actor, self.lanes[actor][lane]));
     }
 
     fn fate(&mut self, actor: usize, verb: &str) -> Fate {
@@ -312,172 +337,5 @@ impl State {
     /// A call takes a second.
     fn now(&self) -> i64 {
         BEGINNING + i64::try_from(self.step).unwrap() * SECOND
-    }
-}
-
-/// Bytes in a journal: how many, and which.
-fn brief(bytes: &[u8]) -> String {
-    format!("{} bytes {}", bytes.len(), blake3::hash(bytes).to_hex())
-}
-
-/// The store as one actor sees it.
-struct Seen {
-    world: Arc<World>,
-    actor: usize,
-    /// What was asked for ahead, as it was then: as old as an answer from far away can be.
-    ahead: Mutex<BTreeMap<String, Result<Vec<u8>>>>,
-}
-
-fn broken(verb: &str, key: &str) -> Error {
-    Error::new(ErrorKind::Failed, format!("{verb} {key}: the simulation wants it to fail"))
-}
-
-impl Seen {
-    /// A call that changes nothing; `told` says what came of it.
-    fn read<T>(
-        &self,
-        (verb, key): (&str, &str),
-        call: impl FnOnce(&Memory) -> Result<T>,
-        told: impl FnOnce(&T) -> String,
-    ) -> Result<T> {
-        let fate = self.world.call(self.actor, verb);
-        let result = if fate == Fate::Pass { call(&self.world.memory) } else { Err(broken(verb, key)) };
-        let told = result.as_ref().map_or_else(|error| format!("{:?}", error.kind()), told);
-        self.world.answer(self.actor, &format!("{verb} {key}"), fate, &told);
-        result
-    }
-
-    fn write(&self, verb: &str, key: &Key, bytes: &[u8]) -> Result<Created> {
-        let fate = self.world.call(self.actor, verb);
-        let time = self.world.time();
-        let result = match fate {
-            Fate::Pass | Fate::LostAnswer => {
-                let created = self.world.memory.create(key, bytes)?;
-                if created == Created::New {
-                    self.world.memory.set_modified(key, time);
-                }
-                if fate == Fate::Pass { Ok(created) } else { Err(broken(verb, key.as_str())) }
-            }
-            Fate::Later => {
-                self.world.later(Late::Put(key.clone(), bytes.to_vec(), time));
-                Err(broken(verb, key.as_str()))
-            }
-            Fate::Fail | Fate::Crash => Err(broken(verb, key.as_str())),
-        };
-        let told = result.as_ref().map_or_else(|error| format!("{:?}", error.kind()), |created| format!("{created:?}"));
-        self.world.answer(self.actor, &format!("{verb} {key} of {}", brief(bytes)), fate, &told);
-        result
-    }
-}
-
-struct SeenStaged {
-    seen: Seen,
-    bytes: Vec<u8>,
-}
-
-impl Staged for SeenStaged {
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.bytes.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>, key: &Key) -> Result<()> {
-        self.seen.write("put", key, &self.bytes).map(drop)
-    }
-}
-
-impl Store for Seen {
-    fn put(&self, key: &Key, bytes: &[u8]) -> Result<()> {
-        self.write("put", key, bytes).map(drop)
-    }
-
-    fn create(&self, key: &Key, bytes: &[u8]) -> Result<Created> {
-        self.write("create", key, bytes)
-    }
-
-    fn stage(&self) -> Result<Box<dyn Staged>> {
-        Ok(Box::new(SeenStaged {
-            seen: Self { world: self.world.clone(), actor: self.actor, ahead: Mutex::default() },
-            bytes: Vec::new(),
-        }))
-    }
-
-    fn create_then(&self, key: &Key, bytes: &[u8], next: &Next) -> Result<Created> {
-        let created = self.create(key, bytes)?;
-        if created == Created::New {
-            next.objects.iter().for_each(|(key, _)| drop(self.ahead.lock().unwrap().remove(key.as_str())));
-            self.expect(next);
-        }
-        Ok(created)
-    }
-
-    fn get(&self, key: &Key, limit: u64) -> Result<Vec<u8>> {
-        let asked = self.ahead.lock().unwrap().remove(key.as_str());
-        asked.unwrap_or_else(|| self.read(("get", key.as_str()), |memory| memory.get(key, limit), |bytes| brief(bytes)))
-    }
-
-    fn expect(&self, next: &Next) {
-        for (key, limit) in &next.objects {
-            if !self.ahead.lock().unwrap().contains_key(key.as_str()) {
-                let found = self.read(("get", key.as_str()), |memory| memory.get(key, *limit), |bytes| brief(bytes));
-                self.ahead.lock().unwrap().insert(key.to_string(), found);
-            }
-        }
-    }
-
-    fn expect_nothing(&self) {
-        self.ahead.lock().unwrap().clear();
-    }
-
-    fn read_at(&self, key: &Key, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let place = format!("{key} from {offset}");
-        let read = |memory: &Memory| memory.read_at(key, offset, buffer).map(|()| brief(buffer));
-        self.read(("read", &place), read, String::clone).map(drop)
-    }
-
-    fn size(&self, key: &Key) -> Result<Option<u64>> {
-        self.read(("size", key.as_str()), |memory| memory.size(key), |size| format!("{size:?}"))
-    }
-
-    fn modified(&self, key: &Key) -> Result<Option<i64>> {
-        self.read(("time", key.as_str()), |memory| memory.modified(key), |time| format!("{time:?}"))
-    }
-
-    fn list(&self, prefix: &str, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
-        let list = |memory: &Memory| {
-            let mut entries = Vec::new();
-            let entry = &mut |entry: Entry| {
-                let mut state = self.world.state();
-                let lag = state.odds.lag;
-                // Which entries are left out.
-                if !state.chance.permille(lag) {
-                    entries.push(entry);
-                }
-                Ok(())
-            };
-            memory.list(prefix, entry).map(|()| entries)
-        };
-        let told = |entries: &Vec<Entry>| brief(format!("{entries:?}").as_bytes());
-        self.read(("list", prefix), list, told)?.into_iter().try_for_each(each)
-    }
-
-    fn delete(&self, key: &Key) -> Result<()> {
-        let fate = self.world.call(self.actor, "delete");
-        let result = match fate {
-            Fate::Pass => self.world.memory.delete(key),
-            Fate::LostAnswer => self.world.memory.delete(key).and(Err(broken("delete", key.as_str()))),
-            Fate::Later => {
-                self.world.later(Late::Delete(key.clone()));
-                Ok(())
-            }
-            Fate::Fail | Fate::Crash => Err(broken("delete", key.as_str())),
-        };
-        let told = result.as_ref().map_or_else(|error| format!("{:?}", error.kind()), |()| "done".to_owned());
-        self.world.answer(self.actor, &format!("delete {key}"), fate, &told);
-        result
-    }
-
-    fn describe(&self) -> String {
-        format!("the store that actor {} sees", self.actor)
     }
 }

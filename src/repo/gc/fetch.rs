@@ -179,7 +179,7 @@ impl<'a> Plan<'a> {
         }
         if self.tocs.is_empty() {
             let some = &rest[..together(&rest[..rest.len().min(self.repository.width())], |(_, pack)| pack)];
-            self.tocs = self.repository.side_by_side(some, |(_, pack)| self.repository.load_toc(pack)).into();
+            self.tocs = self.repository.side_by_side_or_mended(some, |(_, pack)| self.repository.load_toc(pack)).into();
         }
         let toc = self.tocs.pop_front().unwrap_or_else(|| self.repository.load_toc(pack));
         let live = self.marker.marks.live(*number)?;
@@ -209,7 +209,8 @@ impl Repository {
         goes_on: &mut dyn FnMut() -> Result<bool>,
         take: &mut dyn FnMut(usize, Step<'a>) -> Result<()>,
     ) -> Result<()> {
-        let most = self.width().min(SPANS);
+        // In a simulation one after the other: who is read first must not hang on who runs first.
+        let most = if self.keys().surroundings.is_simulated() { 1 } else { self.width().min(SPANS) };
         let mut plan = Plan { repository: self, marker, packs, at: 0, tocs: VecDeque::new(), open: None };
         std::thread::scope(|scope| {
             let (mut begun, mut ahead) = (VecDeque::new(), 0);

@@ -48,7 +48,7 @@ struct Copier<'a> {
 
 impl<'a> Copier<'a> {
     fn new(repository: &'a Repository) -> Self {
-        let uploads = Underway::to(repository.store());
+        let uploads = Underway::to(repository.store(), &repository.keys().surroundings);
         Self { repository, waiting: [Vec::new(), Vec::new()], uploads, packs: Vec::new() }
     }
 

@@ -52,11 +52,11 @@ impl Repository {
         if packs.is_empty() {
             return Ok(());
         }
-        // Long tables, which no writer makes, come last and one by one.
-        let (long, packs): (Vec<_>, Vec<_>) = packs.iter().partition(|(pack, _)| u64::from(pack.toc_len) > HELD);
+        // Long tables, which no writer makes, come last and one by one; in a simulation all do, and no thread is begun of which it
+        // does not know: who is read first must not hang on who runs first.
+        let alone = |pack: &PackRef| u64::from(pack.toc_len) > HELD || self.keys().surroundings.is_simulated();
+        let (long, packs): (Vec<_>, Vec<_>) = packs.iter().partition(|(pack, _)| alone(pack));
         let threads = match self.width() {
-            // One after the other: who is read first must not hang on who runs first.
-            _ if self.keys().surroundings.is_simulated() => 1,
             // A few are read faster than threads are started.
             1 => (packs.len() / 8).clamp(1, LOADERS),
             width => packs.len().min(width),
@@ -159,7 +159,8 @@ impl Repository {
             let mut part = vec![0; usize::try_from(*length).expect("at most 64 MiB")];
             read(*offset, &mut part).map(|()| part)
         };
-        let mut ends = self.side_by_side(&[(pack.size - tail_len, tail_len), (0, pack.size.min(1 << 10))], part).into_iter();
+        let mut ends =
+            self.side_by_side_or_mended(&[(pack.size - tail_len, tail_len), (0, pack.size.min(1 << 10))], part).into_iter();
         let (Some(tail), Some(front)) = (ends.next(), ends.next()) else { unreachable!("both ends were asked for") };
         let (tail, mut front) = (tail?, front?);
         let (header, seals) = match decode_head(&front) {

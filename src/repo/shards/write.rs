@@ -126,7 +126,7 @@ impl<'a> ShardWriter<'a> {
     pub(super) fn new(repository: &'a Repository, packs: &'a [PackId], limit: usize) -> Self {
         let room = ROOM.saturating_sub(packs.len() * 32) / ENTRY_LEN;
         let capacity = limit.clamp(1, room.max(1)) * ENTRY_LEN;
-        let (written, uploads) = (Written::default(), Underway::to(repository.store()));
+        let (written, uploads) = (Written::default(), Underway::to(repository.store(), &repository.keys().surroundings));
         Self { repository, packs, capacity, first: [0; 16], last: [0; 16], rows: Vec::new(), written, uploads }
     }
 
