@@ -382,3 +382,13 @@ fn names_that_look_alike_are_told_apart() {
     let listed = home.ok(&["ls", "latest:documents"]);
     assert!(listed.contains("a\\nb\n") && listed.contains("a\\\\nb\n"), "{listed}");
 }
+
+#[test]
+fn what_is_stored_is_counted_whatever_was_forgotten() {
+    let home = Home::filled();
+    home.ok(&["backup", "documents"]);
+    let before = home.json(&["stats", "--json"])["bytes_deduplicated"].as_u64().unwrap();
+    assert!((300_005..310_000).contains(&before), "{before}");
+    home.ok(&["forget", "--keep-last", "1"]);
+    assert!(home.json(&["stats", "--json"])["bytes_deduplicated"].as_u64().unwrap() >= before);
+}

@@ -287,7 +287,7 @@ fn print(context: &Context, repository: &Repository, plan: &ForgetPlan) -> Resul
         }
         table.add_row(row);
     }
-    context.say(&text::fitted(table, 2));
+    context.say(&text::fitted(table));
     Ok(())
 }
 

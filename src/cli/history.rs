@@ -105,7 +105,7 @@ pub(super) fn show(context: &Context, arguments: &HistoryArguments) -> Result<u8
             text::printable(entry.repository.as_bytes()),
         ]);
     }
-    println!("{}", text::fitted(table, 3));
+    println!("{}", text::fitted(table));
     context.say(&text::number(entries.len() as u64, "run", "runs"));
     Ok(0)
 }

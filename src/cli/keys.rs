@@ -82,7 +82,9 @@ pub(super) fn explain(location: &Location, slot: &NewSlot, identity: &Path, repo
         println!();
     }
     println!("Without the key nobody can read the backups, neither can you. Keep a copy of it, with the fingerprint,");
-    println!("away from this machine: `lifeboat kit --with-identity` makes a page to print, `lifeboat key add` a second way in.");
+    // What opens with a passphrase has no identity to print.
+    let option = if matches!(slot, NewSlot::Passphrase(_)) { "--new-identity" } else { "--with-identity" };
+    println!("away from this machine: `lifeboat kit {option}` makes a page to print, `lifeboat key add` a second way in.");
     println!();
 }
 

@@ -153,5 +153,8 @@ fn summary(context: &Context, report: &RestoreReport, options: &RestoreOptions) 
         let style = text::Style::of(&std::io::stderr());
         let failures = text::number(report.failure_count, "entry", "entries");
         eprintln!("{}incomplete: {failures} could not be restored{}", style.bad(), style.reset());
+        if report.damaged && !options.salvage {
+            eprintln!("hint: run it again with --salvage to have what is left; `lifeboat repair` says what can be mended");
+        }
     }
 }

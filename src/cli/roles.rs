@@ -268,7 +268,7 @@ pub(super) fn client_table(clients: &[ClientInfo]) -> String {
             state(client),
         ]);
     }
-    text::fitted(table, 3)
+    text::fitted(table)
 }
 
 pub(super) fn client_json(client: &ClientInfo) -> serde_json::Value {

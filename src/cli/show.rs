@@ -185,7 +185,7 @@ pub(super) fn snapshots(context: &Context, arguments: &SnapshotsArguments) -> Re
         }
         table.add_row(row);
     }
-    println!("{}", text::fitted(table, 2));
+    println!("{}", text::fitted(table));
     context.say(&snapshot_count(all.len() as u64));
     super::roles::tell_of_clones(context, &repository)?;
     if !sealed.is_empty() {

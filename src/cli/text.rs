@@ -1,6 +1,6 @@
 //! Text for people: sizes, times, rates, names of any bytes, colours.
 
-use comfy_table::{ColumnConstraint, ContentArrangement, Table};
+use comfy_table::{Cell, ColumnConstraint, ContentArrangement, Row, Table};
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
@@ -31,24 +31,31 @@ fn columns() -> Option<u16> {
 pub(super) fn table(header: Vec<&str>) -> Table {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(header);
+    let mut names = Row::from(header);
+    names.max_height(1);
+    table.set_header(names);
     table
 }
 
-/// The table, cut to what the terminal has: `fixed` says how many columns are shown whole, the first ones; each row is one line.
-pub(super) fn fitted(table: Table, fixed: usize) -> String {
-    fitted_to(table, fixed, columns())
+/// Columns that may be cut; all others are shown whole.
+const FLEXIBLE: [&str; 8] = ["tags", "paths", "why", "result", "figures", "repository", "recipient", "state"];
+
+/// The table, cut to what the terminal has: each row is one line.
+pub(super) fn fitted(table: Table) -> String {
+    fitted_to(table, columns())
 }
 
-fn fitted_to(mut table: Table, fixed: usize, columns: Option<u16>) -> String {
+fn fitted_to(mut table: Table, columns: Option<u16>) -> String {
     if let Some(columns) = columns {
         table.set_content_arrangement(ContentArrangement::Dynamic).set_width(columns).set_truncation_indicator("…");
         for row in table.row_iter_mut() {
             row.max_height(1);
         }
-        for position in 0..fixed {
+        let names: Vec<String> = table.header().into_iter().flat_map(Row::cell_iter).map(Cell::content).collect();
+        for (position, _) in names.iter().enumerate().filter(|(_, name)| !FLEXIBLE.contains(&name.as_str())) {
+            let constraint = ColumnConstraint::ContentWidth;
             if let Some(column) = table.column_mut(position) {
-                column.set_constraint(ColumnConstraint::ContentWidth);
+                column.set_constraint(constraint);
             }
         }
     }
@@ -242,8 +249,8 @@ mod tests {
             table.add_row(["0123abcd", "2026-01-02 03:04:05", long]);
             table
         };
-        assert!(fitted_to(table(), 2, None).contains(long));
-        let narrow = fitted_to(table(), 2, Some(50));
+        assert!(fitted_to(table(), None).contains(long));
+        let narrow = fitted_to(table(), Some(50));
         assert!(narrow.lines().all(|line| line.trim_end().chars().count() <= 50) && narrow.lines().count() == 2, "{narrow}");
         assert!(narrow.contains("0123abcd  2026-01-02 03:04:05") && narrow.contains('…'), "{narrow}");
     }

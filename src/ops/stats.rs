@@ -25,7 +25,7 @@ pub struct StatsReport {
     pub snapshots: u64,
     /// Bytes of all files in all snapshots.
     pub bytes_raw: u64,
-    /// Bytes of plaintext that were new when they were backed up.
+    /// Bytes of all chunks before compression, those of directories too, each counted once.
     pub bytes_deduplicated: u64,
     /// Bytes of all objects in the store.
     pub bytes_stored: u64,
@@ -46,13 +46,13 @@ pub struct StatsReport {
 pub fn stats(repository: &Repository, zone: &TimeZone) -> Result<StatsReport> {
     repository.load_index(&Silent)?;
     let mut report = StatsReport { objects: repository.usage()?, chunks: repository.chunk_count()?, ..StatsReport::default() };
+    report.bytes_deduplicated = repository.chunk_bytes()?;
     report.bytes_stored = report.objects.values().map(|(_, bytes)| bytes).sum();
     for entry in repository.snapshots()? {
         let (snapshot, counts) = (&entry.snapshot, &entry.snapshot.counts);
         let start = jiff::Timestamp::from_nanosecond(snapshot.start.into()).unwrap_or_default();
         report.snapshots += 1;
         report.bytes_raw = report.bytes_raw.saturating_add(counts.bytes);
-        report.bytes_deduplicated = report.bytes_deduplicated.saturating_add(counts.bytes_added);
         let day = start.to_zoned(zone.clone()).date();
         for sum in [report.by_kind.entry(snapshot.kind.clone()).or_default(), report.by_day.entry(day).or_default()] {
             sum.snapshots += 1;

@@ -194,7 +194,7 @@ fn choose(store: &AnyStore, access: &Access, fingerprint: Fingerprint, slots: &[
     if let Some(found) = found {
         return Ok(found);
     }
-    let message = format!("open the repository: none of its {} key slots opens with what was given", slots.len());
+    let message = format!("open the repository: no key slot opens with what was given ({} tried)", slots.len());
     let wrong = Error::new(ErrorKind::WrongKey, message)
         .with_hint("check --identity or the passphrase; another identity or the paper kit may open it");
     Err(damaged.unwrap_or(wrong))

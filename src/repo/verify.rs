@@ -120,6 +120,14 @@ impl Repository {
         Ok(packs)
     }
 
+    /// Bytes of the chunks in the index before compression, each counted once.
+    ///
+    /// # Errors
+    /// `Failed` if the cache cannot be read.
+    pub fn chunk_bytes(&self) -> Result<u64> {
+        cache::IndexReader::new(self.cache().connect()?)?.bytes()
+    }
+
     /// Chunks in the index.
     ///
     /// # Errors

@@ -62,8 +62,8 @@ impl Finding {
     pub(in crate::ops) fn of_pack(pack: &PackId, problem: &PackProblem) -> Self {
         let hint = match problem.trouble {
             Trouble::Damage => {
-                "`lifeboat repair --from OTHER` fetches it from a copy of the repository; without one, `lifeboat repair` marks \
-                 what is lost, and the next backup stores again what is still there"
+                "`lifeboat repair --from OTHER --apply` fetches it from a copy of the repository; without one, `lifeboat repair \
+                 --apply` marks what is lost, and the next backup stores again what is still there"
             }
             Trouble::Unreadable => "the store failed to give it; look at the disk or the network, and check again",
             Trouble::Mendable => "nothing is lost: parity has it; `lifeboat repair --apply` mends the pack",

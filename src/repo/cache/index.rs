@@ -466,6 +466,12 @@ impl IndexReader {
         Ok(count.cast_unsigned())
     }
 
+    /// Bytes of all chunks, each counted once however many packs have it.
+    pub(in crate::repo) fn bytes(&self) -> Result<u64> {
+        let sql = "SELECT total(len) FROM (SELECT max(len) AS len FROM chunk GROUP BY id)";
+        self.connection.query_row(sql, [], |row| row.get::<_, f64>(0)).map(|bytes| bytes as u64).map_err(failed)
+    }
+
     /// All packs: number, name, and length.
     pub(in crate::repo) fn packs(&self) -> Result<Vec<(u32, PackRef)>> {
         let mut statement = self.connection.prepare("SELECT no, id, size, toc_len FROM pack ORDER BY no").map_err(failed)?;
