@@ -31,9 +31,9 @@ fn what_cannot_be_read_is_not_held_in_memory_however_much_it_is() {
         assert_eq!(found.code, 13, "{}", found.said);
         assert!(found.said.lines().count() < 1000, "what is alike is told together");
         if all {
-            scene.expect(&[("data", &[13]), ("repair", &[0])]);
+            scene.expect(&[("data", &[13]), ("repair", &[13])]);
             // Everything is marked by now, and stays so.
-            scene.expect(&[("data", &[13]), ("repair", &[0]), ("prune", &[0])]);
+            scene.expect(&[("data", &[13]), ("repair", &[13]), ("prune", &[0])]);
         } else {
             assert!(found.resident.is_none_or(|resident| resident < 100 << 10), "{:?} KiB were resident", found.resident);
         }
