@@ -104,6 +104,10 @@ fn no_more_requests_are_under_way_than_there_may_be_connections() {
     };
     assert!((1..=2).contains(&most("2", &["backup", "documents"])));
     assert!((1..=2).contains(&most("2", &["restore", "latest", "--to", "out"])));
+    for (at, verb) in [&["backup", "documents"][..], &["check", "--read-data"], &["prune"]].into_iter().enumerate() {
+        std::fs::write(reach.home.path(&format!("documents/more{at}")), noise(200 + at as u64, 20_000_000)).unwrap();
+        assert_eq!(most("1", verb), 1, "{verb:?}");
+    }
     // On a machine that is busy requests come late: then answers do, too.
     let many = [40, 200, 1000, 5000].into_iter().map(|milliseconds| {
         hold(milliseconds);

@@ -22,6 +22,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
 /// Longest body of an error that is looked at.
@@ -48,6 +49,8 @@ pub(super) struct Wire {
     limits: Limits,
     timeout: Duration,
     amend: Option<Arc<dyn Amend>>,
+    /// One permit for each request that may be under way, from its first byte to the last one of the answer.
+    connections: Arc<Semaphore>,
 }
 
 /// What the URL of a store says about reaching it.
@@ -85,7 +88,8 @@ impl Wire {
             builder = builder.proxy(proxy);
         }
         let failed = |error: reqwest::Error| Error::failed(format!("prepare connections: {}", error.without_url()));
-        Ok(Self { client: builder.build().map_err(failed)?, limits: settings.limits(), timeout, amend: None })
+        let connections = Arc::new(Semaphore::new(reach.connections.clamp(1, Semaphore::MAX_PERMITS)));
+        Ok(Self { client: builder.build().map_err(failed)?, limits: settings.limits(), timeout, amend: None, connections })
     }
 
     /// The same, with something that amends each request.
@@ -106,7 +110,7 @@ impl Wire {
         *sent.headers_mut() = parts.headers;
         let length = body.content_length() as u64;
         if length > 0 || matches!(*sent.method(), Method::PUT | Method::POST) {
-            *sent.body_mut() = Some(reqwest::Body::wrap(Flow::new(body, self.limits.upload.clone(), None)));
+            *sent.body_mut() = Some(reqwest::Body::wrap(Flow::new(body, self.limits.upload.clone(), None, None)));
         }
         // An upload may take as long as it needs, as long as it moves.
         let slowest = self.limits.upload.as_ref().map_or(SLOWEST, |bucket| bucket.rate().min(SLOWEST));
@@ -115,6 +119,11 @@ impl Wire {
         if asks_machine {
             patience = MACHINE;
         }
+        // After amending, which may ask the machine for credentials over this very wire.
+        let connection = match asks_machine {
+            true => None,
+            false => Some(self.connections.clone().acquire_owned().await.expect("nobody closes it")),
+        };
         // Without the query, which may hold a token.
         let (told, began) = (format!("{} {}", sent.method(), sent.url().path()), std::time::Instant::now());
         let answered = tokio::time::timeout(patience, self.client.execute(sent)).await;
@@ -129,7 +138,7 @@ impl Wire {
             // Some servers send the part that was asked for, and call it the whole.
             parts.status = StatusCode::PARTIAL_CONTENT;
         }
-        let flow = Flow::new(body, self.limits.download.clone(), Some(self.timeout));
+        let flow = Flow::new(body, self.limits.download.clone(), Some(self.timeout), connection);
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(flow)))
     }
 
@@ -240,12 +249,14 @@ struct Flow<B> {
     waiting: Bytes,
     pause: Option<Pin<Box<Sleep>>>,
     idle: Option<(Duration, Pin<Box<Sleep>>)>,
+    /// Given back with the body, or at its end.
+    connection: Option<OwnedSemaphorePermit>,
 }
 
 impl<B> Flow<B> {
-    fn new(body: B, bucket: Option<Arc<Bucket>>, idle: Option<Duration>) -> Self {
+    fn new(body: B, bucket: Option<Arc<Bucket>>, idle: Option<Duration>, connection: Option<OwnedSemaphorePermit>) -> Self {
         let idle = idle.map(|idle| (idle, Box::pin(tokio::time::sleep(idle))));
-        Self { body: Box::pin(body), bucket, waiting: Bytes::new(), pause: None, idle }
+        Self { body: Box::pin(body), bucket, waiting: Bytes::new(), pause: None, idle, connection }
     }
 }
 
@@ -282,7 +293,10 @@ where
                     let fault = Fault::of_line(format!("nothing came for {} s", idle.as_secs()));
                     return Poll::Ready(Some(Err(HttpError::new(HttpErrorKind::Unknown, fault))));
                 }
-                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Ready(None) => {
+                    self.connection = None;
+                    return Poll::Ready(None);
+                }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(broken(&error)))),
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Some((idle, timer)) = &mut self.idle {
