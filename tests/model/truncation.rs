@@ -4,6 +4,11 @@
 //! one, and each may sleep between any two of them. Two processes of one client append to its log; one that slept finds the
 //! place free that it wanted. Each record lists one pack, which has the record's number, and whoever believes the record may
 //! borrow the pack. Readers publish plans with checkpoints of what they have read.
+//!
+//! These writers know the end of the log. In runs of their own there is one of them, and readers are writers too: such a one
+//! goes from place to place to the end, and what it has read on its way is what it publishes.
+
+mod walking;
 
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
@@ -24,9 +29,13 @@ struct Truncation {
     forget: bool,
     /// T6: a writer looks at the floor after it has created.
     look: bool,
+    /// T5 and C4: a writer whose place was taken reads plans behind what it reads there.
+    way: bool,
+    /// No rule: readers write too, and of those who know the end of the log there is one.
+    walking: bool,
 }
 
-const ALL: Truncation = Truncation { after: true, forget: true, look: true };
+const ALL: Truncation = Truncation { after: true, forget: true, look: true, way: true, walking: false };
 
 /// What lies at a place: the number of a record, and of the one that it is chained to; numbers begin with 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,6 +77,14 @@ enum Phase {
     Reading,
     /// It has come to the end, and is about to read plans again.
     After,
+    /// What it has read is not sure: it must begin anew, because it met a log that was cut off, or was stopped.
+    Stopped,
+    /// It is about to create behind what it has read.
+    Trying,
+    /// Somebody was faster: it has read the record there, and is about to read plans.
+    Asking,
+    /// It has created and has not looked at the floor.
+    Looking,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -75,9 +92,11 @@ struct Reader {
     phase: Phase,
     /// Plans that it has read.
     plans: u8,
-    /// The next place, and the one that this reading began with.
+    /// The next place, and the one up to which it surely read what counts: no plan that it knew of later cut that off.
     next: u8,
-    began: u8,
+    sure: u8,
+    /// The record that it is writing.
+    draft: u8,
     /// The record that it has read last.
     last: u8,
     /// What it takes for records that count.
@@ -128,12 +147,42 @@ enum Action {
     Delete {
         place: usize,
     },
+    /// A reader wants to write, and takes the next step of that.
+    DraftBehind {
+        reader: usize,
+    },
+    CreateBehind {
+        reader: usize,
+    },
+    ReadPlansOnTheWay {
+        reader: usize,
+    },
+    LookAtFloorBehind {
+        reader: usize,
+    },
+    /// While what it read or wrote is not sure; it writes no more of that record.
+    Stop {
+        reader: usize,
+    },
 }
 
 impl Reader {
     fn end(&mut self) {
-        (self.phase, self.began) = (Phase::Idle, 0);
+        (self.phase, self.sure) = (if self.draft == 0 { Phase::Idle } else { Phase::Trying }, self.next);
         self.due &= !self.believed;
+    }
+
+    /// What it knew of plans, and what it was to find, is looked up anew.
+    fn stop(&mut self) {
+        (self.phase, self.plans, self.due) = (Phase::Stopped, 0, 0);
+    }
+
+    fn take_in(&mut self, Stored { record, previous }: Stored) {
+        // V2: what is not in its place in the chain is void.
+        if previous == self.last {
+            self.believed |= set(record);
+        }
+        (self.next, self.last) = (self.next + 1, record);
     }
 }
 
@@ -161,24 +210,32 @@ impl State {
         self.len.checked_sub(1).map_or(0, |at| self.first[usize::from(at)])
     }
 
+    fn store(&mut self, place: usize, stored: Stored) {
+        self.there[place] = Some(stored);
+        if place == usize::from(self.len) {
+            self.first[place] = stored.record;
+            self.len += 1;
+        }
+    }
+
     fn has_retaken(&self) -> bool {
         (0..PLACES).any(|at| self.there[at].is_some_and(|stored| self.first[at] != stored.record))
     }
 }
 
 impl Truncation {
+    fn places(&self) -> usize {
+        if self.walking { 3 } else { PLACES }
+    }
+
     fn create(&self, state: &mut State, writer: usize) {
         let Writer::Trying { at, record, previous } = state.writers[writer] else { return };
         let place = usize::from(at);
-        if place >= PLACES || state.there[place].is_some() {
+        if place >= self.places() || state.there[place].is_some() {
             state.writers[writer] = Writer::Trying { at: state.len, record, previous: state.last() };
             return;
         }
-        state.there[place] = Some(Stored { record, previous });
-        if at == state.len {
-            state.first[place] = record;
-            state.len += 1;
-        }
+        state.store(place, Stored { record, previous });
         state.writers[writer] = Writer::Looking { at, record };
         if !self.look {
             Self::report(state, writer, record);
@@ -207,36 +264,32 @@ impl Truncation {
         let reader = &mut state.readers[reader];
         let kept = if self.forget { 0 } else { reader.believed };
         (reader.next, reader.last, reader.believed) = (plan.floor, plan.head, plan.listed | kept);
-        (reader.began, reader.plans, reader.phase) = (plan.floor, plans, Phase::Reading);
+        (reader.sure, reader.plans, reader.phase) = (plan.floor, plans, Phase::Reading);
     }
 
     fn begin(&self, state: &mut State, reader: usize) {
         let due = state.counted();
         let floor = state.in_force().floor;
         state.readers[reader].due = due;
-        if floor > state.readers[reader].next {
+        if floor > state.readers[reader].sure {
             return self.start_from_checkpoint(state, reader);
         }
         let plans = state.plan_count();
         let reader = &mut state.readers[reader];
-        (reader.plans, reader.began, reader.phase) = (plans, reader.next, Phase::Reading);
+        (reader.plans, reader.phase) = (plans, Phase::Reading);
     }
 
     fn read(&self, state: &mut State, reader: usize) {
         let found = state.there.get(usize::from(state.readers[reader].next)).copied().flatten();
         let reader = &mut state.readers[reader];
-        let Some(Stored { record, previous }) = found else {
+        let Some(stored) = found else {
             reader.phase = Phase::After;
             if !self.after {
                 reader.end();
             }
             return;
         };
-        // V2: what is not in its place in the chain is void.
-        if previous == reader.last {
-            reader.believed |= set(record);
-        }
-        (reader.next, reader.last) = (reader.next + 1, record);
+        reader.take_in(stored);
     }
 
     /// T5.
@@ -244,11 +297,40 @@ impl Truncation {
         let (plans, floor) = (state.plan_count(), state.in_force().floor);
         if state.readers[reader].plans == plans {
             state.readers[reader].end();
-        } else if floor > state.readers[reader].began {
+        } else if floor > state.readers[reader].sure {
             self.start_from_checkpoint(state, reader);
         } else {
             let reader = &mut state.readers[reader];
             (reader.plans, reader.phase) = (plans, Phase::Reading);
+        }
+    }
+
+    fn actions_of_reader(&self, state: &State, reader: usize, actions: &mut Vec<Action>) {
+        let Reader { phase, plans, next, .. } = state.readers[reader];
+        let is_room = usize::from(next) < self.places();
+        let drafts = state.readers.iter().filter(|reader| reader.draft != 0).count();
+        match phase {
+            Phase::Idle => {
+                actions.push(Action::Begin { reader });
+                let knows = plans == state.plan_count() && usize::from(plans) < PLANS;
+                if knows && next > state.in_force().floor {
+                    actions.push(Action::Publish { reader });
+                }
+                if self.walking && drafts == 0 && state.written < RECORDS && is_room {
+                    actions.push(Action::DraftBehind { reader });
+                }
+                return;
+            }
+            Phase::Stopped => actions.push(Action::Begin { reader }),
+            Phase::Reading => actions.push(Action::Read { reader }),
+            Phase::After => actions.push(Action::ReadPlansAgain { reader }),
+            Phase::Trying if is_room => actions.push(Action::CreateBehind { reader }),
+            Phase::Trying => {}
+            Phase::Asking => actions.push(Action::ReadPlansOnTheWay { reader }),
+            Phase::Looking => actions.push(Action::LookAtFloorBehind { reader }),
+        }
+        if matches!(phase, Phase::Asking | Phase::Looking) {
+            actions.push(Action::Stop { reader });
         }
     }
 }
@@ -258,7 +340,7 @@ impl Model for Truncation {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        let reader = Reader { phase: Phase::Idle, plans: 0, next: 0, began: 0, last: 0, believed: 0, due: 0 };
+        let reader = Reader { phase: Phase::Idle, plans: 0, next: 0, sure: 0, draft: 0, last: 0, believed: 0, due: 0 };
         vec![State {
             there: [None; PLACES],
             first: [0; PLACES],
@@ -272,9 +354,11 @@ impl Model for Truncation {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        let writers = if self.walking { 1 } else { 2 };
+        let busy = state.writers.iter().filter(|writer| **writer != Writer::Idle).count();
         for (writer, step) in state.writers.iter().enumerate() {
             match step {
-                Writer::Idle if state.written < RECORDS && usize::from(state.len) < PLACES => {
+                Writer::Idle if busy < writers && state.written < RECORDS && usize::from(state.len) < self.places() => {
                     actions.push(Action::Draft { writer });
                 }
                 Writer::Idle => {}
@@ -283,19 +367,7 @@ impl Model for Truncation {
             }
         }
         let floor = state.in_force().floor;
-        for (reader, Reader { phase, plans, next, .. }) in state.readers.iter().enumerate() {
-            match phase {
-                Phase::Reading => actions.push(Action::Read { reader }),
-                Phase::After => actions.push(Action::ReadPlansAgain { reader }),
-                Phase::Idle => {
-                    actions.push(Action::Begin { reader });
-                    let knows = *plans == state.plan_count() && usize::from(*plans) < PLANS;
-                    if knows && *next > floor {
-                        actions.push(Action::Publish { reader });
-                    }
-                }
-            }
-        }
+        (0..state.readers.len()).for_each(|reader| self.actions_of_reader(state, reader, actions));
         // T3: the record at the covered head stays.
         let old = (0..usize::from(floor.saturating_sub(1))).filter(|place| state.there[*place].is_some());
         actions.extend(old.map(|place| Action::Delete { place }));
@@ -319,6 +391,14 @@ impl Model for Truncation {
                 *state.plans.iter_mut().find(|plan| plan.is_none())? = Some(plan);
             }
             Action::Delete { place } => state.there[place] = None,
+            Action::DraftBehind { reader } => Self::draft_behind(&mut state, reader),
+            Action::CreateBehind { reader } => Self::create_behind(&mut state, reader),
+            Action::ReadPlansOnTheWay { reader } => self.read_plans_on_the_way(&mut state, reader),
+            Action::LookAtFloorBehind { reader } => Self::look_at_floor_behind(&mut state, reader),
+            Action::Stop { reader } => {
+                state.readers[reader].draft = 0;
+                state.readers[reader].stop();
+            }
         }
         // Which of two does something makes no difference.
         state.writers.sort_unstable();
