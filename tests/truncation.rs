@@ -11,10 +11,10 @@ use lifeboat::ops::check::{CheckOptions, check};
 use lifeboat::ops::prune::{PruneOptions, Truncation, prune};
 use lifeboat::ops::repair::{RepairOptions, repair};
 use lifeboat::repo::{MirrorOptions, Repository, mirror};
-use lifeboat::store::Location;
+use lifeboat::store::{Key, Location};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use support::forge::Thief;
 use support::history::{History, cut, local, machine, pruning};
 use support::home::Home;
@@ -391,4 +391,61 @@ fn a_store_that_is_set_back_to_before_its_logs_were_cut_off_is_noticed() {
     for name in ["new", "other"] {
         history.healthy(&machine(&history.bench, name), &expected);
     }
+}
+
+/// Of two processes that use one cache, one has read the log beyond a floor before the plan came, and reads on; the other
+/// learns of the plan, begins anew from the checkpoint, and is stopped before it has read on from there.
+#[test]
+fn who_reads_on_while_another_process_begins_the_cache_anew_misses_nothing() {
+    let mut history = History::new();
+    history.back_up(0..2);
+    drop(machine(&history.bench, "shared"));
+    history.back_up(2..4);
+    let client = history.bench.open().snapshots().unwrap()[0].record().client;
+    let name = move |seq: usize| Key::log(&client, seq as u64).as_str().to_owned();
+    // A prune has written its checkpoint, and stops on its way to the plan.
+    let (at_plan, stopped) = mpsc::channel();
+    let (go, may_go) = mpsc::channel::<()>();
+    let may_go = Mutex::new(may_go);
+    let store = Interposed::new(local(&history.bench), move |_, verb, key| {
+        if verb == Verb::Create && key.starts_with("gc/") && key.ends_with(".plan") {
+            at_plan.send(()).unwrap();
+            may_go.lock().unwrap().recv().unwrap();
+        }
+        // Nothing is deleted yet.
+        if verb == Verb::Delete { Fate::Fail(ErrorKind::Failed) } else { Fate::Pass }
+    });
+    let runner = history.bench.open_over(store.store(), "runner").unwrap();
+    let running = std::thread::spawn(move || prune(&runner, &pruning(Truncation::Always), &Silent).map(drop));
+    stopped.recv().unwrap();
+    let covered = history.records();
+    // More than are read at once.
+    history.back_up(4..80);
+    let last = history.records() - 1;
+    let slow = {
+        let (bench, done) = (local(&history.bench), Mutex::new(Some((go, running))));
+        let (options, access) = (history.bench.options_of("shared"), history.bench.access());
+        let (inner, last_name) = (local(&history.bench), name(last));
+        Interposed::new(bench, move |_, verb, key| {
+            if verb == Verb::Get
+                && key == last_name
+                && let Some((go, running)) = done.lock().unwrap().take()
+            {
+                go.send(()).unwrap();
+                drop(running.join().unwrap());
+                // Above the floor, and below what the first one has read.
+                let next = name(covered + 5);
+                let other = Interposed::new(inner.clone(), move |_, verb, key| match verb {
+                    Verb::Get if key == next => Fate::Fail(ErrorKind::Failed),
+                    _ => Fate::Pass,
+                });
+                Repository::open_store(other.store(), &access, &options, &Silent).map(drop).unwrap_err();
+            }
+            Fate::Pass
+        })
+    };
+    let slow = history.bench.open_over(slow.store(), "shared").unwrap();
+    assert_eq!(History::seen_by(&slow), History::seen_by(&machine(&history.bench, "fresh")));
+    drop(slow);
+    assert_eq!(History::seen_by(&machine(&history.bench, "shared")).len(), 80);
 }

@@ -3,7 +3,8 @@
 //! Whoever has read all logs as far as the checkpoint speaks of them, and before anything of them could have been deleted,
 //! needs nothing of it.
 
-use super::follow::{apply_record, note_pack, object_hash};
+use super::apply::{apply_record, note_pack};
+use super::follow::object_hash;
 use super::members::{Member, may_write};
 use crate::crypto::sign::client_id;
 use crate::error::{Error, ErrorKind, Result};

@@ -82,7 +82,7 @@ impl Repository {
                 .with_hint("update lifeboat; reading works"));
         }
         loop {
-            let (head, fence) = self.head_and_fence(member)?;
+            let (mut head, fence) = self.head_and_fence(member)?;
             if self.known_prune()? < fence {
                 // The log was read after the prunes were.
                 self.follow_prunes()?;
@@ -110,18 +110,18 @@ impl Repository {
             // Beside the look at the record: whether a plan cut its log off meanwhile.
             let after = next_prune(cache::prune::newest(&self.connection())?.as_ref());
             if self.created(&key, &object, &Next { objects: vec![(after, MAX_PRUNE)], folders: Vec::new() })? {
-                let head = Head { client: member.id, seq: record.seq, hash: object_hash(&object) };
-                if !self.counts_where_it_is(&head, &record)? {
+                let place = Head { client: member.id, seq: record.seq, hash: object_hash(&object) };
+                if !self.counts_where_it_is(&place, &record)? {
                     // The place had been taken before, and was freed: nobody reads the record there.
                     self.refresh(&Silent)?;
                     continue;
                 }
                 // Committed is committed, even if this machine cannot note it (its disk may be full): whoever opens the
                 // repository next reads the log again from where it was known.
-                let confirm = || cache::checkpoint::confirm(&self.connection(), &[head]);
-                let _ = self.apply(member, &record, &head).and_then(|()| confirm()).and_then(|()| self.remember_heads());
+                let confirm = || cache::checkpoint::confirm(&self.connection(), &[place]);
+                let _ = self.apply(member, &record, head, &place).and_then(|_| confirm()).and_then(|()| self.remember_heads());
                 self.duplicate_new(&key, &object);
-                return Ok(head);
+                return Ok(place);
             }
             // Somebody was faster: another process with the same keys, or a fence.
             let Some(bytes) = self.front_of(&key, MAX_RECORD)? else {
@@ -132,7 +132,7 @@ impl Repository {
                 }
                 continue;
             };
-            self.take_in(member, head, &bytes, &mut Vec::new(), &Silent)?;
+            self.take_in(member, &mut head, &bytes, &mut Vec::new(), &Silent)?;
             // What `still_valid` looks at: generations first, then the decision.
             self.follow_prunes()?;
             if !self.floors_not_reached(true)?.is_empty() {

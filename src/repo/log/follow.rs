@@ -1,20 +1,18 @@
 //! Reading what is new in all logs, and verifying it.
 
-use super::judge::Deed;
+use super::heads;
 use super::members::{self, Member};
 use super::read_on::Found;
 use super::unreadable::Blame;
-use super::{heads, open_snapshot};
 use crate::crypto::sign::{self, LOG_RECORD, SIGNATURE_LEN, client_id};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer, Silent};
 use crate::format::envelope::ObjectKind;
 use crate::format::key::Role;
-use crate::format::log::{Head, MAX_RECORD, PackRef, Record, RecordBody, RecordRef, SealedSnapshot};
-use crate::format::pack::SealEntry;
-use crate::id::{ClientId, ObjectHash, SessionId};
+use crate::format::log::{Head, MAX_RECORD, Record, RecordBody};
+use crate::id::{ClientId, ObjectHash};
 use crate::repo::Repository;
-use crate::repo::cache::{self, CachedSnapshot, failed};
+use crate::repo::cache::{self, failed};
 use crate::repo::sealed::{may_be_damage, open_object};
 use crate::store::Key;
 use rusqlite::Transaction;
@@ -166,15 +164,16 @@ impl Repository {
                 Some(found) => found,
                 None => self.read_on(&member.id, behind(head))?,
             };
+            let mut taken = true;
             for bytes in records {
-                head = Some(self.take_in(member, head, &bytes, told, observer)?);
+                taken = taken && self.take_in(member, &mut head, &bytes, told, observer)?;
             }
-            if !ended {
+            if !ended || !taken {
                 continue;
             }
             // Who has read this log before knows how far it went; others ask for duplicates.
             let Some(bytes) = new.then(|| self.missing_record(member, head, behind(head))).flatten() else { break };
-            head = Some(self.take_in(member, head, &bytes, told, observer)?);
+            self.take_in(member, &mut head, &bytes, told, observer)?;
         }
         if head.is_none() && member.id == self.owner() {
             return Err(Error::damaged("open the repository: the first record of its log is gone").with_hint(
@@ -266,15 +265,18 @@ impl Repository {
         )
     }
 
-    /// Takes one record in; one that does not verify is void: it keeps its place in the chain and says nothing.
+    /// Takes the record behind `head` in; one that does not verify is void: it keeps its place in the chain and says nothing.
+    /// False if the cache is no longer at `head`, because another process has brought it on, or began anew from a
+    /// checkpoint: then nothing is taken in. `head` is where the cache is afterwards.
     pub(super) fn take_in(
         &self,
         member: &Member,
-        head: Option<Head>,
+        place: &mut Option<Head>,
         bytes: &[u8],
         told: &mut Vec<Told>,
         observer: &dyn Observer,
-    ) -> Result<Head> {
+    ) -> Result<bool> {
+        let head = *place;
         let seq = head.map_or(0, |head| head.seq + 1);
         let next = Head { client: member.id, seq, hash: object_hash(bytes) };
         let judged = || {
@@ -287,18 +289,18 @@ impl Repository {
             self.follow_owner()?;
             record = judged();
         }
-        match record {
+        let taken = match record {
             Ok(record) => {
                 let believed = matches!(member.role, Role::Owner | Role::Maintainer);
                 told.extend(record.heads.iter().map(|head| Told { head: *head, believed }));
-                self.apply(member, &record, &next)?;
+                self.apply(member, &record, head, &next)?
             }
             Err(error) => {
                 let fits = |bytes: &[u8]| self.fits(member, head, bytes);
                 if may_be_damage(&error)
                     && let Some(duplicate) = self.duplicate_of(&Key::log(&member.id, seq), &fits)
                 {
-                    return self.take_in(member, head, &duplicate, told, observer);
+                    return self.take_in(member, place, &duplicate, told, observer);
                 }
                 self.list_revoked(member, head, bytes)?;
                 let blame = self.blame(member, seq, bytes, &error)?;
@@ -306,14 +308,14 @@ impl Repository {
                     return Err(error);
                 }
                 observer.observe(Event::Warning(&format!("record {seq} of the log of {} is void: {error}", member.id)));
-                let (_, fence) = self.head_and_fence(member)?;
-                self.in_transaction(|transaction| {
+                self.go_on(member, head, &mut |transaction, fence| {
                     cache::log::set_head(transaction, &next, fence, None)?;
                     if blame == Blame::Unknown { cache::members::note_unknown(transaction, &member.id, seq) } else { Ok(()) }
-                })?;
+                })?
             }
-        }
-        Ok(next)
+        };
+        *place = if taken { Some(next) } else { self.head_and_fence(member)?.0 };
+        Ok(taken)
     }
 
     /// True if this is a valid record for the place behind `head`.
@@ -380,116 +382,10 @@ impl Repository {
         Ok(record)
     }
 
-    /// Makes the cache say what a verified record says.
-    pub(super) fn apply(&self, member: &Member, record: &Record, head: &Head) -> Result<()> {
-        let snapshot = self.snapshot_of(record)?;
-        let (_, before) = self.head_and_fence(member)?;
-        let fence = match record.body {
-            RecordBody::Fence { generation } => before.max(generation),
-            _ => before,
-        };
-        self.in_transaction(|transaction| {
-            apply_record(transaction, record, head, snapshot.as_ref())?;
-            cache::log::set_head(transaction, head, fence, Some(record.time))
-        })
-    }
-
-    /// The snapshot, or the checkpoint of one, that a record carries.
-    pub(super) fn snapshot_of(&self, record: &Record) -> Result<Option<CachedSnapshot>> {
-        let (id, sealed, session) = match &record.body {
-            RecordBody::Snapshot { id, snapshot, .. } => (id, snapshot, None),
-            RecordBody::Claim { checkpoint: Some((id, sealed)), .. } => (id, sealed, Some(session_of(sealed)?)),
-            _ => return Ok(None),
-        };
-        let body = open_snapshot(self.keys(), id, sealed).ok();
-        let sealed = record.encode();
-        Ok(Some(CachedSnapshot { id: *id, client: record.client, seq: record.seq, session, sealed, body, time: record.time }))
-    }
-
     pub(in crate::repo) fn in_transaction(&self, work: impl FnOnce(&Transaction<'_>) -> Result<()>) -> Result<()> {
         let mut connection = self.connection();
         let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
         work(&transaction)?;
         transaction.commit().map_err(failed)
-    }
-}
-
-/// Notes that `client` lists a pack, unless a prune has removed it.
-pub(super) fn note_pack(transaction: &Transaction<'_>, pack: &PackRef, client: &ClientId) -> Result<()> {
-    if cache::index::list_pack(transaction, &pack.id, client)? || cache::prune::is_gone(transaction, &pack.id)? {
-        return Ok(());
-    }
-    cache::index::add_unread(transaction, pack, client)
-}
-
-fn session_of(sealed: &SealedSnapshot) -> Result<SessionId> {
-    SealEntry::decode(&sealed.seal).map(|(entry, _)| entry.session)
-}
-
-/// Makes the cache say what a verified record says, but for how far its log was read. `snapshot` is what it carries.
-pub(super) fn apply_record(
-    transaction: &Transaction<'_>,
-    record: &Record,
-    place: &Head,
-    snapshot: Option<&CachedSnapshot>,
-) -> Result<()> {
-    if let Some(snapshot) = snapshot {
-        if let Some(session) = &snapshot.session {
-            cache::log::supersede(transaction, &record.client, session, record.seq)?;
-        }
-        cache::log::add_snapshot(transaction, snapshot)?;
-    }
-    let packs = match &record.body {
-        RecordBody::Snapshot { packs, .. } | RecordBody::Claim { packs, .. } => packs.as_slice(),
-        _ => &[][..],
-    };
-    // Their tables of contents are read at the end of the refresh, or when one of their chunks is looked for.
-    packs.iter().try_for_each(|pack| note_pack(transaction, pack, &record.client))?;
-    apply_body(transaction, record)?;
-    if record.body.is_lasting() {
-        cache::checkpoint::note_lasting(transaction, place, record.body.code())?;
-    }
-    match super::instance::of(record) {
-        Some(instance) => cache::members::add_instance(transaction, &record.client, &instance, record.seq),
-        None => Ok(()),
-    }
-}
-
-fn apply_body(transaction: &Transaction<'_>, record: &Record) -> Result<()> {
-    let place = RecordRef { client: record.client, seq: record.seq };
-    let judge = |deed: Deed, records: &[RecordRef], reason: &str| {
-        cache::log::add_judgements(transaction, (place, deed), &record.heads, records, reason)
-    };
-    match &record.body {
-        RecordBody::Snapshot { sessions, packs, .. } => {
-            packs.iter().try_for_each(|pack| cache::index::commit_pack(transaction, &pack.id))?;
-            sessions.iter().try_for_each(|session| {
-                cache::log::supersede(transaction, &record.client, session, record.seq)?;
-                cache::log::add_session(transaction, &record.client, session)
-            })
-        }
-        RecordBody::Slot { id, added, label, recipient } => {
-            cache::log::set_slot(transaction, id, *added, (label, recipient), record.time)
-        }
-        RecordBody::Forget { records } => judge(Deed::Forget, records, ""),
-        RecordBody::Unforget { records } => judge(Deed::Unforget, records, ""),
-        RecordBody::Hold { records, reason } => judge(Deed::Hold, records, reason),
-        RecordBody::Unhold { records } => judge(Deed::Unhold, records, ""),
-        RecordBody::Enrol { public, role, name, trusted, slot } => {
-            let id: ClientId = client_id(public);
-            let (name, trusted, base) = (name.clone(), trusted.clone(), record.base);
-            let (public, role, slot) = (*public, *role, *slot);
-            let member = Member { id, public, role, name, trusted, last: None, ended: None, base, first_slot: slot, slot };
-            cache::members::enrol(transaction, &member, record.seq)
-        }
-        RecordBody::Revoke { client, last } => cache::members::revoke(transaction, client, *last, record.base),
-        RecordBody::Generation { number, .. } => cache::members::set_generation(transaction, *number),
-        RecordBody::Fence { generation } => {
-            cache::members::note_fence(transaction, &record.author.unwrap_or(record.client), *generation)
-        }
-        RecordBody::Index { indexes, packs } => cache::shards::add_set(transaction, place, indexes, packs),
-        RecordBody::Attest { packs } => packs.iter().try_for_each(|pack| cache::log::add_attested(transaction, pack, &place)),
-        RecordBody::Lost { packs, chunks } => cache::damage::tell_lost(transaction, packs, chunks),
-        _ => Ok(()),
     }
 }

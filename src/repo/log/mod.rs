@@ -4,6 +4,7 @@
 
 mod adopt;
 mod append;
+mod apply;
 mod checkpoint;
 mod deeds;
 mod follow;

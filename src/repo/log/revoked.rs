@@ -1,7 +1,7 @@
 //! What still counts of records that a client wrote after its revocation: the packs that they list. Somebody else may
 //! have relied on these before knowing of it.
 
-use super::follow::note_pack;
+use super::apply::note_pack;
 use super::members::Member;
 use crate::error::Result;
 use crate::format::log::{Head, RecordBody};
