@@ -212,11 +212,11 @@ fn tables_of_contents_of_the_largest_size_are_not_held_side_by_side() {
         let tree = |_| scene.forger.pack(&[Forged::raw(ChunkType::Tree, &root, &page)]);
         let packs = packs.into_iter().chain((0..40).map(tree)).collect();
         scene.forger.commit(root, 1, packs);
-        scene.expect(&[("ls", &[0]), ("prune", &[0])]);
         // These look for each of the many chunks, which takes long.
         if std::env::var_os("LIFEBOAT_ALL").is_some() {
-            scene.expect(&[("check", &[0]), ("data", &[0, 13]), ("repair", &[0, 13])]);
+            scene.expect(&[("check", &[0]), ("data", &[0, 13])]);
         }
+        scene.expect(&[("ls", &[0]), ("prune", &[0])]);
     }
 }
 
