@@ -119,8 +119,8 @@ pub fn misdated(all: &[SnapshotEntry], now: i64) -> BTreeSet<RecordRef> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::snapshot::{Counts, Snapshot};
-    use crate::id::{ChunkId, SnapshotId};
+    use crate::format::snapshot::Snapshot;
+    use crate::id::SnapshotId;
     use crate::repo::Standing;
 
     const NOW: i64 = 20_000 * DAY;
@@ -130,26 +130,7 @@ mod tests {
     type Said = (u8, i64, i64);
 
     fn snapshot(end: i64) -> Snapshot {
-        Snapshot {
-            root: ChunkId([0; 32]),
-            kind: "full".into(),
-            parent: None,
-            host: "machine".into(),
-            paths: Vec::new(),
-            tags: Vec::new(),
-            description: String::new(),
-            start: end,
-            end,
-            counts: Counts::default(),
-            failures: Vec::new(),
-            failure_count: 0,
-            version: String::new(),
-            user: String::new(),
-            incomplete: false,
-            metadata: Vec::new(),
-            retain_until: None,
-            extra: Vec::new(),
-        }
+        Snapshot { kind: "full".into(), host: "machine".into(), start: end, end, ..Snapshot::empty() }
     }
 
     /// Snapshots in the order in which they were committed.
