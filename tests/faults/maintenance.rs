@@ -7,8 +7,8 @@ use lifeboat::error::{ErrorKind, Result};
 use lifeboat::event::Silent;
 use lifeboat::ops::prune::{PruneOptions, PruneReport, prune};
 use lifeboat::store::{AnyStore, Memory, Store};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 const ALL: [Fault; 7] = [FAILS, FULL, LATE, TORN, STALE, TWICE, Fault::Gone];
@@ -67,9 +67,28 @@ fn a_prune_that_meets_a_fault_at_any_call_on_a_new_machine_harms_nothing() {
     [FAILS, LATE, STALE].into_iter().for_each(|fault| prunes(Machine::New, fault));
 }
 
+/// What a thread says that dies as the test wants, and what whoever waits for it says then.
+fn is_wanted(panic: &str) -> bool {
+    panic.contains("as the test wants") || panic == "a scoped thread panicked"
+}
+
+/// Deaths that are wanted are not reported: their backtraces would hide those that are not.
+fn be_silent_of_wanted_deaths() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !panic.payload_as_str().is_some_and(is_wanted) {
+                usual(panic);
+            }
+        }));
+    });
+}
+
 /// A thread other than the one that was asked dies at one of its calls to the store: that ends the run, whoever waits for it
 /// does not wait for ever, what is said is that death and not what came of it, and what is committed stays.
 fn a_thread_dies(what: &str, run: fn(&Scene, AnyStore, &str) -> Result<()>) {
+    be_silent_of_wanted_deaths();
     let scene = Scene::forgotten();
     let asked = std::thread::current().id();
     let mut died = 0;
@@ -97,8 +116,7 @@ fn a_thread_dies(what: &str, run: fn(&Scene, AnyStore, &str) -> Result<()>) {
                 let said =
                     panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
                 let said = said.unwrap_or_default();
-                let is_its = said.contains("as the test wants") || said == "a scoped thread panicked";
-                assert!(dead && is_its, "{what}, call {at}: {said}");
+                assert!(dead && is_wanted(&said), "{what}, call {at}: {said}");
             }
         }
         died += usize::from(dead);
