@@ -300,17 +300,18 @@ pub(super) struct LsArguments {
 
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  lifeboat restore latest --to /tmp/restored\n  lifeboat restore 3fa8c2d1:etc/nginx --to ./nginx\n  lifeboat restore latest --in-place --include '*.conf' --overwrite if-changed"
+    after_help = "Examples:\n  lifeboat restore latest --to /tmp/restored\n  lifeboat restore 3fa8c2d1:etc/nginx --to ./nginx\n  lifeboat restore latest --in-place --include '*.conf' --overwrite if-changed",
+    group = clap::ArgGroup::new("target").required(true).args(["to", "in_place"])
 )]
 pub(super) struct RestoreArguments {
     /// A snapshot: `latest` or the beginning of its id; with :PATH, only what is at that path, put directly into DIR
     #[arg(value_name = "SNAPSHOT[:PATH]")]
     pub(super) snapshot: String,
     /// Directory to restore into; made if need be
-    #[arg(long, short, value_name = "DIR", value_hint = ValueHint::DirPath, required_unless_present = "in_place")]
+    #[arg(long, short, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(super) to: Option<PathBuf>,
     /// Restore to where it was backed up from
-    #[arg(long, conflicts_with = "to")]
+    #[arg(long)]
     pub(super) in_place: bool,
     /// Restore only what matches; may be given several times
     #[arg(long, value_name = "GLOB")]

@@ -97,7 +97,11 @@ pub fn find(repository: &Repository, text: &str, filter: &SnapshotFilter, observ
     }
     if !is_prefix(text) {
         let message = format!("find the snapshot {text:?}: neither `latest` nor {LEAST_DIGITS} or more digits of an id");
-        return Err(Error::missing(message).with_hint(HINT));
+        let hint = match text.split_once('/') {
+            Some((snapshot, path)) => format!("a path in it comes after a colon: {snapshot}:{path}"),
+            None => HINT.to_owned(),
+        };
+        return Err(Error::missing(message).with_hint(hint));
     }
     all_named(repository, &[text.to_owned()]).map(|mut found| found.remove(0))
 }

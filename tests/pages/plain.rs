@@ -34,7 +34,7 @@ impl Plain {
                 (r"[0-9.]+ (B|KiB) read in", "<stored> read in"),
                 (r"read whole, [0-9.]+ (B|KiB)", "read whole, <stored>"),
                 (r"[0-9.]+ (B|[KMGT]iB) new\b", "<stored> new"),
-                (r"added  [0-9]+ B,", "added  <stored>,"),
+                (r"(added +)[0-9]+ B,", "$1<stored>,"),
                 (r#""bytes_added":[0-9]+"#, r#""bytes_added":<stored>"#),
                 (r#""bytes_stored":[0-9]+"#, r#""bytes_stored":<stored>"#),
                 ("AGE-SECRET-KEY-1[0-9A-Z]{58}", "AGE-SECRET-KEY-1…"),
