@@ -2,15 +2,17 @@
 
 mod support;
 
+use lifeboat::error::ErrorKind;
 use lifeboat::event::Silent;
 use lifeboat::ops::backup::backup;
 use lifeboat::ops::check::{CheckOptions, CheckReport, ReadData, Severity, check};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::interposed::{Fate, Interposed, Verb};
-use support::{Bench, contents, noise, tamper};
+use support::{Bench, Recorder, contents, noise, tamper};
 
 fn filled() -> Bench {
     let bench = Bench::new();
@@ -69,6 +71,34 @@ fn shares_come_to_every_pack_and_an_age_leaves_out_what_was_read() {
     assert_eq!(look(&bench, &aged(0)).packs_read, last.packs);
     let none = reading(ReadData { max_duration: Some(Duration::ZERO), ..ReadData::default() });
     assert_eq!(look(&bench, &none).packs_read, 0);
+}
+
+#[test]
+fn a_check_that_is_stopped_goes_on_with_the_packs_that_it_had_not_read() {
+    let bench = filled();
+    let all = look(&bench, &CheckOptions { quick: true, ..CheckOptions::default() }).packs;
+    let (recorder, begun) = (Arc::new(Recorder::default()), Mutex::new(BTreeSet::new()));
+    let (stopped, checks) = (recorder.clone(), Arc::new(AtomicBool::new(false)));
+    let counts = checks.clone();
+    // Somebody asks it to stop when it begins with the third pack.
+    let store = Interposed::new(bench.location().open().unwrap(), move |_, verb, key| {
+        if verb == Verb::ReadAt && key.starts_with("packs/") && counts.load(Ordering::Relaxed) {
+            let mut begun = begun.lock().unwrap();
+            begun.insert(key.to_owned());
+            stopped.stop.store(begun.len() > 2, Ordering::Relaxed);
+        }
+        Fate::Pass
+    });
+    let opened = bench.open_over(store.store(), "journal").unwrap();
+    let options = CheckOptions { threads: 1, ..reading(ReadData::default()) };
+    checks.store(true, Ordering::Relaxed);
+    let error = check(&opened, &options, &*recorder).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Interrupted);
+    let lately = reading(ReadData { max_age: Some(Duration::from_hours(1)), ..ReadData::default() });
+    let rest = check(&opened, &lately, &Silent).unwrap();
+    assert!(rest.packs_read > 0 && rest.packs_read < all, "{} of {all} packs", rest.packs_read);
+    assert!(rest.oldest_read.is_some(), "by now all were read");
+    assert_eq!(check(&opened, &lately, &Silent).unwrap().packs_read, 0);
 }
 
 #[test]

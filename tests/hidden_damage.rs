@@ -10,7 +10,11 @@ use lifeboat::ops::repair::{Outcome, RepairOptions, RepairReport, repair};
 use lifeboat::repo::{Mend, MirrorOptions, Repository, mirror};
 use lifeboat::store::{Key, Location};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use support::interposed::{Fate, Interposed, Verb};
+use support::versions::copy_tree;
 use support::{Bench, noise, tamper};
 
 fn read_all(bench: &Bench) -> lifeboat::ops::check::CheckReport {
@@ -171,4 +175,45 @@ fn another_copy_that_cannot_be_read_in_one_place_helps_in_all_others_and_nothing
     std::fs::write(&blocked, kept).unwrap();
     mend_from(&bench, &other);
     assert!(!read_all(&bench).is_damaged());
+}
+
+#[test]
+fn a_second_copy_that_decays_before_it_is_put_in_place_takes_no_place() {
+    let bench = filled(1);
+    let parity = RepairOptions { parity: Some(100), apply: true, ..RepairOptions::default() };
+    repair(&bench.open(), &parity, &Silent).unwrap();
+    let object = bench.objects("log").pop().unwrap();
+    let name = Key::new(object.strip_prefix(bench.repository_dir()).unwrap().to_str().unwrap()).unwrap();
+    let (key, spare) = (Key::copy_of(&name), bench.repository_dir().join(Key::copy_of(&name).as_str()));
+    let whole = std::fs::read(&spare).unwrap();
+    let hurt = |from: usize| whole.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at >= from)).collect::<Vec<u8>>();
+    let (damaged, decayed) = (hurt(200), hurt(300));
+    tamper(&object, |bytes| bytes.clone_from(&damaged));
+    let saved = bench.path("saved");
+    copy_tree(&bench.repository_dir(), &saved);
+    let mut mended = 0;
+    for moment in 1.. {
+        std::fs::remove_dir_all(bench.repository_dir()).unwrap();
+        copy_tree(&saved, &bench.repository_dir());
+        let (reads, path, bytes) = (Arc::new(AtomicU64::new(0)), spare.clone(), decayed.clone());
+        let (count, wanted) = (reads.clone(), key.to_string());
+        // From some look at it on it is damaged as well.
+        let store = Interposed::new(bench.location().open().unwrap(), move |_, verb, key| {
+            if verb == Verb::Get && key == wanted && count.fetch_add(1, Ordering::Relaxed) + 1 == moment {
+                tamper(&path, |there| there.clone_from(&bytes));
+            }
+            Fate::Pass
+        });
+        if let Ok(opened) = bench.open_over(store.store(), &format!("machine-{moment}")) {
+            let options = RepairOptions { apply: true, ..RepairOptions::default() };
+            let _ = repair(&opened, &options, &Silent);
+        }
+        let there = std::fs::read(&object).unwrap();
+        assert!(there == damaged || there == whole, "at look {moment} what is damaged took its place");
+        mended += u32::from(there == whole);
+        if reads.load(Ordering::Relaxed) < moment {
+            break;
+        }
+    }
+    assert!(mended > 0);
 }

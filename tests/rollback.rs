@@ -2,9 +2,14 @@
 
 mod support;
 
+use lifeboat::error::{Error, ErrorKind};
+use lifeboat::event::Silent;
+use lifeboat::repo::{Access, OpenOptions, Repository};
+use lifeboat::store::Location;
 use std::path::Path;
 use std::process::{Command, Output};
 use support::home::Home;
+use support::team::Team;
 
 /// A machine that uses the repository of another one with the same identity.
 struct Second {
@@ -147,4 +152,50 @@ fn one_damaged_copy_of_the_memory_is_said_and_the_other_still_notices() {
     let output = home.run(&["snapshots"]);
     assert!(output.status.success() && said(&output).contains("remembers of the repository is damaged"));
     assert_eq!(said(&home.run(&["snapshots"])), "", "it is said once: both copies are written anew");
+}
+
+#[test]
+fn what_could_not_be_told_is_not_accepted() {
+    let (home, _) = set_back();
+    let options =
+        OpenOptions { cache_dir: home.path(".cache/lifeboat"), state_dir: home.path(".local/state/lifeboat"), fingerprint: None };
+    let identity = std::fs::read(home.path(".config/lifeboat/identity.txt")).unwrap();
+    let access = Access { identity: Some(identity.into()), passphrase: None };
+    let mut logs = 0;
+    let tell = &mut |rollback: &lifeboat::repo::Rollback| {
+        logs = rollback.logs.len();
+        Err(Error::new(ErrorKind::Failed, "nobody reads this"))
+    };
+    let location = Location::directory(&home.repository_dir());
+    let error = Repository::open_rolled_back(&location, &access, &options, &Silent, tell).err().unwrap();
+    assert_eq!((error.kind(), logs), (ErrorKind::Failed, 1));
+    assert_eq!(home.code(&["snapshots"]), 14, "it is as it was");
+}
+
+/// A record names how far its author has read all logs. The word of somebody who may prune is enough to stop; with that of a
+/// writer anybody who stole its key could stop everybody.
+#[test]
+fn what_others_have_seen_is_missed_by_a_machine_that_has_seen_nothing() {
+    for (role, code) in [("maintainer", 14), ("writer", 0)] {
+        let team = Team::new();
+        let log = team.objects("log").remove(0).parent().unwrap().to_owned();
+        let other = team.enrol(role, "other", &[]);
+        team.owner.ok(&["backup", "documents"]);
+        let newest = std::fs::read_dir(&log).unwrap().flatten().map(|entry| entry.path()).max().unwrap();
+        match role {
+            "maintainer" => {
+                let first = other.json(&["snapshots"])[0]["id"].as_str().unwrap().to_owned();
+                other.ok(&["hold", &first]);
+            }
+            _ => drop(other.back_up("file", b"content")),
+        }
+        std::fs::remove_file(newest).unwrap();
+        let fresh = Second::of(&team.owner);
+        let output = fresh.run(&["snapshots"]);
+        assert_eq!(output.status.code(), Some(code), "{role}: {}", said(&output));
+        assert!(said(&output).contains("which another client has seen, is gone"), "{role}: {}", said(&output));
+        assert_eq!(fresh.run(&["snapshots"]).status.code(), Some(code), "{role}: and it stays so");
+        assert!(fresh.run(&["snapshots", "--accept-rollback"]).status.success());
+        assert!(fresh.run(&["snapshots"]).status.success());
+    }
 }

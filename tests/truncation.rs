@@ -10,11 +10,12 @@ use lifeboat::ops::backup::{BackupOptions, backup};
 use lifeboat::ops::check::{CheckOptions, check};
 use lifeboat::ops::prune::{PruneOptions, Truncation, prune};
 use lifeboat::ops::repair::{RepairOptions, repair};
-use lifeboat::repo::{MirrorOptions, Repository, mirror};
+use lifeboat::repo::{MirrorOptions, Repository, Rollback, mirror};
 use lifeboat::store::{Key, Location};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use support::ahead::Ahead;
 use support::forge::Thief;
 use support::history::{History, cut, local, machine, pruning};
 use support::home::Home;
@@ -391,6 +392,43 @@ fn a_store_that_is_set_back_to_before_its_logs_were_cut_off_is_noticed() {
     for name in ["new", "other"] {
         history.healthy(&machine(&history.bench, name), &expected);
     }
+}
+
+#[test]
+fn nothing_of_what_was_cut_off_is_lost_when_a_rollback_is_accepted() {
+    let mut history = History::new();
+    history.back_up(0..3);
+    drop(machine(&history.bench, "old"));
+    history.back_up(3..9);
+    cut(&history.bench.open());
+    let expected = History::seen_by(&history.bench.open());
+    let (bench, mut told) = (&history.bench, Vec::new());
+    let tell = &mut |rollback: &Rollback| {
+        told.push(rollback.clone());
+        Ok(())
+    };
+    let opened = Repository::open_rolled_back(&bench.location(), &bench.access(), &bench.options_of("old"), &Silent, tell);
+    assert_eq!(History::seen_by(&opened.unwrap()), expected);
+    assert_eq!(told, [Rollback::default()]);
+}
+
+/// The place of the next prune is asked for before the last record that was seen, and the log is cut off in between.
+#[test]
+fn a_log_that_is_cut_off_between_two_answers_was_not_set_back() {
+    let mut history = History::new();
+    history.back_up(0..3);
+    drop(machine(&history.bench, "old"));
+    history.back_up(3..9);
+    let (owner, was_cut) = (history.bench.open(), AtomicBool::new(false));
+    let expected = History::seen_by(&owner);
+    let store = Interposed::new(local(&history.bench), move |_, verb, key| {
+        if verb == Verb::Get && key.starts_with("log/") && !was_cut.swap(true, Ordering::SeqCst) {
+            assert!(cut(&owner).pruned.records_deleted > 5);
+        }
+        Fate::Pass
+    });
+    let opened = history.bench.open_over(Ahead::over(store.wide(4).store()), "old").unwrap();
+    assert_eq!(History::seen_by(&opened), expected);
 }
 
 /// Of two processes that use one cache, one has read the log beyond a floor before the plan came, and reads on; the other

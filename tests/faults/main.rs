@@ -7,5 +7,6 @@ mod support;
 mod calls;
 mod disks;
 mod maintenance;
+mod order;
 mod scene;
 mod system;

@@ -29,7 +29,7 @@ const READING: [Fault; 6] = [
     ("getdents64", "EIO"),
 ];
 
-fn has_strace() -> bool {
+pub(crate) fn has_strace() -> bool {
     let tried = Command::new("strace").args(["-f", "-qq", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
     let has = tried.is_ok_and(|status| status.success());
     if !has {

@@ -36,6 +36,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
+use support::ahead::Ahead;
 use support::{Bench, contents, noise};
 use tempfile::TempDir;
 use world::{Chance, Odds, World};
@@ -155,7 +156,10 @@ impl Machine {
     fn open(&self, simulation: &Simulation, world: &Arc<World>, cache: usize) -> Result<Repository> {
         let access = Access { identity: Some(Zeroizing::new(self.identity.as_bytes().to_vec())), passphrase: None };
         let options = simulation.bench.options_of(&format!("{}-{cache}", self.number));
-        Repository::open_in(&self.surroundings, world.store(self.number), &access, &options, &Silent)
+        // One that answers late is asked ahead.
+        let store = world.store(self.number);
+        let store = if store.width() > 1 { Ahead::over(store) } else { store };
+        Repository::open_in(&self.surroundings, store, &access, &options, &Silent)
     }
 
     fn source(&self, simulation: &Simulation) -> PathBuf {

@@ -2,6 +2,7 @@
 #![expect(unreachable_pub, reason = "it is a module of each test program")]
 #![allow(dead_code, clippy::allow_attributes, reason = "each test program uses a part of it, one may use all")]
 
+pub mod ahead;
 pub mod counterfeit;
 pub mod forge;
 pub mod history;
