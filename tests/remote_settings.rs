@@ -121,6 +121,25 @@ fn no_more_requests_are_under_way_than_there_may_be_connections() {
     assert!((1..=2).contains(&proxy.take_most()));
 }
 
+/// Whoever creates one after the other wins each time, whatever the server keeps.
+#[test]
+fn requests_race_for_a_name_however_few_connections_there_may_be() {
+    let Some(reach) = Reach::new(servers::moto()) else { return };
+    let racers = |request: &Request| request.method == "PUT" && request.path.contains(".r");
+    let together = move |request: &Request| match racers(request) {
+        true => Action::Hold(64, Duration::from_millis(300)),
+        false => Action::Pass,
+    };
+    let proxy = Proxy::new(reach.server.port, together);
+    let url = format!("{}&connections=1", reach.server.url_at("repository", proxy.port));
+    reach.ok(&url, &[], &["init"]);
+    assert!(proxy.take_most() > 2);
+    proxy.take_requests();
+    // What was found then is not asked for again: this machine wants one request at a time.
+    reach.ok(&url, &[], &["check"]);
+    assert!(!proxy.take_requests().iter().any(racers));
+}
+
 /// A port at which nobody listens.
 fn nobody() -> String {
     format!("http://127.0.0.1:{}", servers::free_port())

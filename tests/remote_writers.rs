@@ -146,6 +146,9 @@ fn round(scene: &Scene, writers: &[Machine], pruner: &Machine, grace: Duration) 
 fn tell(what: &str, line: &Proxy) -> f64 {
     let mut sums: BTreeMap<String, (usize, u64)> = BTreeMap::new();
     for request in line.take_requests() {
+        if std::env::var_os("LIFEBOAT_TRACE").is_some() {
+            println!("{:6} {}", request.method, request.path);
+        }
         let length = request.headers.get("content-length").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
         let sum = sums.entry(request.method).or_default();
         *sum = (sum.0 + 1, sum.1 + length);

@@ -9,6 +9,7 @@ use crate::format::repository::{MAX_FORMAT, RepositoryFormat};
 use crate::repo::Repository;
 use crate::store::{AnyStore, Key};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
 /// Longest small object.
@@ -20,6 +21,8 @@ pub(super) struct Duplicates {
     used: Mutex<Used>,
     /// Objects that have one, by a listing: made once, where something is missing.
     listed: OnceLock<HashSet<Key>>,
+    /// The listing failed.
+    unlisted: AtomicBool,
 }
 
 #[derive(Default)]
@@ -96,6 +99,11 @@ impl Repository {
         Some(bytes)
     }
 
+    /// True if it is known which objects have duplicates.
+    pub(super) fn knows_duplicates(&self) -> bool {
+        self.inner.duplicates.listed.get().is_some() && !self.inner.duplicates.unlisted.load(Ordering::Relaxed)
+    }
+
     fn listed_duplicates(&self) -> &HashSet<Key> {
         let known = &self.inner.duplicates.listed;
         if let Some(listed) = known.get() {
@@ -103,10 +111,11 @@ impl Repository {
         }
         let mut listed = HashSet::new();
         // Where it fails there are none: the first copies say what is wrong.
-        let _ = self.store().list("copies", &mut |entry| {
+        let whole = self.store().list("copies", &mut |entry| {
             listed.extend(entry.key.original());
             Ok(())
         });
+        self.inner.duplicates.unlisted.fetch_or(whole.is_err(), Ordering::Relaxed);
         // Several may ask at once; nobody waits for another's answer.
         known.get_or_init(|| listed)
     }

@@ -19,6 +19,8 @@ pub(super) struct Known {
     pub(super) seen: BTreeSet<Head>,
     /// The last records of which the cache knows what they say.
     pub(super) read: Vec<Head>,
+    /// Logs in which there was nothing.
+    pub(super) empty: Vec<ClientId>,
     pub(super) newest: Option<PruneRow>,
 }
 
@@ -27,8 +29,8 @@ impl Known {
     fn news(&self, owner: ClientId, most: usize) -> Vec<(Key, u64)> {
         let seen = self.seen.iter().map(|head| Key::log(&head.client, head.seq));
         let behind = self.read.iter().map(|head| Key::log(&head.client, head.seq + 1));
-        let first = self.read.is_empty().then(|| Key::log(&owner, 0));
-        let records = seen.take(most).chain(behind.take(most)).chain(first).map(|key| (key, MAX_RECORD));
+        let first = self.read.is_empty().then_some(&owner).into_iter().chain(&self.empty).map(|client| Key::log(client, 0));
+        let records = seen.take(most).chain(behind.chain(first).take(most)).map(|key| (key, MAX_RECORD));
         records.chain([(next_prune(self.newest.as_ref()), MAX_PRUNE)]).collect()
     }
 }
@@ -37,12 +39,12 @@ impl Known {
 pub(super) fn of_opening(format: &RepositoryFormat, options: &OpenOptions, width: usize) -> Next {
     let name = format.id.to_string();
     let slot = slots::last_opened(&options.state_dir.join(format!("{name}.slots")));
-    let (read, newest) = cache::peek(&options.cache_dir.join(&name)).unwrap_or_default();
+    let (read, empty, newest) = cache::peek(&options.cache_dir.join(&name)).unwrap_or_default();
     let mut seen = log::remembered(&options.state_dir.join(format!("{name}.heads")));
     seen.extend(read.iter().copied());
     // A machine that knows nothing looks for duplicates of what it does not find.
     let copies = read.is_empty().then_some("copies");
-    let known = Known { seen, read, newest };
+    let known = Known { seen, read, empty, newest };
     let owner = crate::crypto::sign::client_id(&format.owner);
     let mut objects = known.news(owner, width);
     objects.extend(slot.map(|slot| (Key::slot(&slot), slots::MAX_SLOT)));
@@ -64,7 +66,8 @@ impl Repository {
     /// Asks for what a refresh reads; a store that answers at once does not heed it.
     pub(super) fn expect_news(&self) -> crate::error::Result<()> {
         let (seen, read) = (self.seen_heads()?, cache::log::heads(&self.connection())?);
-        let known = Known { seen, read, newest: cache::prune::newest(&self.connection())? };
+        let empty = cache::log::all_empty(&self.connection())?;
+        let known = Known { seen, read, empty, newest: cache::prune::newest(&self.connection())? };
         self.store().expect(&Next { objects: known.news(self.owner(), self.width().max(FIRST)), folders: Vec::new() });
         Ok(())
     }

@@ -4,7 +4,6 @@ use crate::crypto::derive::Secret;
 use crate::crypto::sign::{ClientKey, client_id};
 use crate::crypto::wrap::{self, Credential};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::Silent;
 use crate::format::key::{Bundle, Generation, Role};
 use crate::format::log::RecordBody;
 use crate::format::repository::{ChunkSizes, RepositoryFormat};
@@ -409,7 +408,7 @@ impl Repository {
         store.create(&Key::log(&record.client, 0), &object)?;
         let repository =
             Self::with_bundle((store, Duplicates::default()), (format, bundle.fingerprint), bundle, options, surroundings)?;
-        repository.refresh(&Silent)?;
+        repository.take_in_first(&object)?;
         Ok(repository)
     }
 

@@ -462,7 +462,8 @@ impl Store for Far {
     fn probe(&self) -> Result<Option<Promises>> {
         let inner = &self.inner;
         // It is made of many requests, and begins anew with other names: it is not repeated for as long as a single one.
-        let probe = async || promises::probe(&*inner.remote).await.map_err(Fault::counted);
+        let known = inner.answers.get();
+        let probe = async || promises::probe(&*inner.remote, known, inner.width).await.map_err(Fault::counted);
         let asked = inner.attempt("probe the store", &inner.place, probe);
         let promises = inner.answers.with_memory(runtime().block_on(asked)?);
         inner.answers.set(&promises);

@@ -117,13 +117,33 @@ impl Answers {
     }
 }
 
-/// Asks a server, by writing, racing, reading, listing, and deleting below `probe/`.
-pub(super) async fn probe(remote: &dyn Remote) -> Result<Promises, Fault> {
+tokio::task_local! {
+    /// There while requests race: how many are under way at once is then what is asked about.
+    static RACING: ();
+}
+
+/// True if the request that is being sent is one of a race.
+pub(super) fn is_racing() -> bool {
+    RACING.try_with(|()| ()).is_ok()
+}
+
+/// Races that are worth while, where this was found before: one that is known to let several win is believed to do so for good,
+/// and of one that was not seen to, another race now and then is enough, and none where few requests are wanted at once.
+fn races(known: Option<Promises>, width: usize) -> usize {
+    match known {
+        Some(known) if known.create_once => usize::from(known.create_atomic && width >= RACERS),
+        _ => RACES,
+    }
+}
+
+/// Asks a server, by writing, racing, reading, listing, and deleting below `probe/`; `known` is what was found before, and `width`
+/// how many requests there may be at once, but for a race.
+pub(super) async fn probe(remote: &dyn Remote, known: Option<Promises>, width: usize) -> Result<Promises, Fault> {
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(|error| Fault::lasting(format!("no random name: {error}")))?;
     let base = format!("{FOLDER}/{:016x}", u64::from_le_bytes(random));
     let (first, quiet) = (format!("{base}.a"), format!("{base}.b"));
-    let races: Vec<String> = (0..RACES).map(|race| format!("{base}.r{race}")).collect();
+    let names: Vec<String> = (0..races(known, width)).map(|race| format!("{base}.r{race}")).collect();
     let (one, still) = (noise(&first, 0, 1024), noise(&quiet, 0, 1024));
     let bodies = (Body::Bytes(one.clone()), Body::Bytes(still.clone()));
     let made = join(remote.create(&first, &bodies.0, Use::Hot), remote.create(&quiet, &bodies.1, Use::Hot)).await;
@@ -138,15 +158,16 @@ pub(super) async fn probe(remote: &dyn Remote) -> Result<Promises, Fault> {
     let list_after_write = listed.items.iter().any(|item| item.name == quiet) || listed.next.is_some();
     let refused = answered(again)? == Some(false);
     // Where nothing is refused, nothing is raced for: some servers answer with errors, and show for a while what is gone.
-    let races: &[String] = if refused && !remote.never_atomic() { &races } else { &[] };
-    let (kept, raced) = join(remote.get(&first, 4096), race(remote, races)).await;
+    let races: &[String] = if refused && !remote.never_atomic() { &names } else { &[] };
+    let (kept, raced) = join(remote.get(&first, 4096), RACING.scope((), race(remote, races))).await;
     let create_once = refused && answered(kept)?.is_some_and(|bytes| bytes == one);
-    let create_atomic = raced? && create_once;
-    let names: Vec<&String> = races.iter().chain([&first, &quiet]).collect();
-    let deleted = join_all(names.iter().map(|name| remote.delete(name))).await;
+    let was_atomic = names.is_empty() && known.is_some_and(|known| known.create_atomic);
+    let create_atomic = (raced? || was_atomic) && create_once;
+    let made = races.iter().chain([&first, &quiet]);
+    let deleted = join_all(made.map(|name| remote.delete(name))).await;
     let deleted: Vec<_> = deleted.into_iter().map(answered).collect::<Result<_, _>>()?;
     let delete = deleted.iter().all(Option::is_some);
-    let seen = join_all(names.iter().map(|name| remote.look(name))).await;
+    let seen = join_all([&first, &quiet].map(|name| remote.look(name))).await;
     let seen: Vec<_> = seen.into_iter().map(answered).collect::<Result<_, _>>()?;
     let gone = !delete || seen.iter().all(|seen| matches!(seen, Some(None)));
     let read_after_write = read_after_write && gone;

@@ -2,6 +2,7 @@
 //! that are no success made into faults.
 
 use super::fault::{Fault, plain};
+use super::promises::is_racing;
 use super::settings::{Limits, StoreSettings};
 use super::throttle::{Bucket, PIECE};
 use crate::error::{Error, Result};
@@ -120,7 +121,7 @@ impl Wire {
             patience = MACHINE;
         }
         // After amending, which may ask the machine for credentials over this very wire.
-        let connection = match asks_machine {
+        let connection = match asks_machine || is_racing() {
             true => None,
             false => Some(self.connections.clone().acquire_owned().await.expect("nobody closes it")),
         };

@@ -238,7 +238,8 @@ pub(in crate::repo) fn begin_anew(transaction: &Transaction<'_>) -> Result<()> {
             "CREATE TEMP TABLE body AS SELECT client, seq, id, body FROM snapshot WHERE body IS NOT NULL;
              DELETE FROM head; DELETE FROM client; DELETE FROM instance; DELETE FROM snapshot; DELETE FROM session;
              DELETE FROM attested; DELETE FROM judgement; DELETE FROM slot; DELETE FROM unread; DELETE FROM shard;
-             DELETE FROM shard_set; DELETE FROM shard_pack; DELETE FROM lasting; UPDATE pack SET client = NULL, committed = 0;",
+             DELETE FROM shard_set; DELETE FROM shard_pack; DELETE FROM lasting; UPDATE pack SET client = NULL, committed = 0;
+             DELETE FROM meta WHERE key GLOB 'nothing-in *';",
         )
         .map_err(failed)?;
     super::prune::raise_epoch(transaction)

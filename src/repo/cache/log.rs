@@ -45,6 +45,39 @@ pub(in crate::repo) fn heads(connection: &Connection) -> Result<Vec<Head>> {
     Ok(rows.into_iter().flatten().collect())
 }
 
+/// Key of the note that there was nothing in a log.
+fn nothing_in(client: &ClientId) -> String {
+    format!("nothing-in {client}")
+}
+
+/// True if this log was looked at to its end, duplicates and all, and there was nothing in it.
+pub(in crate::repo) fn was_empty(connection: &Connection, client: &ClientId) -> Result<bool> {
+    let mut statement = connection.prepare_cached("SELECT 1 FROM meta WHERE key = ?").map_err(failed)?;
+    statement.exists([nothing_in(client)]).map_err(failed)
+}
+
+/// Notes that.
+pub(in crate::repo) fn note_empty(connection: &Connection, client: &ClientId) -> Result<()> {
+    let sql = "INSERT OR IGNORE INTO meta(key, value) VALUES(?, 1)";
+    connection.execute(sql, [nothing_in(client)]).map(drop).map_err(failed)
+}
+
+/// Logs in which there was nothing.
+pub(in crate::repo) fn all_empty(connection: &Connection) -> Result<Vec<ClientId>> {
+    let sql = "SELECT key FROM meta WHERE key GLOB 'nothing-in *'";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let rows = statement.query_map([], |row| row.get::<_, String>(0)).map_err(failed)?;
+    let keys = rows.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    let clients = keys.iter().filter_map(|key| ClientId::from_hex(key.rsplit(' ').next()?).ok());
+    let mut empty = Vec::new();
+    for client in clients {
+        if head(connection, &client)?.is_none() {
+            empty.push(client);
+        }
+    }
+    Ok(empty)
+}
+
 /// Takes note of the record at `head` and of its time; one without a time is void, and counted as such.
 pub(in crate::repo) fn set_head(transaction: &Transaction<'_>, head: &Head, fence: u64, time: Option<i64>) -> Result<()> {
     let void = i64::from(time.is_none());

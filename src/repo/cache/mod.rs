@@ -23,6 +23,7 @@ pub use stat::StatRow;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::log::Head;
+use crate::id::ClientId;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};
@@ -145,10 +146,10 @@ pub(super) fn make_folder(folder: &Path) -> Result<()> {
 }
 
 /// How far the cache in `folder` has read the logs and the prunes, as far as that can be told without changing anything.
-pub(super) fn peek(folder: &Path) -> Option<(Vec<Head>, Option<prune::PruneRow>)> {
+pub(super) fn peek(folder: &Path) -> Option<(Vec<Head>, Vec<ClientId>, Option<prune::PruneRow>)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(folder.join("cache.sqlite"), flags).ok()?;
-    Some((log::heads(&connection).ok()?, prune::newest(&connection).ok()?))
+    Some((log::heads(&connection).ok()?, log::all_empty(&connection).ok()?, prune::newest(&connection).ok()?))
 }
 
 /// What a cache is called, and its file.

@@ -144,6 +144,11 @@ impl Repository {
         Ok(seen)
     }
 
+    /// Takes in the first record of a repository that this process is making, and that nobody else knows of.
+    pub(in crate::repo) fn take_in_first(&self, bytes: &[u8]) -> Result<()> {
+        self.take_in(&self.owner_member(), &mut None, bytes, &mut Vec::new(), &Silent).map(drop)
+    }
+
     /// Reads what is new in the owner's log.
     pub(in crate::repo) fn follow_owner(&self) -> Result<()> {
         self.follow(&self.owner_member(), &mut Vec::new(), &Silent)
@@ -156,7 +161,10 @@ impl Repository {
     /// The same, with what was read ahead of it. Others may have brought it further meanwhile; then that says nothing.
     fn follow_from(&self, member: &Member, found: Option<Found>, told: &mut Vec<Told>, observer: &dyn Observer) -> Result<()> {
         let mut head = cache::log::head(&self.connection(), &member.id)?.map(|(head, _)| head);
-        let new = head.is_none();
+        // Who has read this log before knows how far it went; others ask for duplicates. Where that is another answer to wait for, a
+        // log with nothing in it counts as read too, unless somebody has told of a record.
+        let was_read = found.is_some() && cache::log::was_empty(&self.connection(), &member.id)?;
+        let new = head.is_none() && !was_read;
         let behind = |head: Option<Head>| head.map_or(0, |head| head.seq + 1);
         let mut found = found.filter(|found| found.seq == behind(head));
         loop {
@@ -171,16 +179,17 @@ impl Repository {
             if !ended || !taken {
                 continue;
             }
-            // Who has read this log before knows how far it went; others ask for duplicates.
             let Some(bytes) = new.then(|| self.missing_record(member, head, behind(head))).flatten() else { break };
             self.take_in(member, &mut head, &bytes, told, observer)?;
         }
-        if head.is_none() && member.id == self.owner() {
-            return Err(Error::damaged("open the repository: the first record of its log is gone").with_hint(
-                "the store is not complete; keep all that is left of it, and look for what was deleted or not copied",
-            ));
+        match head {
+            None if member.id == self.owner() => Err(Error::damaged("open the repository: the first record of its log is gone")
+                .with_hint(
+                    "the store is not complete; keep all that is left of it, and look for what was deleted or not copied",
+                )),
+            None if new && self.knows_duplicates() => cache::log::note_empty(&self.connection(), &member.id),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Remembers outside the cache how far every log was seen.

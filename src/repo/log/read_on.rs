@@ -41,7 +41,7 @@ impl Repository {
             // unless nothing of the log was read before.
             let least = match (seq, *id == self.owner()) {
                 (0, true) => AHEAD,
-                (0, false) => FIRST,
+                (0, false) if !cache::log::was_empty(&self.connection(), id)? => FIRST,
                 _ => 1,
             };
             let ahead = records.len().max(least).min(self.width());
