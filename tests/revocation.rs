@@ -120,3 +120,24 @@ fn a_record_that_knows_less_than_the_enrolment_of_its_client_is_void_wherever_it
     writer.record(writer.client(), 0, None, claim());
     assert_eq!(team.client("laptop")["void_records"], 1, "it does not know the prune before its enrolment");
 }
+
+/// A fence binds every record behind it in the same log, on machines that read both and on those that read the fence before.
+#[test]
+fn a_record_that_knows_less_than_a_fence_before_it_is_void_wherever_it_is_read() {
+    let team = Team::new();
+    let writer = Thief::of(&team.enrol("writer", "laptop", &[]));
+    let old = team.owner.json(&["snapshots", "--json"])[0]["id"].as_str().unwrap().to_owned();
+    std::fs::write(team.owner.path("documents/deep/data"), noise(2, 100_000)).unwrap();
+    team.owner.ok(&["backup", "documents"]);
+    team.owner.ok(&["forget", &old, "--allow-most"]);
+    let claim = || RecordBody::Claim { packs: Vec::new(), checkpoint: None };
+    writer.record(writer.client(), 0, None, claim());
+    team.owner.ok(&["prune", "--grace", "0s", "--max-unused", "0"]);
+    assert!(team.repository().join(Key::plan(1).as_str()).exists());
+    assert_eq!(team.client("laptop")["void_records"], 0);
+    writer.record(writer.client(), 0, None, claim());
+    writer.record(writer.client(), 1, None, claim());
+    assert_eq!(team.client("laptop")["void_records"], 1, "the first one does not know the prune before it");
+    team.owner.ok(&["cache", "rebuild"]);
+    assert_eq!(team.client("laptop")["void_records"], 1, "and so it is for those who read all of it at once");
+}

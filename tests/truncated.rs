@@ -5,21 +5,27 @@ mod support;
 
 use lifeboat::error::ErrorKind;
 use lifeboat::event::{Progress, Silent};
-use lifeboat::format::log::RecordBody;
+use lifeboat::format::key::Role;
+use lifeboat::format::log::{RecordBody, RecordRef};
+use lifeboat::id::ClientId;
+use lifeboat::ops::backup::backup;
 use lifeboat::ops::check::{CheckOptions, check};
 use lifeboat::ops::copy::{CopyOptions, CopyReport, copy};
 use lifeboat::ops::prune::{Truncation, prune};
 use lifeboat::ops::repair::{RepairOptions, repair};
 use lifeboat::ops::thaw::ThawOptions;
-use lifeboat::repo::{MirrorOptions, Repository, mirror};
-use lifeboat::store::{AnyStore, Location};
+use lifeboat::repo::{Access, Enrolment, MirrorOptions, NewSlot, OpenOptions, Repository, generate_identity, mirror};
+use lifeboat::store::{AnyStore, Key, Location};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use support::forge::Thief;
 use support::history::{History, cut, local, machine, pruning};
 use support::home::Home;
 use support::interposed::{Fate, Interposed, Verb};
 use support::team::Team;
+use support::versions::copy_tree;
 use support::{Recorder, contents, noise, tamper};
 
 /// A record that is as long as those of parts are, and as no other is.
@@ -344,4 +350,108 @@ fn a_kit_from_before_logs_were_cut_off_restores_and_older_states_than_its_own_ar
     std::fs::rename(home.path("aside"), home.path("newest")).unwrap();
     now("older");
     assert_eq!((run("kit.txt").0, run("newer.txt").0), ((14, 14), (14, 14)));
+}
+
+/// A client with keys of its own, and what opens the repository as that client on a machine of this name.
+fn enrolled(history: &History, role: Role, name: &str) -> impl Fn(&str) -> Repository {
+    let (identity, recipient) = generate_identity().unwrap();
+    let slot = NewSlot::Recipient(recipient);
+    let enrolment = Enrolment { role, slot, name: name.into(), trust: vec!["all".into()] };
+    history.bench.open().enrol(&history.bench.access(), &enrolment).unwrap();
+    let (location, options) = (history.bench.location(), history.bench.dir.path().to_owned());
+    move |machine| {
+        let access = Access { identity: Some(identity.as_bytes().to_vec().into()), passphrase: None };
+        let [cache_dir, state_dir] = ["cache", "state"].map(|what| options.join(format!("{what}-{machine}")));
+        let options = OpenOptions { cache_dir, state_dir, fingerprint: None };
+        Repository::open(&location, &access, &options, &Silent).unwrap()
+    }
+}
+
+/// The two records behind `seq` that a machine would have written that saw no more.
+fn late_records(history: &History, late: &Repository, held: RecordRef, (client, seq): (ClientId, u64)) -> [(Key, Vec<u8>); 2] {
+    let (there, saved) = (history.bench.repository_dir(), history.bench.path("as it was"));
+    copy_tree(&there, &saved);
+    let records = [seq + 1, seq + 2].map(|seq| {
+        late.hold(&[held], "").unwrap();
+        let key = Key::log(&client, seq);
+        (key.clone(), std::fs::read(there.join(key.as_str())).unwrap())
+    });
+    std::fs::remove_dir_all(&there).unwrap();
+    copy_tree(&saved, &there);
+    records
+}
+
+/// Somebody is told of records, and goes for them after the last look at prunes. In between their log is cut off, and two late
+/// records come into the freed places: of what was read so nobody is sure, and it is read anew.
+#[test]
+fn what_is_read_after_the_last_look_at_prunes_is_not_believed_for_long() {
+    let mut history = History::new();
+    history.back_up(0..3);
+    let writers = enrolled(&history, Role::Writer, "writer");
+    let (writer, maintainer) = (writers("writer"), enrolled(&history, Role::Maintainer, "maintainer")("maintainer"));
+    let owner = history.bench.open();
+    let held = owner.snapshots().unwrap()[0].record();
+    [&writer, &maintainer].iter().for_each(|client| client.hold(&[held], "").unwrap());
+    owner.refresh(&Silent).unwrap();
+    let clients: Vec<ClientId> = owner.members().unwrap().iter().map(|member| member.id).collect();
+    let late = late_records(&history, &writers("late"), held, (clients[1], 0));
+    let (told, next) = (Key::log(&clients[2], 1).to_string(), Key::log(&clients[1], 1).to_string());
+    let (moment, there) = (Arc::new(AtomicU64::new(0)), history.bench.repository_dir());
+    let (begins, hows) = (moment.clone(), Mutex::new([0, 1].map(|_| history.bench.backup_options()).into_iter()));
+    let store = Interposed::new(local(&history.bench), move |_, verb, key| {
+        let is_at = |wanted: u64| verb == Verb::Get && moment.load(Ordering::SeqCst) == wanted;
+        if is_at(1) && key == told {
+            hows.lock().unwrap().by_ref().for_each(|how| drop(backup(&writer, how, &Silent).unwrap()));
+            maintainer.refresh(&Silent).unwrap();
+            maintainer.unhold(&[held]).unwrap();
+            moment.store(2, Ordering::SeqCst);
+        } else if is_at(2) && key.starts_with("gc/") {
+            moment.store(3, Ordering::SeqCst);
+        } else if is_at(3) && key == next {
+            assert!(cut(&owner).pruned.records_deleted > 3);
+            // This one names how far all logs go.
+            writer.refresh(&Silent).unwrap();
+            writer.hold(&[held], "").unwrap();
+            late.iter().for_each(|(key, bytes)| std::fs::write(there.join(key.as_str()), bytes).unwrap());
+            moment.store(4, Ordering::SeqCst);
+        }
+        Fate::Pass
+    });
+    let reader = history.bench.open_over(store.store(), "reader").unwrap();
+    begins.store(1, Ordering::SeqCst);
+    reader.refresh(&Silent).unwrap();
+    assert_eq!(begins.load(Ordering::SeqCst), 4, "all of it happened");
+    reader.refresh(&Silent).unwrap();
+    let expected = History::seen_by(&machine(&history.bench, "fresh"));
+    assert_eq!(expected.len(), 5);
+    assert_eq!(History::seen_by(&reader), expected);
+}
+
+/// Two processes have one cache. One forgets when the other has marked, and before that one says what the logs came to.
+#[test]
+fn a_checkpoint_is_made_of_what_its_prune_has_seen_and_of_nothing_else() {
+    let mut history = History::new();
+    history.back_up(0..6);
+    let other = machine(&history.bench, "shared");
+    let last = other.snapshots().unwrap().pop().unwrap().record();
+    let moment = AtomicU64::new(0);
+    let store = Interposed::new(local(&history.bench), move |_, verb, key| {
+        let begins = verb == Verb::Create && key.starts_with("gc/");
+        let marked = verb == Verb::List && key == "packs" && moment.load(Ordering::SeqCst) == 1;
+        if begins || marked {
+            moment.fetch_add(1, Ordering::SeqCst);
+        }
+        if marked {
+            other.forget(&[last]).unwrap();
+        }
+        Fate::Pass
+    });
+    let runner = history.bench.open_over(store.store(), "shared").unwrap();
+    prune(&runner, &pruning(Truncation::Always), &Silent).unwrap();
+    let fresh = machine(&history.bench, "fresh");
+    assert_eq!(fresh.snapshots().unwrap().len(), 5);
+    fresh.unforget(&[last]).unwrap();
+    let expected = History::seen_by(&fresh);
+    assert_eq!(expected.len(), 6);
+    history.healthy(&machine(&history.bench, "another"), &expected);
 }
