@@ -177,6 +177,9 @@ fn what_a_writer_forges_has_no_effect() {
     thief.prune_object(ObjectKind::Plan, me, 1, thief.packs());
     thief.prune_object(ObjectKind::Condemn, owner, 2, thief.packs());
     assert!(thief.create(&Key::plan(2), b"nothing that means anything"));
+    // In the owner's name, from the one to the other.
+    thief.prune_object(ObjectKind::Condemn, owner, 3, thief.packs());
+    thief.prune_object(ObjectKind::Plan, owner, 3, thief.packs());
     // A record that is longer than any, one that is cut off, and one for a log that nobody has.
     let next = |log: &ClientId| Key::log(log, thief.next(log).0);
     assert!(thief.create(&next(&owner), &vec![0; usize::try_from(MAX_RECORD).unwrap() + 1]));

@@ -289,6 +289,18 @@ fn what_did_not_finish_is_marked_and_is_never_the_latest() {
 }
 
 #[test]
+fn checkpoints_of_backups_that_did_not_finish_replace_none_that_did() {
+    let (home, ids) = may(2);
+    let repository = home.open();
+    for day in 3..7 {
+        plant(&repository, &home.repository_dir(), &format!("2024-05-{day:02}T12:00:00Z"), |snapshot| snapshot.incomplete = true);
+    }
+    let names: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let said = fails(&home, &[&["forget"], &names[..]].concat(), 11);
+    assert!(said.contains("2 of the 3 snapshots") && said.contains("--allow-most"), "{said}");
+}
+
+#[test]
 fn groups_can_be_made_by_other_parts_or_by_none() {
     let (home, _) = may(3);
     let repository = home.open();

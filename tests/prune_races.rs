@@ -6,18 +6,22 @@ mod support;
 
 use lifeboat::error::ErrorKind;
 use lifeboat::event::Silent;
+use lifeboat::format::envelope::ObjectKind;
 use lifeboat::format::log::RecordRef;
+use lifeboat::id::PackId;
 use lifeboat::ops::backup::backup;
 use lifeboat::ops::check::{CheckOptions, check};
 use lifeboat::ops::prune::{PruneOptions, Truncation, prune};
 use lifeboat::repo::Repository;
+use lifeboat::store::Key;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
+use support::forge::Thief;
 use support::interposed::{Fate, Interposed, Verb};
 use support::versions::{self, Tree, whole};
-use support::{Bench, Recorder, contents};
+use support::{Bench, Recorder, contents, tamper};
 
 /// A prune that leaves nothing that could go, of packs and of logs.
 fn options() -> PruneOptions {
@@ -418,4 +422,63 @@ fn a_snapshot_that_is_pruned_while_it_is_read_is_missing_and_not_damaged() {
     let error = outcome.map(|report| (report.files, report.failure_count)).expect_err("it is not there any more");
     assert_eq!(error.kind(), ErrorKind::Missing, "{error}");
     assert!(error.to_string().contains("a prune took it meanwhile"), "{error}");
+}
+
+/// The fence is there and what it speaks of is not: a record that does not know it would be void.
+#[test]
+fn a_writer_that_sees_a_fence_and_not_its_prune_commits_nothing() {
+    let bench = Bench::new();
+    two_versions(&bench);
+    let hidden = |_, verb, key: &str| if verb == Verb::Get && key.starts_with("gc/") { Fate::Hide } else { Fate::Pass };
+    let writer = bench.open_over(Interposed::new(local(&bench), hidden).store(), "writer").unwrap();
+    prune(&bench.open(), &PruneOptions { truncation: Truncation::Never, ..options() }, &Silent).unwrap();
+    fill(&bench, 3);
+    let records = bench.objects("log").len();
+    let error = backup(&writer, bench.backup_options(), &Silent).unwrap_err();
+    assert!(error.to_string().contains("it names prune 1, which the store does not show"), "{error}");
+    assert_eq!(bench.objects("log").len(), records);
+}
+
+/// Somebody condemned a pack that a snapshot needs, and whoever ends that prune cannot read what is in the pack.
+#[test]
+fn a_pack_that_cannot_be_looked_into_is_not_deleted() {
+    let bench = Bench::new();
+    let tree = fill(&bench, 1);
+    bench.backup();
+    let pack = bench.objects("packs").into_iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let id = PackId::from_hex(pack.file_name().unwrap().to_str().unwrap()).unwrap();
+    std::fs::write(bench.path("identity"), bench.identity.as_bytes()).unwrap();
+    let owner = Thief::with(bench.repository_dir(), &bench.path("identity"));
+    owner.prune_object(ObjectKind::Condemn, owner.client(), 1, vec![id]);
+    let saved = std::fs::read(&pack).unwrap();
+    let end = saved.len() - 100;
+    tamper(&pack, |bytes| bytes[end] ^= 1);
+    let machine = bench.open_over(local(&bench), "other").unwrap();
+    prune(&machine, &options(), &Silent).unwrap();
+    assert!(bench.repository_dir().join(Key::plan(1).as_str()).exists() && pack.exists());
+    tamper(&pack, |bytes| *bytes = saved);
+    whole(&bench, &[&tree]);
+}
+
+/// Objects of a prune that was, once more in the places of the next one.
+#[test]
+fn a_prune_that_is_replayed_as_the_next_one_says_nothing() {
+    let bench = Bench::new();
+    let kept = two_versions(&bench);
+    prune(&bench.open(), &options(), &Silent).unwrap();
+    fill(&bench, 3);
+    bench.backup();
+    prune(&bench.open(), &options(), &Silent).unwrap();
+    let file = |key: Key| bench.repository_dir().join(key.as_str());
+    let newest = (1..).take_while(|generation| file(Key::plan(*generation)).exists()).last().unwrap();
+    for key in [Key::condemn, Key::plan] {
+        std::fs::copy(file(key(1)), file(key(newest + 1))).unwrap();
+    }
+    let third = contents(&bench.source());
+    for name in ["new", "other"] {
+        let machine = bench.open_over(local(&bench), name).unwrap();
+        assert_eq!(machine.snapshots().unwrap().len(), 2);
+        prune(&machine, &options(), &Silent).unwrap();
+    }
+    whole(&bench, &[&kept, &third]);
 }

@@ -2,8 +2,11 @@
 
 mod support;
 
+use lifeboat::crypto::sign::LOG_RECORD;
 use lifeboat::format::envelope::ObjectKind;
-use lifeboat::format::log::RecordBody;
+use lifeboat::format::key::Role;
+use lifeboat::format::log::{Record, RecordBody};
+use lifeboat::id::ObjectHash;
 use lifeboat::store::Key;
 use support::forge::Thief;
 use support::home::Home;
@@ -113,8 +116,10 @@ fn a_record_that_knows_less_than_the_enrolment_of_its_client_is_void_wherever_it
     team.owner.ok(&["forget", &old, "--allow-most"]);
     team.owner.ok(&["prune", "--grace", "0s", "--max-unused", "0"]);
     assert!(team.repository().join(Key::plan(1).as_str()).exists());
-    let writer = Thief::of(&team.enrol("writer", "laptop", &[]));
+    let [writer, other] = ["laptop", "desk"].map(|name| Thief::of(&team.enrol("writer", name, &[])));
     let claim = || RecordBody::Claim { packs: Vec::new(), checkpoint: None };
+    other.record(other.client(), 0, None, claim());
+    assert_eq!(team.client("desk")["void_records"], 1, "the very first one");
     writer.record(writer.client(), 1, None, claim());
     assert_eq!(team.client("laptop")["void_records"], 0);
     writer.record(writer.client(), 0, None, claim());
@@ -140,4 +145,50 @@ fn a_record_that_knows_less_than_a_fence_before_it_is_void_wherever_it_is_read()
     assert_eq!(team.client("laptop")["void_records"], 1, "the first one does not know the prune before it");
     team.owner.ok(&["cache", "rebuild"]);
     assert_eq!(team.client("laptop")["void_records"], 1, "and so it is for those who read all of it at once");
+}
+
+/// Signed and sealed as it should be, and yet not where it should be.
+#[test]
+fn a_record_that_follows_another_one_or_is_of_another_place_is_void() {
+    let team = Team::new();
+    let writer = Thief::of(&team.enrol("writer", "laptop", &[]));
+    let log = writer.client();
+    writer.record(log, 0, None, RecordBody::Claim { packs: Vec::new(), checkpoint: None });
+    assert_eq!(team.client("laptop")["void_records"], 0);
+    let (seq, previous) = writer.next(&log);
+    for (void, seq, previous) in [(1, seq, Some(ObjectHash([9; 32]))), (2, seq + 1, None), (3, seq, previous)] {
+        let body = RecordBody::Claim { packs: Vec::new(), checkpoint: None };
+        let record =
+            Record { client: log, seq, previous, time: 1, heads: Vec::new(), base: 0, body, author: None, extra: Vec::new() };
+        let sealed = writer.seal(ObjectKind::Log, LOG_RECORD, &record.encode());
+        assert!(writer.create(&Key::log(&log, writer.next(&log).0), &sealed));
+        assert_eq!(team.client("laptop")["void_records"], void);
+    }
+}
+
+#[test]
+fn a_client_keeps_the_role_with_which_it_was_enrolled() {
+    let team = Team::new();
+    let writer = team.enrol("writer", "laptop", &[]);
+    let owner = Thief::of(&owner_elsewhere(&team, &writer));
+    let public = Thief::of(&writer).signer().public();
+    let enrol = RecordBody::Enrol { public, role: Role::Maintainer, name: "laptop".into(), trusted: Vec::new(), slot: None };
+    owner.record(owner.client(), 0, None, enrol);
+    assert_eq!(team.client("laptop")["role"], "writer");
+    assert!(owner_elsewhere(&team, &writer).json(&["key", "list"]).to_string().contains("\"writer\""));
+    assert_eq!(writer.fails(&["prune"]).0, 11, "what its keys say it may do is what it may do");
+}
+
+#[test]
+fn nobody_borrows_from_whoever_was_revoked() {
+    let team = Team::new();
+    let [one, other] = ["one", "other"].map(|name| team.enrol("writer", name, &["--trust", "all"]));
+    let content = noise(5, 200_000);
+    let stored = |report: &serde_json::Value| report["bytes_stored"].as_u64().unwrap();
+    assert!(stored(&one.back_up("file", &content)) > 200_000);
+    assert!(stored(&other.back_up("file", &content)) < 100_000, "it relies on what is there");
+    let content = noise(6, 200_000);
+    assert!(stored(&one.back_up("file", &content)) > 200_000);
+    team.owner.ok(&["key", "revoke", "one"]);
+    assert!(stored(&other.back_up("file", &content)) > 200_000, "it stores the content itself");
 }

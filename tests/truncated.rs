@@ -3,11 +3,13 @@
 
 mod support;
 
+use lifeboat::crypto::sign::LOG_RECORD;
 use lifeboat::error::ErrorKind;
 use lifeboat::event::{Progress, Silent};
+use lifeboat::format::envelope::ObjectKind;
 use lifeboat::format::key::Role;
-use lifeboat::format::log::{RecordBody, RecordRef};
-use lifeboat::id::ClientId;
+use lifeboat::format::log::{Checkpoint, Record, RecordBody, RecordRef};
+use lifeboat::id::{ClientId, ObjectHash};
 use lifeboat::ops::backup::backup;
 use lifeboat::ops::check::{CheckOptions, check};
 use lifeboat::ops::copy::{CopyOptions, CopyReport, copy};
@@ -101,6 +103,19 @@ fn a_checkpoint_in_several_parts_is_written_and_read_by_machines_that_know_nothi
     }
 }
 
+/// What the owner could have written in the place of a part.
+fn another_part(history: &History, part: &Path) -> Vec<u8> {
+    let identity = history.bench.path("identity");
+    std::fs::write(&identity, history.bench.identity.as_bytes()).unwrap();
+    let thief = Thief::with(history.bench.repository_dir(), &identity);
+    let seq = u64::from_str_radix(part.file_name().unwrap().to_str().unwrap(), 16).unwrap();
+    let before = std::fs::read(part.with_file_name(format!("{:016x}", seq - 1))).unwrap();
+    let previous = Some(ObjectHash(*blake3::hash(&before).as_bytes()));
+    let (client, body) = (thief.owner(), RecordBody::Checkpoint(Checkpoint::default()));
+    let record = Record { client, seq, previous, time: 1, heads: Vec::new(), base: 1, body, author: None, extra: Vec::new() };
+    thief.seal(ObjectKind::Log, LOG_RECORD, &record.encode())
+}
+
 #[test]
 fn a_part_of_a_checkpoint_that_is_lost_or_changed_is_named_and_comes_back_from_a_mirror() {
     let history = talkative();
@@ -109,10 +124,13 @@ fn a_part_of_a_checkpoint_that_is_lost_or_changed_is_named_and_comes_back_from_a
     let expected = History::seen_by(&history.bench.open());
     let mirror = mirrored(&history);
     for (number, part) in parts(&history).iter().enumerate() {
-        for damage in ["gone", "changed"] {
+        // Instead of the last one another checkpoint of the owner lies there.
+        let last = number + 1 == parts(&history).len();
+        for damage in if last { &["exchanged"][..] } else { &["gone", "changed"] } {
             let whole = std::fs::read(part).unwrap();
-            match damage {
+            match *damage {
                 "gone" => std::fs::remove_file(part).unwrap(),
+                "exchanged" => std::fs::write(part, another_part(&history, part)).unwrap(),
                 _ => tamper(part, |bytes| bytes[2 << 20] ^= 1),
             }
             let name = part.file_name().unwrap().to_string_lossy().into_owned();
@@ -353,7 +371,7 @@ fn a_kit_from_before_logs_were_cut_off_restores_and_older_states_than_its_own_ar
 }
 
 /// A client with keys of its own, and what opens the repository as that client on a machine of this name.
-fn enrolled(history: &History, role: Role, name: &str) -> impl Fn(&str) -> Repository {
+fn enrolled(history: &History, role: Role, name: &str) -> impl Fn(&str) -> Repository + use<> {
     let (identity, recipient) = generate_identity().unwrap();
     let slot = NewSlot::Recipient(recipient);
     let enrolment = Enrolment { role, slot, name: name.into(), trust: vec!["all".into()] };
@@ -367,18 +385,30 @@ fn enrolled(history: &History, role: Role, name: &str) -> impl Fn(&str) -> Repos
     }
 }
 
-/// The two records behind `seq` that a machine would have written that saw no more.
-fn late_records(history: &History, late: &Repository, held: RecordRef, (client, seq): (ClientId, u64)) -> [(Key, Vec<u8>); 2] {
+/// The two records behind `seq` that a machine would have written that saw no more, and their packs: a backup of what is in
+/// the source, and a hold.
+fn late_objects(history: &History, late: &Repository, held: RecordRef, (client, seq): (ClientId, u64)) -> Vec<(Key, Vec<u8>)> {
     let (there, saved) = (history.bench.repository_dir(), history.bench.path("as it was"));
     copy_tree(&there, &saved);
-    let records = [seq + 1, seq + 2].map(|seq| {
-        late.hold(&[held], "").unwrap();
-        let key = Key::log(&client, seq);
-        (key.clone(), std::fs::read(there.join(key.as_str())).unwrap())
+    backup(late, history.bench.backup_options(), &Silent).unwrap();
+    late.hold(&[held], "").unwrap();
+    let mut objects = Vec::new();
+    late_paths(history, &saved).for_each(|path| {
+        let key = Key::new(path.strip_prefix(&there).unwrap().to_str().unwrap()).unwrap();
+        objects.push((key, std::fs::read(path).unwrap()));
     });
+    let places = [seq + 1, seq + 2].map(|seq| Key::log(&client, seq));
+    assert!(places.iter().all(|place| objects.iter().any(|(key, _)| key == place)) && objects.len() > 2);
     std::fs::remove_dir_all(&there).unwrap();
     copy_tree(&saved, &there);
-    records
+    objects
+}
+
+/// Packs and records that were not there before.
+fn late_paths(history: &History, saved: &Path) -> impl Iterator<Item = PathBuf> {
+    let (there, saved) = (history.bench.repository_dir(), saved.to_owned());
+    let all = history.bench.objects("packs").into_iter().chain(history.bench.objects("log"));
+    all.filter(move |path| !saved.join(path.strip_prefix(&there).unwrap()).exists())
 }
 
 /// Somebody is told of records, and goes for them after the last look at prunes. In between their log is cut off, and two late
@@ -394,7 +424,9 @@ fn what_is_read_after_the_last_look_at_prunes_is_not_believed_for_long() {
     [&writer, &maintainer].iter().for_each(|client| client.hold(&[held], "").unwrap());
     owner.refresh(&Silent).unwrap();
     let clients: Vec<ClientId> = owner.members().unwrap().iter().map(|member| member.id).collect();
-    let late = late_records(&history, &writers("late"), held, (clients[1], 0));
+    history.fill(77);
+    let late = late_objects(&history, &writers("late"), held, (clients[1], 0));
+    history.fill(2);
     let (told, next) = (Key::log(&clients[2], 1).to_string(), Key::log(&clients[1], 1).to_string());
     let (moment, there) = (Arc::new(AtomicU64::new(0)), history.bench.repository_dir());
     let (begins, hows) = (moment.clone(), Mutex::new([0, 1].map(|_| history.bench.backup_options()).into_iter()));
@@ -412,7 +444,10 @@ fn what_is_read_after_the_last_look_at_prunes_is_not_believed_for_long() {
             // This one names how far all logs go.
             writer.refresh(&Silent).unwrap();
             writer.hold(&[held], "").unwrap();
-            late.iter().for_each(|(key, bytes)| std::fs::write(there.join(key.as_str()), bytes).unwrap());
+            for (key, bytes) in &late {
+                std::fs::create_dir_all(there.join(key.as_str()).parent().unwrap()).unwrap();
+                std::fs::write(there.join(key.as_str()), bytes).unwrap();
+            }
             moment.store(4, Ordering::SeqCst);
         }
         Fate::Pass
@@ -425,6 +460,10 @@ fn what_is_read_after_the_last_look_at_prunes_is_not_believed_for_long() {
     let expected = History::seen_by(&machine(&history.bench, "fresh"));
     assert_eq!(expected.len(), 5);
     assert_eq!(History::seen_by(&reader), expected);
+    // Nor is anything borrowed that only such a record lists: the next prune takes it.
+    history.back_up_over(&reader, 77);
+    cut(&machine(&history.bench, "fresh"));
+    assert!(!check(&machine(&history.bench, "another"), &CheckOptions::of_all_data(1), &Silent).unwrap().is_damaged());
 }
 
 /// Two processes have one cache. One forgets when the other has marked, and before that one says what the logs came to.

@@ -116,6 +116,8 @@ mod tests {
         let hold = judgement(2, 0, Deed::Hold, &[]);
         let forget = judgement(1, 5, Deed::Forget, &[(2, 0)]);
         assert_eq!(standing(&[forget.clone(), hold.clone()], &[]), Standing::Held);
+        let plan = Seen::from([(ClientId([1; 16]), 5), (ClientId([2; 16]), 0)]);
+        assert_eq!(standing(&[forget.clone(), hold.clone()], &[plan]), Standing::Held);
         assert_eq!(standing(&[hold, forget, judgement(2, 1, Deed::Unhold, &[])], &[]), Standing::Forgotten);
     }
 
