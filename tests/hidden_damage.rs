@@ -47,7 +47,7 @@ fn what_a_check_knows_of_chunks_is_not_forgotten_when_something_else_is_found() 
     let pack = largest(&bench);
     spoil(&pack);
     let first = read_all(&bench);
-    let lost = first.damaged[0].count;
+    let lost = first.damaged.first(1).unwrap()[0].count;
     assert!(lost > 0);
     let marked = || bench.latest().damaged_files;
     assert_eq!(marked(), lost);
@@ -55,14 +55,15 @@ fn what_a_check_knows_of_chunks_is_not_forgotten_when_something_else_is_found() 
     let whole = std::fs::read(&pack).unwrap();
     let structure = || check(&bench.open(), &CheckOptions::default(), &Silent).unwrap();
     tamper(&pack, |bytes| bytes.extend_from_slice(b"more"));
-    assert_eq!(structure().damaged[0].count, lost, "it knows what it has read before");
+    let found = || structure().damaged.first(1).unwrap().first().map(|damaged| damaged.count);
+    assert_eq!(found(), Some(lost), "it knows what it has read before");
     tamper(&pack, |bytes| *bytes = whole);
-    assert_eq!(structure().damaged.first().map(|damaged| damaged.count), Some(lost), "and goes on to know");
+    assert_eq!(found(), Some(lost), "and goes on to know");
     let aside = bench.path("aside");
     std::fs::rename(&pack, &aside).unwrap();
     read_all(&bench);
     std::fs::rename(&aside, &pack).unwrap();
-    assert_eq!(structure().damaged.first().map(|damaged| damaged.count), Some(lost), "the pack is back, what it lost is not");
+    assert_eq!(found(), Some(lost), "the pack is back, what it lost is not");
     assert_eq!(marked(), lost);
 }
 
@@ -170,7 +171,11 @@ fn another_copy_that_cannot_be_read_in_one_place_helps_in_all_others_and_nothing
     assert!(report.steps.iter().all(|step| !matches!(step.mend, Mend::MarkLost(..))), "{steps:?}");
     let fetched = |step: &lifeboat::ops::repair::Step| matches!(step.mend, Mend::Fetch(_)) && step.outcome == Outcome::Done;
     assert_eq!(report.steps.iter().filter(|step| fetched(step)).count(), 1, "{steps:?}");
-    assert!(report.findings.iter().any(|finding| finding.problem.contains("it is not known")), "{:?}", report.findings);
+    assert!(
+        report.findings.iter().map(Result::unwrap).any(|finding| finding.problem.contains("it is not known")),
+        "{:?}",
+        report.findings
+    );
     std::fs::remove_file(&blocked).unwrap();
     std::fs::write(&blocked, kept).unwrap();
     mend_from(&bench, &other);

@@ -143,7 +143,11 @@ fn a_part_of_a_checkpoint_that_is_lost_or_changed_is_named_and_comes_back_from_a
             let place = history.bench.location();
             let repository = Repository::open_damaged(&place, &options.0, &options.1, &Silent).unwrap();
             let report = check(&repository, &CheckOptions::default(), &Silent).unwrap();
-            let found = report.findings.iter().any(|finding| finding.object.contains(&name) || finding.problem.contains(&name));
+            let found = report
+                .findings
+                .iter()
+                .map(Result::unwrap)
+                .any(|finding| finding.object.contains(&name) || finding.problem.contains(&name));
             assert!(report.is_damaged() && found, "{damage}: {:?}", report.findings);
             let mend = RepairOptions { from: Some(mirror.clone()), apply: true, ..RepairOptions::default() };
             repair(&repository, &mend, &Silent).unwrap();

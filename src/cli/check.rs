@@ -1,9 +1,10 @@
 //! `lifeboat check`.
 
+use super::document::{self, list};
 use super::globals::Context;
 use super::{DAMAGED, text};
 use crate::error::{ErrorKind, Result};
-use crate::ops::check::{CheckOptions, CheckReport, Finding, ReadData, Severity, check};
+use crate::ops::check::{CheckOptions, CheckReport, DamagedSnapshot, Finding, Findings, ReadData, Severity, check};
 use std::time::Duration;
 
 /// Exit code of a check that finds an older state of the store than was seen before.
@@ -43,12 +44,14 @@ pub(super) fn run(context: &Context, arguments: &CheckArguments) -> Result<u8> {
     });
     let options = CheckOptions { quick: arguments.quick, read_data, thaw: arguments.thaw.options(), threads: context.threads() };
     let report = check(&repository, &options, &context.watcher)?;
-    let object = json(&report);
-    context.note(&object);
+    let figures = figures(&report);
+    context.note(&figures);
     if context.globals.json {
-        println!("{object}");
+        let lists =
+            vec![list("findings", &report.findings, finding_json), list("snapshots_damaged", &report.damaged, damaged_json)];
+        document::print(lists, &figures)?;
     } else {
-        print(context, &report);
+        print(context, &report)?;
     }
     match repository.met() {
         Some(met) => super::report(met, context.globals.json),
@@ -66,31 +69,29 @@ pub(super) fn run(context: &Context, arguments: &CheckArguments) -> Result<u8> {
 }
 
 pub(super) fn finding_json(finding: &Finding) -> serde_json::Value {
-    let severity = if finding.severity == Severity::Damage { "damage" } else { "notice" };
-    serde_json::json!({"severity": severity, "object": finding.object, "problem": finding.problem, "hint": finding.hint})
+    serde_json::json!(finding)
 }
 
-fn json(report: &CheckReport) -> serde_json::Value {
-    let findings: Vec<_> = report.findings.iter().map(finding_json).collect();
-    let damaged: Vec<_> = (report.damaged.iter())
-        .map(|damaged| {
-            let paths: Vec<_> = damaged.paths.iter().map(|path| String::from_utf8_lossy(path)).collect();
-            serde_json::json!({"id": damaged.id.to_string(), "count": damaged.count, "paths": paths})
-        })
-        .collect();
+fn damaged_json(damaged: &DamagedSnapshot) -> serde_json::Value {
+    let paths: Vec<_> = damaged.paths.iter().map(|path| String::from_utf8_lossy(path)).collect();
+    serde_json::json!({"id": damaged.id, "count": damaged.count, "paths": paths})
+}
+
+fn figures(report: &CheckReport) -> serde_json::Value {
     serde_json::json!({
-        "damaged": report.is_damaged(), "findings": findings, "snapshots_damaged": damaged,
-        "snapshots": report.snapshots, "records": report.records, "packs": report.packs, "packs_read": report.packs_read,
-        "chunks": report.chunks, "bytes_read": report.bytes_read, "oldest_read": report.oldest_read.map(text::json_time),
-        "attested": report.attested, "seconds": report.elapsed.as_secs_f64(),
+        "damaged": report.is_damaged(), "snapshots": report.snapshots, "records": report.records, "packs": report.packs,
+        "packs_read": report.packs_read, "chunks": report.chunks, "bytes_read": report.bytes_read,
+        "oldest_read": report.oldest_read.map(text::json_time), "attested": report.attested,
+        "seconds": report.elapsed.as_secs_f64(),
     })
 }
 
 /// Says each finding, and what to do once for all findings that need the same.
-pub(super) fn print_findings(context: &Context, findings: &[Finding]) {
+pub(super) fn print_findings(context: &Context, findings: &Findings) -> Result<()> {
     let style = text::Style::of(&std::io::stdout());
-    let mut before = "";
-    for finding in findings {
+    let mut before = String::new();
+    for finding in findings.iter() {
+        let finding = finding?;
         let (colour, word) = match finding.severity {
             Severity::Damage => (style.bad(), "damage"),
             Severity::Notice => (style.warn(), "notice"),
@@ -98,18 +99,20 @@ pub(super) fn print_findings(context: &Context, findings: &[Finding]) {
         if !before.is_empty() && before != finding.hint {
             context.say(&format!("  hint: {before}"));
         }
-        before = &finding.hint;
         context.say(&format!("{colour}{word}{}: {}: {}", style.reset(), finding.object, finding.problem));
+        before = finding.hint;
     }
     if !before.is_empty() {
         context.say(&format!("  hint: {before}"));
     }
+    Ok(())
 }
 
-fn print(context: &Context, report: &CheckReport) {
+fn print(context: &Context, report: &CheckReport) -> Result<()> {
     let style = text::Style::of(&std::io::stdout());
-    print_findings(context, &report.findings);
-    for damaged in &report.damaged {
+    print_findings(context, &report.findings)?;
+    for damaged in report.damaged.iter() {
+        let damaged = damaged?;
         context.say(&format!("snapshot {} cannot be restored whole:", damaged.id.short()));
         damaged.paths.iter().take(20).for_each(|path| context.say(&format!("  {}", text::printable(path))));
         if damaged.count > 20 {
@@ -135,4 +138,5 @@ fn print(context: &Context, report: &CheckReport) {
     if !report.is_damaged() {
         context.say(&format!("{}no damage found{}", style.good(), style.reset()));
     }
+    Ok(())
 }

@@ -16,6 +16,7 @@ mod backup;
 mod check;
 mod copies;
 mod cost;
+mod document;
 mod ending;
 mod forget;
 mod globals;

@@ -1,11 +1,11 @@
 //! `lifeboat repair`.
 
 use super::check::{finding_json, print_findings};
+use super::document::{self, List, list};
 use super::globals::Context;
 use super::{DAMAGED, text};
 use crate::error::Result;
-use crate::ops::check::Severity;
-use crate::ops::repair::{Outcome, RepairOptions, RepairReport, repair};
+use crate::ops::repair::{Outcome, RepairOptions, RepairReport, Step, repair};
 use crate::repo::{Covered, Repository, uncover};
 
 #[derive(clap::Args)]
@@ -102,16 +102,17 @@ pub(super) fn run(context: &Context, arguments: &RepairArguments) -> Result<u8> 
     let done = report.steps.iter().filter(|step| step.outcome == Outcome::Done).count();
     context.note(&serde_json::json!({"findings": report.findings.len(), "steps": report.steps.len(), "mended": done}));
     if context.globals.json {
-        let mut json = json(&report, arguments.apply);
-        json["put_back"] = covered.iter().map(Covered::name).collect::<Vec<_>>().into();
-        println!("{json}");
+        let covered: Vec<_> = covered.iter().map(Covered::name).collect();
+        let rest = serde_json::json!({"applied": arguments.apply, "seconds": report.elapsed.as_secs_f64(), "put_back": covered});
+        let steps: List<'_> = ("steps", Box::new(report.steps.iter().map(|step| Ok(step_json(step)))));
+        document::print(vec![list("findings", &report.findings, finding_json), steps], &rest)?;
     } else {
-        print(context, &report, arguments.apply);
+        print(context, &report, arguments.apply)?;
     }
     if let Some(met) = repository.met() {
         super::report(met, context.globals.json);
     }
-    let damaged = report.findings.iter().any(|finding| finding.severity == Severity::Damage);
+    let damaged = report.findings.has_damage();
     // Whether all is well now is for a check to say.
     Ok(if report.has_failed() || damaged || !covered.is_empty() { DAMAGED } else { 0 })
 }
@@ -125,19 +126,13 @@ fn word(outcome: Outcome) -> &'static str {
     }
 }
 
-fn json(report: &RepairReport, apply: bool) -> serde_json::Value {
-    let findings: Vec<_> = report.findings.iter().map(finding_json).collect();
-    let steps: Vec<_> = (report.steps.iter())
-        .map(|step| {
-            let outcome = if step.outcome == Outcome::Planned { "planned" } else { word(step.outcome) };
-            serde_json::json!({"step": step.mend.to_string(), "outcome": outcome, "reason": step.reason})
-        })
-        .collect();
-    serde_json::json!({"applied": apply, "findings": findings, "steps": steps, "seconds": report.elapsed.as_secs_f64()})
+fn step_json(step: &Step) -> serde_json::Value {
+    let outcome = if step.outcome == Outcome::Planned { "planned" } else { word(step.outcome) };
+    serde_json::json!({"step": step.mend.to_string(), "outcome": outcome, "reason": step.reason})
 }
 
-fn print(context: &Context, report: &RepairReport, apply: bool) {
-    print_findings(context, &report.findings);
+fn print(context: &Context, report: &RepairReport, apply: bool) -> Result<()> {
+    print_findings(context, &report.findings)?;
     let style = text::Style::of(&std::io::stdout());
     for step in &report.steps {
         let colour = match step.outcome {
@@ -155,4 +150,5 @@ fn print(context: &Context, report: &RepairReport, apply: bool) {
         (false, false) => context.say(&format!("{count}; nothing was changed: --apply does it")),
         (false, true) => context.say(&format!("{count}; run `lifeboat check` to see what is left")),
     }
+    Ok(())
 }

@@ -2,9 +2,9 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer, Progress, Silent, Stage, stop_if_asked};
-use crate::ops::check::{self, Finding, Severity};
+use crate::ops::check::{self, Finding, Findings, PackFindings, Severity};
 use crate::ops::thaw::ThawOptions;
-use crate::repo::{Act, Mend, Repository};
+use crate::repo::{Act, Mend, Repository, Trouble};
 use crate::store::Location;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -53,7 +53,7 @@ pub struct Step {
 #[derive(Debug, Default)]
 pub struct RepairReport {
     /// All findings, those too for which nothing can be done.
-    pub findings: Vec<Finding>,
+    pub findings: Findings,
     /// What can be done, in order.
     pub steps: Vec<Step>,
     /// How long it took.
@@ -102,7 +102,7 @@ fn plan(
     report: &mut RepairReport,
 ) -> Result<Vec<Mend>> {
     let repairer = repository.repairer(options.from.as_ref())?;
-    report.findings.extend(repository.met().map(Finding::of_opening));
+    report.findings.extend(repository.met().map(Finding::of_opening).into_iter())?;
     let records = repository.verify_records(observer)?;
     let mut objects = Vec::new();
     for problem in records.problems.into_iter().chain(repository.verify_slots()?) {
@@ -111,38 +111,39 @@ fn plan(
         {
             match repairer.plan_object(name) {
                 Ok(mend) => objects.extend(mend),
-                Err(error) => report.findings.push(not_looked_at(&problem.object, error)?),
+                Err(error) => report.findings.add(&not_looked_at(&problem.object, error)?)?,
             }
         }
-        report.findings.push(Finding::of_record(problem));
+        report.findings.add(&Finding::of_record(problem))?;
     }
     objects.dedup();
     if repository.may_be_archived(&options.thaw) {
         repository.make_readable(&repository.packs()?, ("repair", &options.thaw), observer)?;
     }
-    let found = check::each_pack(repository, options.threads, progress, observer, &mut |pack, found| {
-        let mut findings: Vec<Finding> = found.problems.iter().map(|problem| Finding::of_pack(&pack.id, problem)).collect();
-        let mends = match repairer.plan_pack(pack, found) {
-            Ok(mends) => mends,
+    let (mut packs, mut findings, mut index) = (Vec::new(), PackFindings::default(), false);
+    check::each_pack(repository, options.threads, progress, observer, &mut |at, pack, found| {
+        findings.add(at, pack, &found)?;
+        match repairer.plan_pack(pack, found) {
+            Ok(mends) => packs.extend(mends.into_iter().map(|mend| (at, mend))),
             Err(error) => {
-                findings.insert(0, not_looked_at(&format!("pack {}", pack.id), error)?);
-                Vec::new()
+                let finding = not_looked_at(&format!("pack {}", pack.id), error)?;
+                findings.push(at, finding, Trouble::Unreadable)?;
             }
-        };
-        Ok((mends, findings))
+        }
+        Ok(())
     })?;
-    let (mut packs, mut index) = (Vec::new(), false);
-    for (mends, findings) in found {
-        index |= mends.contains(&Mend::Index);
-        packs.extend(mends.into_iter().filter(|mend| *mend != Mend::Index));
-        report.findings.extend(findings);
-    }
+    findings.each(&mut |_, finding, _| report.findings.add(&finding))?;
+    packs.sort_by_key(|(at, _)| *at);
+    packs.retain(|(_, mend)| {
+        index |= *mend == Mend::Index;
+        *mend != Mend::Index
+    });
     let mut mends = objects;
-    mends.extend(packs);
+    mends.extend(packs.into_iter().map(|(_, mend)| mend));
     // What cannot be read of tables of contents is a finding of its pack already.
     repository.load_index(&Silent)?;
     let shards = repository.verify_index_objects(index, observer)?;
-    report.findings.extend(shards.iter().filter(|problem| !problem.needless).map(Finding::of_index));
+    report.findings.extend(shards.iter().filter(|problem| !problem.needless).map(Finding::of_index))?;
     mends.extend(repairer.plan_index(&shards));
     mends.extend(repairer.plan_snapshots(&records.snapshots, observer)?);
     if let Some(share) = options.parity {
@@ -177,20 +178,30 @@ fn carry_out(
         repository.set_parity(share);
     }
     let repairer = repository.repairer(options.from.as_ref())?;
-    for mend in mends {
+    let mut mends = mends.into_iter().peekable();
+    while let Some(mend) = mends.next() {
         if !options.apply {
             report.steps.push(Step { mend, outcome: Outcome::Planned, reason: String::new() });
             continue;
         }
         stop_if_asked(observer)?;
-        let (outcome, reason) = match repairer.carry_out(&mend) {
+        // Marks of whole packs that follow each other are one commit: somebody may have listed many packs that there are not.
+        let mut alike = vec![mend];
+        while alike[0].is_of_whole_pack()
+            && let Some(mend) = mends.next_if(Mend::is_of_whole_pack)
+        {
+            alike.push(mend);
+        }
+        let (outcome, reason) = match repairer.carry_out_alike(&alike) {
             Ok(true) => (Outcome::Done, String::new()),
             Ok(false) => (Outcome::Needless, String::new()),
             Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Full) => return Err(error),
             Err(error) => (Outcome::Failed, error.to_string()),
         };
-        progress.add_file(0);
-        report.steps.push(Step { mend, outcome, reason });
+        for mend in alike {
+            progress.add_file(0);
+            report.steps.push(Step { mend, outcome, reason: reason.clone() });
+        }
     }
     Ok(())
 }

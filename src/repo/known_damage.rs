@@ -84,8 +84,8 @@ impl Repository {
     ///
     /// # Errors
     /// `Failed` if the cache cannot be written.
-    pub fn note_damaged(&self, damaged: impl Iterator<Item = (SnapshotId, u64)>) -> Result<()> {
-        cache::damage::set_damaged(&mut self.connection(), &damaged.collect::<Vec<_>>())
+    pub fn note_damaged(&self, damaged: &[(SnapshotId, u64)]) -> Result<()> {
+        cache::damage::set_damaged(&mut self.connection(), damaged)
     }
 }
 

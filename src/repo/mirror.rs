@@ -9,9 +9,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Observer, Progress, stop_if_asked};
 use crate::format::log::PackRef;
 use crate::format::pack::MAX_PACK;
-use crate::id::ClientId;
+use crate::id::{ClientId, IndexId, PackId};
 use crate::store::{AnyStore, Created, Entry, Key, Location, Memory, archive};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -115,17 +115,14 @@ impl Mirror<'_> {
         if self.options.thaw.tier.is_none() && archive(&**self.source).is_none() {
             return Ok(());
         }
-        let mut there = HashMap::new();
-        self.target.list("packs", &mut |Entry { key, size, .. }| {
-            there.insert(key, size);
-            stop_if_asked(self.observer)
-        })?;
+        let there = self.there("packs")?;
         let mut wanted = Vec::new();
         self.source.list("packs", &mut |Entry { key, size, .. }| {
-            let missing = there.get(&key) != Some(&size);
-            wanted.extend(key.pack_id().filter(|_| missing).map(|id| PackRef { id, size, toc_len: 0 }));
+            let id = key.pack_id().filter(|id| size_in(&there, &id.0) != Some(size));
+            wanted.extend(id.map(|id| PackRef { id, size, toc_len: 0 }));
             stop_if_asked(self.observer)
         })?;
+        drop(there);
         let wishes = ThawOptions { dry_run: self.options.dry_run, ..self.options.thaw };
         self.report().thaw = make_readable(self.source, &wanted, ("mirror", &wishes), self.observer)?;
         Ok(())
@@ -136,20 +133,21 @@ impl Mirror<'_> {
         self.small(&[Key::format()])?;
         for _ in 0..ROUNDS {
             let prunes = keys(self.source, "gc", self.observer)?;
-            let logs = keys(self.source, "log", self.observer)?;
+            let logs = Records::of(self.source, self.observer)?;
             self.compare(&logs, &prunes)?;
             let slots = keys(self.source, "keys", self.observer)?;
             self.small(&slots)?;
             self.large("packs")?;
             self.large("index")?;
             for folder in BESIDE {
-                self.small(&keys(self.source, folder, self.observer)?)?;
+                // There may be one for each pack, so they are not gathered.
+                self.source.list(folder, &mut |entry| self.one(&entry.key).map(drop))?;
             }
             if keys(self.source, "gc", self.observer)? != prunes {
                 continue;
             }
             self.small(&prunes)?;
-            if self.small(&logs)? > 0 {
+            if logs.keys().try_fold(false, |gone, key| Ok::<_, Error>(gone | !self.one(&key)?))? {
                 // A prune cut off the logs meanwhile: what stands for the records is in its plan.
                 continue;
             }
@@ -169,14 +167,19 @@ impl Mirror<'_> {
     /// Fails if a log of the target is not the beginning of the source's, or the other way round. A record has the hash
     /// of the one before it, so the last place that both have says it all. Where old records were cut off meanwhile there
     /// may be none; plans have such a hash too.
-    fn compare(&self, logs: &[Key], prunes: &[Key]) -> Result<()> {
-        let there: HashSet<Key> = keys(self.target, "log", self.observer)?.into_iter().collect();
-        let mut common: BTreeMap<ClientId, &Key> = BTreeMap::new();
-        // Names come in the order of places.
-        common.extend(logs.iter().filter(|key| there.contains(key)).filter_map(|key| Some((key.log_seq()?.0, key))));
+    fn compare(&self, logs: &Records, prunes: &[Key]) -> Result<()> {
+        let mut common: BTreeMap<ClientId, u64> = BTreeMap::new();
+        self.target.list("log", &mut |entry| {
+            if let Some((client, seq)) = entry.key.log_seq().filter(|place| logs.places.binary_search(place).is_ok()) {
+                let last = common.entry(client).or_insert(seq);
+                *last = seq.max(*last);
+            }
+            stop_if_asked(self.observer)
+        })?;
         let there: HashSet<Key> = keys(self.target, "gc", self.observer)?.into_iter().collect();
-        let newest = prunes.iter().rfind(|key| there.contains(key));
-        for key in common.into_values().chain(newest) {
+        let newest = prunes.iter().rfind(|key| there.contains(key)).cloned();
+        for key in common.into_iter().map(|(client, seq)| Key::log(&client, seq)).chain(newest) {
+            let key = &key;
             let bytes = match self.source.get(key, MAX_SMALL) {
                 // Cut off just now.
                 Err(error) if error.kind() == ErrorKind::Missing => continue,
@@ -189,45 +192,44 @@ impl Mirror<'_> {
         Ok(())
     }
 
-    /// Copies objects whose names say nothing of their bytes, in order. Returns how many are gone by now.
-    fn small(&self, keys: &[Key]) -> Result<u64> {
-        let mut gone = 0;
-        for key in keys {
-            stop_if_asked(self.observer)?;
-            let there = self.target.size(key)?;
-            if there.is_some() && !self.options.verify && *key != Key::format() {
-                self.report().present += 1;
-                continue;
-            }
-            let bytes = match self.source.get(key, MAX_SMALL) {
-                // A slot that was removed meanwhile, or a record that a prune made superfluous.
-                Err(error) if error.kind() == ErrorKind::Missing && *key != Key::format() => {
-                    gone += 1;
-                    continue;
-                }
-                // Longer than it can be: whoever opens either copy is told, and the rest goes along.
-                Err(error) if error.kind() == ErrorKind::Damaged && *key != Key::format() => {
-                    self.report().damaged.push(key.to_string());
-                    continue;
-                }
-                other => other?,
-            };
-            if there.is_some() {
-                if self.target.get(key, MAX_SMALL)? != bytes {
-                    return Err(went_another_way(key));
-                }
-                self.report().present += 1;
-                continue;
-            }
-            if !self.options.dry_run && self.target.create(key, &bytes)? == Created::Exists {
-                // Another mirror, or an answer that was lost.
-                if self.target.get(key, MAX_SMALL)? != bytes {
-                    return Err(went_another_way(key));
-                }
-            }
-            self.count(bytes.len() as u64);
+    /// Copies objects whose names say nothing of their bytes, in order.
+    fn small(&self, keys: &[Key]) -> Result<()> {
+        keys.iter().try_for_each(|key| self.one(key).map(drop))
+    }
+
+    /// Copies an object whose name says nothing of its bytes; false if it is gone by now.
+    fn one(&self, key: &Key) -> Result<bool> {
+        stop_if_asked(self.observer)?;
+        let there = self.target.size(key)?;
+        if there.is_some() && !self.options.verify && *key != Key::format() {
+            self.report().present += 1;
+            return Ok(true);
         }
-        Ok(gone)
+        let bytes = match self.source.get(key, MAX_SMALL) {
+            // A slot that was removed meanwhile, or a record that a prune made superfluous.
+            Err(error) if error.kind() == ErrorKind::Missing && *key != Key::format() => return Ok(false),
+            // Longer than it can be: whoever opens either copy is told, and the rest goes along.
+            Err(error) if error.kind() == ErrorKind::Damaged && *key != Key::format() => {
+                self.report().damaged.push(key.to_string());
+                return Ok(true);
+            }
+            other => other?,
+        };
+        if there.is_some() {
+            if self.target.get(key, MAX_SMALL)? != bytes {
+                return Err(went_another_way(key));
+            }
+            self.report().present += 1;
+            return Ok(true);
+        }
+        if !self.options.dry_run && self.target.create(key, &bytes)? == Created::Exists {
+            // Another mirror, or an answer that was lost.
+            if self.target.get(key, MAX_SMALL)? != bytes {
+                return Err(went_another_way(key));
+            }
+        }
+        self.count(bytes.len() as u64);
+        Ok(true)
     }
 
     fn count(&self, bytes: u64) {
@@ -239,21 +241,24 @@ impl Mirror<'_> {
 
     /// Copies objects whose names are the hashes of their bytes, several at once.
     fn large(&self, folder: &str) -> Result<()> {
-        let mut there = HashMap::new();
-        self.target.list(folder, &mut |Entry { key, size, .. }| {
-            there.insert(key, size);
-            stop_if_asked(self.observer)
-        })?;
+        let there = self.there(folder)?;
         let mut wanted = Vec::new();
         self.source.list(folder, &mut |Entry { key, size, .. }| {
-            let same = there.get(&key) == Some(&size);
-            if same && !self.options.verify {
+            stop_if_asked(self.observer)?;
+            let Some(hash) = hash_in(folder, &key) else {
+                // Nothing that belongs there has such a name.
+                self.report().damaged.push(key.to_string());
+                return Ok(());
+            };
+            let known = size_in(&there, &hash);
+            if known == Some(size) && !self.options.verify {
                 self.report().present += 1;
             } else {
-                wanted.push((key.clone(), size, there.contains_key(&key)));
+                wanted.push((hash, size, known.is_some()));
             }
-            stop_if_asked(self.observer)
+            Ok(())
         })?;
+        drop(there);
         wanted.sort_unstable();
         self.progress.files_total.fetch_add(wanted.len() as u64, Ordering::Relaxed);
         self.progress.bytes_total.fetch_add(wanted.iter().map(|(_, size, _)| size).sum(), Ordering::Relaxed);
@@ -267,9 +272,9 @@ impl Mirror<'_> {
         let next = AtomicUsize::new(0);
         let work = || -> Result<()> {
             let mut buffer = vec![0; STEP];
-            while let Some((key, size, is_there)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+            while let Some((hash, size, is_there)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
                 stop_if_asked(self.observer)?;
-                self.object(key, *size, *is_there, &mut buffer).inspect_err(|_| {
+                self.object(&named(folder, hash), *size, *is_there, &mut buffer).inspect_err(|_| {
                     // The others stop at their next object.
                     next.store(wanted.len(), Ordering::Relaxed);
                 })?;
@@ -282,6 +287,17 @@ impl Mirror<'_> {
                 .into_iter()
                 .try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(Error::failed("mirror: a thread failed"))))
         })
+    }
+
+    /// The objects of a folder of the target that are named by the hashes of their bytes, by name, with their lengths.
+    fn there(&self, folder: &str) -> Result<Vec<([u8; 32], u64)>> {
+        let mut there = Vec::new();
+        self.target.list(folder, &mut |Entry { key, size, .. }| {
+            there.extend(hash_in(folder, &key).map(|hash| (hash, size)));
+            stop_if_asked(self.observer)
+        })?;
+        there.sort_unstable();
+        Ok(there)
     }
 
     fn object(&self, key: &Key, size: u64, is_there: bool, buffer: &mut [u8]) -> Result<()> {
@@ -351,6 +367,50 @@ impl Mirror<'_> {
         let name = key.as_str().rsplit('/').next().unwrap_or_default();
         Ok(hasher.finalize().to_hex().as_str() == name)
     }
+}
+
+/// The records of all logs.
+struct Records {
+    /// In the order of places.
+    places: Vec<(ClientId, u64)>,
+    /// What has another name.
+    others: Vec<Key>,
+}
+
+impl Records {
+    fn of(store: &AnyStore, observer: &dyn Observer) -> Result<Self> {
+        let (mut places, mut others) = (Vec::new(), Vec::new());
+        store.list("log", &mut |entry| {
+            match entry.key.log_seq() {
+                Some(place) => places.push(place),
+                None => others.push(entry.key),
+            }
+            stop_if_asked(observer)
+        })?;
+        places.sort_unstable();
+        others.sort_unstable();
+        Ok(Self { places, others })
+    }
+
+    fn keys(&self) -> impl Iterator<Item = Key> {
+        self.places.iter().map(|(client, seq)| Key::log(client, *seq)).chain(self.others.iter().cloned())
+    }
+}
+
+/// The name in `folder` of an object with this hash.
+fn named(folder: &str, hash: &[u8; 32]) -> Key {
+    if folder == "packs" { Key::pack(&PackId(*hash)) } else { Key::index(&IndexId(*hash)) }
+}
+
+/// The hash that an object in `folder` is named by, if it is.
+fn hash_in(folder: &str, key: &Key) -> Option<[u8; 32]> {
+    let hash = PackId::from_hex(key.as_str().rsplit('/').next()?).ok()?.0;
+    (named(folder, &hash) == *key).then_some(hash)
+}
+
+/// Length of the object with that hash, among some in the order of hashes.
+fn size_in(objects: &[([u8; 32], u64)], hash: &[u8; 32]) -> Option<u64> {
+    objects.binary_search_by_key(hash, |(known, _)| *known).ok().map(|at| objects[at].1)
 }
 
 /// The names in a folder, in order.

@@ -4,11 +4,12 @@
 //! then was not there before, so it does not matter in which order they were asked for. Once one of them is news, the others
 //! are asked for anew.
 
-use crate::format::log::{Head, MAX_RECORD};
+use crate::format::log::Head;
 use crate::format::repository::{MAX_FORMAT, RepositoryFormat};
 use crate::id::ClientId;
 use crate::repo::cache::prune::PruneRow;
-use crate::repo::gc::{MAX_PRUNE, next_prune};
+use crate::repo::gc::next_prune;
+use crate::repo::log::SHORT;
 use crate::repo::{OpenOptions, Repository, cache, log, slots};
 use crate::store::{Key, Next};
 use std::collections::BTreeSet;
@@ -25,13 +26,14 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// The last record that is known of each of `most` logs and the place behind it, and the place of the next prune object.
+    /// The last record that is known of each of `most` logs and the place behind it, and the place of the next prune object. What
+    /// is long is asked for once more when it is read: all of these are in memory at once.
     fn news(&self, owner: ClientId, most: usize) -> Vec<(Key, u64)> {
         let seen = self.seen.iter().map(|head| Key::log(&head.client, head.seq));
         let behind = self.read.iter().map(|head| Key::log(&head.client, head.seq + 1));
         let first = self.read.is_empty().then_some(&owner).into_iter().chain(&self.empty).map(|client| Key::log(client, 0));
-        let records = seen.take(most).chain(behind.chain(first).take(most)).map(|key| (key, MAX_RECORD));
-        records.chain([(next_prune(self.newest.as_ref()), MAX_PRUNE)]).collect()
+        let records = seen.take(most).chain(behind.chain(first).take(most)).map(|key| (key, SHORT));
+        records.chain([(next_prune(self.newest.as_ref()), SHORT)]).collect()
     }
 }
 

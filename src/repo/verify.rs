@@ -47,7 +47,7 @@ impl Lost {
 }
 
 /// What kind of problem it is, and so what mends it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Trouble {
     /// Bytes are lost or changed, and nothing at hand gives them back.
     Damage,

@@ -4,7 +4,7 @@
 //! and made into what a [`Store`] promises: an object is created once, what was put is looked at before it is believed
 //! to be there, and a failure says what to do.
 
-use super::ahead::{Ahead, Next};
+use super::ahead::{Ahead, Next, Object};
 use super::fault::{Fault, FaultKind};
 use super::line::{Line, stopped};
 use super::promises::{self, Answers, Promises};
@@ -391,8 +391,10 @@ impl Store for Far {
     }
 
     fn get(&self, key: &Key, limit: u64) -> Result<Vec<u8>> {
-        match self.inner.ahead.take(key.as_str()) {
-            Some(asked) => asked.wait(),
+        match self.inner.ahead.take(key.as_str()).map(Object::wait) {
+            // It may have been asked for with a lower limit.
+            Some(Err(error)) if error.kind() == ErrorKind::Damaged => self.get_now(key.as_str(), limit),
+            Some(answer) => answer,
             None => self.get_now(key.as_str(), limit),
         }
     }

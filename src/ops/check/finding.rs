@@ -1,11 +1,14 @@
 //! What a check finds, and what is to be done about it.
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PackId, SnapshotId};
+use crate::ops::gathered::Gathered;
 use crate::repo::{IndexProblem, LockReport, Member, PackProblem, RecordProblem, Trouble};
+use serde::{Deserialize, Serialize};
 
 /// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Nothing is lost; something is left over or out of date.
     Notice,
@@ -14,7 +17,7 @@ pub enum Severity {
 }
 
 /// One thing that is not as it should be.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
@@ -27,14 +30,46 @@ pub struct Finding {
 }
 
 /// A snapshot that cannot be restored whole.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DamagedSnapshot {
     /// Its id.
     pub id: SnapshotId,
     /// How many files and directories are lost or damaged.
     pub count: u64,
-    /// The first hundred of them.
+    /// The first hundred of them; fewer where their names are very long.
     pub paths: Vec<Vec<u8>>,
+}
+
+/// What is not as it should be, in the order found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    all: Gathered<Finding>,
+    damage: bool,
+}
+
+impl Findings {
+    pub(in crate::ops) fn add(&mut self, finding: &Finding) -> Result<()> {
+        self.damage |= finding.severity == Severity::Damage;
+        self.all.push(finding)
+    }
+
+    pub(in crate::ops) fn extend(&mut self, mut findings: impl Iterator<Item = Finding>) -> Result<()> {
+        findings.try_for_each(|finding| self.add(&finding))
+    }
+
+    /// True if one of them is damage.
+    #[must_use]
+    pub fn has_damage(&self) -> bool {
+        self.damage
+    }
+}
+
+impl std::ops::Deref for Findings {
+    type Target = Gathered<Finding>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.all
+    }
 }
 
 impl Finding {

@@ -2,17 +2,17 @@
 
 mod finding;
 mod packs;
-mod seen;
 mod select;
 mod trees;
 mod wholeness;
 
-pub use finding::{DamagedSnapshot, Finding, Severity};
-pub(in crate::ops) use packs::each_pack;
+pub use finding::{DamagedSnapshot, Finding, Findings, Severity};
+pub(in crate::ops) use packs::{PackFindings, each_pack};
 pub use select::ReadData;
 
 use crate::error::Result;
 use crate::event::{Event, Observer, Progress, Stage};
+use crate::ops::gathered::Gathered;
 use crate::ops::thaw::ThawOptions;
 use crate::repo::{Act, Depth, Repository};
 use std::sync::Arc;
@@ -43,9 +43,9 @@ impl CheckOptions {
 #[derive(Debug, Default)]
 pub struct CheckReport {
     /// Everything that is wrong, in the order found.
-    pub findings: Vec<Finding>,
+    pub findings: Findings,
     /// Snapshots that cannot be restored whole.
-    pub damaged: Vec<DamagedSnapshot>,
+    pub damaged: Gathered<DamagedSnapshot>,
     /// Snapshots looked at.
     pub snapshots: u64,
     /// Log records and prune objects looked at.
@@ -73,7 +73,7 @@ impl CheckReport {
     /// True if something is damaged, even if nothing is lost by it yet.
     #[must_use]
     pub fn is_damaged(&self) -> bool {
-        self.findings.iter().any(|finding| finding.severity == Severity::Damage)
+        self.findings.has_damage()
     }
 }
 
@@ -93,7 +93,7 @@ fn verify(repository: &Repository, options: &CheckOptions, observer: &dyn Observ
     let began = Instant::now();
     let mut report = CheckReport::default();
     repository.load_index(observer)?;
-    report.findings.extend(repository.met().map(Finding::of_opening));
+    report.findings.extend(repository.met().map(Finding::of_opening).into_iter())?;
     let progress = Arc::new(Progress::default());
     observer.observe(Event::Started(Stage::Checking, &progress));
     let checked = std::thread::scope(|scope| {
@@ -102,8 +102,7 @@ fn verify(repository: &Repository, options: &CheckOptions, observer: &dyn Observ
         let checked = look(repository, options, (&progress, began), observer, &mut report);
         // A store in trouble is reported by everything else that is asked of it, and those who may not write cannot ask.
         let lacks = asked.join().ok().and_then(Result::ok).unwrap_or_default();
-        report.findings.extend(lacks.into_iter().map(Finding::of_store));
-        checked
+        checked.and_then(|()| report.findings.extend(lacks.into_iter().map(Finding::of_store)))
     });
     observer.observe(Event::Finished(Stage::Checking));
     checked?;
@@ -114,8 +113,7 @@ fn verify(repository: &Repository, options: &CheckOptions, observer: &dyn Observ
 /// Compares index objects with the tables of contents, as far as this machine's index has them right.
 fn verify_index(repository: &Repository, quick: bool, observer: &dyn Observer, report: &mut CheckReport) -> Result<()> {
     let found = repository.verify_index_objects(quick || report.own_index_differs, observer)?;
-    report.findings.extend(found.iter().map(Finding::of_index));
-    Ok(())
+    report.findings.extend(found.iter().map(Finding::of_index))
 }
 
 fn look(
@@ -127,13 +125,13 @@ fn look(
 ) -> Result<()> {
     let records = repository.verify_records(observer)?;
     report.records = records.looked_at;
-    report.findings.extend(records.problems.into_iter().map(Finding::of_record));
-    report.findings.extend(repository.verify_slots()?.into_iter().map(Finding::of_record));
+    report.findings.extend(records.problems.into_iter().map(Finding::of_record))?;
+    report.findings.extend(repository.verify_slots()?.into_iter().map(Finding::of_record))?;
     if !options.quick {
         let locks = repository.look_at_locks(observer)?;
-        report.findings.extend(locks.filter(|locks| locks.extended > 0).map(|locks| Finding::of_locks(&locks)));
+        report.findings.extend(locks.filter(|locks| locks.extended > 0).iter().map(Finding::of_locks))?;
     }
-    report.findings.extend(repository.cloned()?.iter().map(|(member, machines)| Finding::of_clones(member, *machines)));
+    report.findings.extend(repository.cloned()?.iter().map(|(member, machines)| Finding::of_clones(member, *machines)))?;
     let depth = if options.quick { Depth::Exists } else { Depth::Contents };
     let chosen = packs::choose(repository, depth, options, began, report)?;
     if repository.may_be_archived(&options.thaw) {
@@ -143,15 +141,19 @@ fn look(
     verify_index(repository, options.quick, observer, report)?;
     report.chunks = repository.chunk_count()?;
     if !options.quick {
-        let (findings, threads) = (report.findings.len(), repository.workers(options.threads));
-        let trees = || -> Result<usize> {
-            report.findings.truncate(findings);
-            report.damaged.clear();
-            trees::check(repository, &unreadable, threads, report, observer)?;
-            Ok(report.damaged.len())
-        };
-        repository.reading(observer, &[], |damaged| *damaged == 0, trees)?;
-        repository.note_damaged(report.damaged.iter().map(|damaged| (damaged.id, damaged.count)))?;
+        let threads = repository.workers(options.threads);
+        let trees = || trees::check(repository, &unreadable, threads, observer);
+        let found = repository.reading(observer, &[], |found| found.damaged.is_empty(), trees)?;
+        report.snapshots = found.snapshots;
+        report.findings.extend(found.second_try.then(Finding::of_second_try).into_iter())?;
+        let mut counts = Vec::new();
+        for damaged in found.damaged.iter() {
+            let damaged = damaged?;
+            report.findings.add(&Finding::of_snapshot(&damaged))?;
+            counts.push((damaged.id, damaged.count));
+        }
+        report.damaged = found.damaged;
+        repository.note_damaged(&counts)?;
     }
     Ok(())
 }

@@ -1,22 +1,32 @@
 //! Verifying that everything that a snapshot names can be read.
 
-use super::seen::Seen;
-use super::{CheckReport, DamagedSnapshot, Finding, wholeness};
+use super::{DamagedSnapshot, wholeness};
 use crate::error::{ErrorKind, Result};
 use crate::event::{Observer, stop_if_asked};
 use crate::format::tree::{ChunkRef, Content, Node, NodeKind};
 use crate::id::{ChunkId, ChunkPrefix};
+use crate::ops::gathered::Gathered;
+use crate::ops::seen::Seen;
 use crate::repo::{Nodes, Reader, Repository, SnapshotEntry, Unreadable};
 use std::sync::Mutex;
 
 /// Length of a path, and number of directories within each other, beyond which a tree is taken to be hostile.
 const MAX_PATH: usize = 1 << 20;
 pub(super) const MAX_DEPTH: usize = 16_384;
-/// Paths that are named for each snapshot.
+/// Paths that are named for each snapshot, and bytes of them: somebody may have made each as long as can be.
 const NAMED: usize = 100;
+const NAMED_BYTES: usize = 256 << 10;
 
 /// Pages of lists below which nothing is missing, with their levels and lengths. They may stand in many places.
 pub(super) type SeenLists = Mutex<Seen<(ChunkPrefix, u8, u64)>>;
+
+/// What was found of the trees of all snapshots.
+pub(super) struct TreesFound {
+    pub(super) snapshots: u64,
+    pub(super) damaged: Gathered<DamagedSnapshot>,
+    /// Something could not be read, and then it could.
+    pub(super) second_try: bool,
+}
 
 struct Trees<'a> {
     reader: &'a Reader,
@@ -42,22 +52,19 @@ pub(super) fn check(
     repository: &Repository,
     unreadable: &Unreadable,
     threads: usize,
-    report: &mut CheckReport,
     observer: &dyn Observer,
-) -> Result<()> {
+) -> Result<TreesFound> {
     let snapshots = repository.snapshots()?;
-    report.snapshots = snapshots.len() as u64;
+    let mut found = TreesFound { snapshots: snapshots.len() as u64, damaged: Gathered::default(), second_try: false };
     let roots = snapshots.iter().map(|entry| entry.snapshot.root).collect();
     let whole = wholeness::all_is_there(repository, roots, unreadable, threads, observer)?;
     if !whole {
-        name_missing(repository, unreadable, snapshots, report, observer)?;
-        if report.damaged.is_empty() {
-            report.findings.push(Finding::of_second_try());
-        }
+        name_missing(repository, unreadable, snapshots, &mut found.damaged, observer)?;
+        found.second_try = found.damaged.is_empty();
     }
     // What was rescued on the way is a finding of its pack already.
     repository.take_rescued();
-    Ok(())
+    Ok(found)
 }
 
 /// Walks every tree again, in order, and says what is missing.
@@ -65,7 +72,7 @@ fn name_missing(
     repository: &Repository,
     unreadable: &Unreadable,
     snapshots: Vec<SnapshotEntry>,
-    report: &mut CheckReport,
+    found: &mut Gathered<DamagedSnapshot>,
     observer: &dyn Observer,
 ) -> Result<()> {
     let reader = repository.reader()?;
@@ -76,8 +83,7 @@ fn name_missing(
         trees.damaged = Seen::default();
         trees.walk(&entry.snapshot.root, &mut damaged)?;
         if damaged.count > 0 {
-            report.findings.push(Finding::of_snapshot(&damaged));
-            report.damaged.push(damaged);
+            found.push(&damaged)?;
         }
     }
     Ok(())
@@ -195,7 +201,8 @@ fn join(path: &mut Vec<u8>, name: &[u8]) {
 /// Counts a file or directory as damaged; always false.
 fn miss(path: &[u8], damaged: &mut DamagedSnapshot) -> bool {
     damaged.count += 1;
-    if damaged.paths.len() < NAMED {
+    let named: usize = damaged.paths.iter().map(Vec::len).sum();
+    if damaged.paths.len() < NAMED && named < NAMED_BYTES {
         damaged.paths.push(if path.is_empty() { b"/".to_vec() } else { path.to_vec() });
     }
     false

@@ -1,11 +1,11 @@
 //! Whether any tree lacks something, found out by all threads at once. What is missing, and in which files, is for
 //! [`super::trees`] to say: few repositories make it necessary.
 
-use super::seen::Seen;
 use super::trees::{MAX_DEPTH, SeenLists, content_is_readable, readable};
 use crate::error::{Error, Result};
 use crate::event::{Observer, stop_if_asked};
 use crate::id::{ChunkId, ChunkPrefix};
+use crate::ops::seen::Seen;
 use crate::repo::{Reader, Repository, Unreadable};
 use rayon::Scope;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,15 +81,17 @@ impl Search<'_> {
         let number = rayon::current_thread_index().expect("tasks run in the pool");
         let reader = lock(&self.readers[number]);
         let Some(nodes) = readable(reader.nodes(directory))? else { return Ok(false) };
-        let mut below = Vec::new();
+        // Somebody may name one directory as often as there is room for names.
+        let (mut below, mut named) = (Vec::new(), Seen::default());
         for node in nodes {
             let Some(node) = readable(node)? else { return Ok(false) };
             match &node.subtree {
-                Some(subtree) => below.push(*subtree),
+                Some(subtree) => below.extend(named.add(subtree.prefix()).then_some(*subtree)),
                 None if content_is_readable(&reader, &node, self.unreadable, &self.lists)? => {}
                 None => return Ok(false),
             }
         }
+        drop(named);
         self.spawn(below, depth + 1, scope);
         Ok(true)
     }

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::event::stop_if_asked;
 use crate::format::tree::{ChunkRef, ChunkType, NodeKind};
 use crate::id::ChunkId;
+use crate::ops::seen::Seen;
 use crate::ops::walk::MAX_DEPTH;
 use crate::repo::{ChunkWriter, Reader, Session};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -97,12 +98,13 @@ impl Finder<'_, '_> {
             return Ok(());
         }
         let copying = self.copying;
-        let mut directories = Vec::new();
+        // Somebody may name one directory as often as there is room for names.
+        let (mut directories, mut named) = (Vec::new(), Seen::default());
         let mut missing = Vec::new();
         for node in self.reader.nodes(root)? {
             stop_if_asked(copying.observer)?;
             let node = node?;
-            directories.extend(node.subtree);
+            directories.extend(node.subtree.filter(|subtree| named.add(subtree.prefix())));
             if node.kind != NodeKind::File {
                 continue;
             }
@@ -128,6 +130,7 @@ impl Finder<'_, '_> {
             }
         }
         Self::take(&mut self.batch, &self.batches, copying, &mut missing)?;
+        drop(named);
         directories.iter().try_for_each(|root| self.below(root, depth + 1))
     }
 

@@ -88,7 +88,7 @@ fn encode_seals(seals: &[SealEntry]) -> Vec<u8> {
     out
 }
 
-fn decode_seals(mut bytes: &[u8]) -> Result<Vec<SealEntry>> {
+pub(super) fn decode_seals(mut bytes: &[u8]) -> Result<Vec<SealEntry>> {
     let mut seals = Vec::new();
     while !bytes.is_empty() {
         let (seal, length) = SealEntry::decode(bytes)?;

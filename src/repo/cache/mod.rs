@@ -9,6 +9,7 @@ pub(super) mod damage;
 pub(super) mod elsewhere;
 pub(super) mod index;
 pub(super) mod log;
+pub(super) mod makers;
 pub(super) mod marks;
 pub(super) mod members;
 pub(super) mod prune;

@@ -4,7 +4,8 @@ use super::view::View;
 use crate::error::{Error, Result};
 use crate::event::{Observer, Progress, stop_if_asked};
 use crate::format::tree::{ChunkRef, ChunkType, Content, ListPage, Page, decode_page};
-use crate::id::{ChunkId, SnapshotId};
+use crate::id::{ChunkId, ClientId, SnapshotId};
+use crate::repo::cache::makers::PackMakers;
 use crate::repo::cache::marks::{Marks, Trust};
 use crate::repo::{Reader, Repository, cache};
 use std::collections::HashSet;
@@ -60,8 +61,10 @@ impl Marker {
             match decode_page(&bytes)? {
                 Page::Inner { pages: inner, .. } => pages.extend(inner.iter().rev().map(|page| page.id)),
                 Page::Leaf(nodes) => {
+                    let mut named = HashSet::new();
                     for node in nodes.iter().rev() {
-                        pages.extend(node.subtree);
+                        // Somebody may name one directory in every entry.
+                        pages.extend(node.subtree.filter(|subtree| named.insert(*subtree)));
                         self.content(&node.content, whose)?;
                     }
                 }
@@ -99,7 +102,10 @@ pub(super) fn not_looked_into(packs: usize) -> Error {
 
 /// Which packs the clients of the marks may rely on.
 pub(in crate::repo) struct Trusted {
-    barred: Vec<HashSet<u32>>,
+    makers: PackMakers,
+    /// For each client, whom it trusts.
+    trusted: Vec<HashSet<ClientId>>,
+    barred: HashSet<u32>,
 }
 
 impl Trusted {
@@ -107,18 +113,15 @@ impl Trusted {
     /// on packs that no log lists: whoever wrote them may never commit, and others do not know of them.
     pub(in crate::repo) fn of(repository: &Repository, marks: &Marks, broken: &HashSet<u32>) -> Result<Self> {
         let unlisted = cache::index::unlisted(&repository.connection())?;
-        let barred = marks.clients().iter().map(|client| {
-            let trusted = repository.trusted_by(client)?;
-            let mut barred = cache::index::distrusted(&repository.connection(), &trusted)?;
-            barred.extend(broken.iter().chain(&unlisted));
-            Ok(barred)
-        });
-        Ok(Self { barred: barred.collect::<Result<_>>()? })
+        let trusted = marks.clients().iter().map(|client| Ok(repository.trusted_by(client)?.into_iter().collect()));
+        let (trusted, barred) = (trusted.collect::<Result<_>>()?, broken.iter().copied().chain(unlisted).collect());
+        Ok(Self { makers: PackMakers::load(&repository.connection())?, trusted, barred })
     }
 }
 
 impl Trust for Trusted {
     fn trusts(&self, client: u32, pack: u32) -> bool {
-        self.barred.get(client as usize).is_none_or(|barred| !barred.contains(&pack))
+        let trusted = self.trusted.get(client as usize);
+        trusted.is_none_or(|trusted| !self.barred.contains(&pack) && self.makers.may_rely(pack, |maker| trusted.contains(maker)))
     }
 }

@@ -32,6 +32,7 @@ pub use records::{RecordProblem, RecordsReport};
 pub use rollback::{LostRecords, Rollback};
 pub(super) use snapshots::open_snapshot;
 pub use snapshots::{SealedEntry, SnapshotEntry};
+pub(in crate::repo) use stored::SHORT;
 pub use stored::StoredTime;
 pub use turns::Turn;
 pub(super) use turns::{Turns, together};

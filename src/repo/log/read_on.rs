@@ -1,5 +1,6 @@
 //! Reading records of a log one after the other, and some ahead where an answer takes long.
 
+use super::stored::SHORT;
 use crate::error::Result;
 use crate::format::log::MAX_RECORD;
 use crate::id::ClientId;
@@ -19,6 +20,9 @@ pub(super) struct Found {
 const AHEAD: usize = 64;
 const AHEAD_BYTES: usize = MAX_RECORD as usize;
 
+/// Longest record that is asked for side by side with some of the same log and of others.
+const SHORT_OF_MANY: u64 = 64 << 10;
+
 /// Records of another log than the owner's that are asked for at first: few have less.
 const FIRST: usize = 4;
 
@@ -30,13 +34,19 @@ impl Repository {
             return Ok(None);
         }
         let seq = cache::log::head(&self.connection(), id)?.map_or(0, |(head, _)| head.seq + 1);
-        self.read_on(id, seq).map(Some)
+        self.read_within(id, seq, SHORT_OF_MANY).map(Some)
     }
 
     /// The records of a log from a place on, some at a time.
     pub(super) fn read_on(&self, id: &ClientId, seq: u64) -> Result<Found> {
+        self.read_within(id, seq, SHORT)
+    }
+
+    /// The same; records up to that length are asked for side by side. For many logs at once no longer ones are, and no more bytes.
+    fn read_within(&self, id: &ClientId, seq: u64, short: u64) -> Result<Found> {
         let (mut records, mut length) = (Vec::new(), 0);
-        while records.len() < AHEAD && length < AHEAD_BYTES {
+        let most = if short == SHORT_OF_MANY { SHORT as usize } else { AHEAD_BYTES };
+        while records.len() < AHEAD && length < most {
             // Records are read ahead where an answer takes long, twice as many each time: most often there is none that is new,
             // unless nothing of the log was read before.
             let least = match (seq, *id == self.owner()) {
@@ -45,9 +55,14 @@ impl Repository {
                 _ => 1,
             };
             let ahead = records.len().max(least).min(self.width());
-            let seqs: Vec<u64> = (seq + records.len() as u64..).take(ahead).collect();
-            for bytes in self.side_by_side(&seqs, |seq| self.front_of(&Key::log(id, *seq), MAX_RECORD)) {
-                match bytes? {
+            let keys: Vec<Key> = (seq + records.len() as u64..).take(ahead).map(|seq| Key::log(id, seq)).collect();
+            for (key, front) in keys.iter().zip(self.fronts_of(&keys, short)) {
+                let front = match front {
+                    None if short == SHORT_OF_MANY || length >= most => return Ok(Found { seq, records, ended: false }),
+                    None => self.front_of(key, MAX_RECORD),
+                    Some(front) => front,
+                };
+                match front? {
                     Some(bytes) => {
                         length += bytes.len();
                         records.push(bytes);

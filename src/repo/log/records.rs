@@ -3,6 +3,7 @@
 use super::checkpoint::snapshot_named;
 use super::follow::object_hash;
 use super::members::Member;
+use super::stored::{Front, SHORT};
 use crate::crypto::wrap::recipient_kinds;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Observer, stop_if_asked};
@@ -68,21 +69,22 @@ impl Span {
 /// Objects that are read in a known order, some ahead where an answer takes long.
 struct Ahead<'a> {
     repository: &'a Repository,
-    keys: VecDeque<Key>,
+    keys: Box<dyn Iterator<Item = Key> + 'a>,
     limit: u64,
-    found: VecDeque<(Key, Result<Option<Vec<u8>>>)>,
+    /// Nothing of one that is long.
+    found: VecDeque<(Key, Front)>,
 }
 
 impl Ahead<'_> {
     /// The next object.
     fn get(&mut self, key: &Key) -> Result<Option<Vec<u8>>> {
         if self.found.is_empty() {
-            let some: Vec<Key> = self.keys.drain(..self.repository.width().min(self.keys.len())).collect();
-            let found = self.repository.side_by_side(&some, |key| self.repository.front_of(key, self.limit));
+            let some: Vec<Key> = self.keys.by_ref().take(self.repository.width()).collect();
+            let found = self.repository.fronts_of(&some, SHORT);
             self.found = some.into_iter().zip(found).collect();
         }
         match self.found.pop_front() {
-            Some((next, found)) if next == *key => found,
+            Some((next, Some(found))) if next == *key => found,
             _ => self.repository.front_of(key, self.limit),
         }
     }
@@ -118,7 +120,7 @@ impl Repository {
         });
         let spans: Vec<Option<Span>> = spans.collect::<Result<_>>()?;
         let places = spans.iter().flatten().flat_map(|span| span.seqs().map(|seq| Key::log(&span.last.client, seq)));
-        let mut ahead = Ahead { repository: self, keys: places.collect(), limit: MAX_RECORD, found: VecDeque::new() };
+        let mut ahead = Ahead { repository: self, keys: Box::new(places), limit: MAX_RECORD, found: VecDeque::new() };
         for (member, span) in members.iter().zip(&spans) {
             if let Some(span) = span {
                 self.verify_log((member, span), &mut ahead, (&mut report, observer))?;
@@ -248,8 +250,9 @@ impl Repository {
             let condemn = row.condemn.map(|_| Key::condemn(row.generation));
             condemn.into_iter().chain(row.plan.map(|_| Key::plan(row.generation)))
         });
-        let mut ahead = Ahead { repository: self, keys: keys.collect(), limit: MAX_PRUNE, found: VecDeque::new() };
-        for PruneRow { generation, condemn, plan } in known {
+        let mut ahead = Ahead { repository: self, keys: Box::new(keys), limit: MAX_PRUNE, found: VecDeque::new() };
+        for PruneRow { generation, condemn, plan } in &known {
+            let (generation, condemn, plan) = (*generation, *condemn, *plan);
             let objects =
                 [(ObjectKind::Condemn, Key::condemn(generation), condemn), (ObjectKind::Plan, Key::plan(generation), plan)];
             for (kind, key, hash) in objects {

@@ -15,6 +15,12 @@ pub enum StoredTime {
     NotAfter(i64),
 }
 
+/// What there is of an object, if there is one; nothing of one that is long and was not read.
+pub(super) type Front = Option<Result<Option<Vec<u8>>>>;
+
+/// Longest small object that is read beside others, or before it is needed.
+pub(in crate::repo) const SHORT: u64 = 1 << 20;
+
 impl Repository {
     /// An object whose name is not its hash, as far as `limit`: of a longer one, which nobody made who keeps to the
     /// format, the front stands for all of it. `None` if there is none.
@@ -29,6 +35,17 @@ impl Repository {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The same for several objects at once; nothing of one that is longer than `limit`, which is to be read in its turn: as
+    /// many as are asked for may be as long as can be.
+    pub(in crate::repo) fn fronts_of(&self, keys: &[Key], limit: u64) -> Vec<Front> {
+        self.side_by_side(keys, |key| match self.store().get(key, limit) {
+            Ok(bytes) => Some(Ok(Some(bytes))),
+            Err(error) if error.kind() == ErrorKind::Missing => Some(Ok(None)),
+            Err(error) if error.kind() == ErrorKind::Damaged => None,
+            Err(error) => Some(Err(error)),
+        })
     }
 
     /// When each of the records was written. Records are missing from the answer only if the store has no record at all.

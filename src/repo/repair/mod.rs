@@ -13,7 +13,7 @@ pub use versions::{Covered, uncover};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::log::{PackRef, RecordBody};
-use crate::id::ChunkPrefix;
+use crate::id::{ChunkPrefix, PackId};
 use crate::repo::shards::IndexProblem;
 use crate::repo::verify::{Depth, Lost, PackReport, Trouble};
 use crate::repo::{Repository, cache};
@@ -21,6 +21,8 @@ use crate::store::{AnyStore, Key, Location, Version};
 
 /// Most chunks that one record says are lost: 1 MiB.
 const MARKED: usize = 1 << 16;
+/// Most packs that one record says are lost: 1 MiB as well.
+const MARKED_PACKS: usize = 1 << 15;
 
 /// One step of a repair.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +30,7 @@ pub enum Mend {
     /// Puts a whole pack in the place of a damaged one, from parity.
     FromParity(PackRef),
     /// Puts a pack back from a version of it that was deleted or overwritten.
-    FromVersion(PackRef, Version),
+    FromVersion(PackRef, Box<Version>),
     /// Fetches an object by its name from another copy of the repository.
     Fetch(Key),
     /// Puts an object back from its duplicate.
@@ -41,11 +43,19 @@ pub enum Mend {
     /// Makes the duplicates of the small objects on which much depends.
     Duplicate(Key),
     /// Commits a snapshot again whose record is gone.
-    Snapshot(FoundSnapshot),
+    Snapshot(Box<FoundSnapshot>),
     /// Writes the index objects anew that are damaged, from the tables of contents.
     Shards,
     /// Reads this machine's index anew.
     Index,
+}
+
+impl Mend {
+    /// True if it marks all of a pack as lost.
+    #[must_use]
+    pub fn is_of_whole_pack(&self) -> bool {
+        matches!(self, Self::MarkLost(_, None))
+    }
 }
 
 impl std::fmt::Display for Mend {
@@ -210,6 +220,24 @@ impl Repairer {
     pub fn plan_index(&self, found: &[IndexProblem]) -> Option<Mend> {
         let damaged = found.iter().any(|problem| !problem.needless);
         (damaged && self.repository.may_write_index()).then_some(Mend::Shards)
+    }
+
+    /// Carries one step out, or several that mark all of their packs as lost; false if it turned out that there was nothing to
+    /// do.
+    ///
+    /// # Errors
+    /// As [`Repairer::carry_out`].
+    pub fn carry_out_alike(&self, mends: &[Mend]) -> Result<bool> {
+        if let [mend] = mends {
+            return self.carry_out(mend);
+        }
+        let lost = |mend: &Mend| if let Mend::MarkLost(pack, None) = mend { Some(pack.id) } else { None };
+        let packs: Vec<PackId> = mends.iter().filter_map(lost).collect();
+        for packs in packs.chunks(MARKED_PACKS) {
+            self.repository.append(RecordBody::Lost { packs: packs.to_vec(), chunks: Vec::new() })?;
+        }
+        self.repository.inner.mender.forget();
+        Ok(!packs.is_empty())
     }
 
     /// Carries a step out; false if it turned out that there was nothing to do.

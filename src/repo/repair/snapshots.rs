@@ -12,24 +12,15 @@ use crate::repo::block::{Opener, table_digest};
 use crate::repo::gc::{Kept, Marker, View};
 use crate::repo::{Repository, Session, cache};
 use crate::store::Key;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 /// A snapshot in a pack, of which no log knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundSnapshot {
     /// Its id.
     pub id: SnapshotId,
-    bytes: Vec<u8>,
-}
-
-impl FoundSnapshot {
-    /// What it says.
-    ///
-    /// # Errors
-    /// `Damaged`.
-    pub fn snapshot(&self) -> Result<Snapshot> {
-        Snapshot::decode(&self.bytes)
-    }
+    /// The pack that has it.
+    pub pack: PackRef,
 }
 
 impl Repository {
@@ -42,10 +33,9 @@ impl Repository {
         Ok(PackRef { id: *id, size, toc_len: Footer::decode(&footer)?.toc_len })
     }
 
-    /// The snapshots in a pack.
-    fn snapshots_in(&self, pack: &PackRef) -> Result<Vec<FoundSnapshot>> {
+    /// Hands over the snapshots in a pack: their ids and bytes.
+    fn each_snapshot_in(&self, pack: &PackRef, each: &mut dyn FnMut(SnapshotId, &[u8])) -> Result<()> {
         let (seals, toc) = self.load_toc(pack)?;
-        let mut found = Vec::new();
         let mut offset = u64::from(toc.first_block);
         let mut opener = Opener::new()?;
         for block in &toc.blocks {
@@ -62,13 +52,13 @@ impl Repository {
                     rest = after;
                     let id = self.keys().name(ChunkType::Snapshot, bytes)?;
                     if id.prefix() == chunk.prefix && Snapshot::decode(bytes).is_ok() {
-                        found.push(FoundSnapshot { id: SnapshotId::from(id), bytes: bytes.to_vec() });
+                        each(SnapshotId::from(id), bytes);
                     }
                 }
             }
             offset += u64::from(length);
         }
-        Ok(found)
+        Ok(())
     }
 
     /// Packs in the store that no log lists and no plan names.
@@ -90,20 +80,21 @@ impl Repairer {
         let repository = &self.repository;
         let mut packs = repository.packs()?;
         packs.extend(repository.orphans()?);
-        let mut found: Vec<FoundSnapshot> = Vec::new();
+        let mut found: BTreeMap<SnapshotId, PackRef> = BTreeMap::new();
         for pack in packs {
             stop_if_asked(observer)?;
-            match repository.snapshots_in(&pack) {
-                Ok(snapshots) => found.extend(snapshots),
+            let looked = repository.each_snapshot_in(&pack, &mut |id, _| {
+                if !known.contains(&id) {
+                    found.entry(id).or_insert(pack);
+                }
+            });
+            match looked {
                 // What is wrong with the pack is a finding of its own.
                 Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
-                Err(_) => {}
+                _ => {}
             }
         }
-        found.retain(|found| !known.contains(&found.id));
-        found.sort_by_key(|found| found.id);
-        found.dedup_by_key(|found| found.id);
-        Ok(found.into_iter().map(Mend::Snapshot).collect())
+        Ok(found.into_iter().map(|(id, pack)| Mend::Snapshot(Box::new(FoundSnapshot { id, pack }))).collect())
     }
 
     /// Commits a snapshot anew, in the log of the client at hand; false if some log knows it by now.
@@ -122,11 +113,19 @@ impl Repairer {
         packs.sort_unstable();
         packs.dedup();
         let epoch = cache::index::epoch(&repository.connection())?;
-        self.verify_whole(found)?;
+        let mut bytes = None;
+        repository.each_snapshot_in(&found.pack, &mut |id, snapshot| {
+            if id == found.id {
+                bytes = Some(snapshot.to_vec());
+            }
+        })?;
+        let gone = || Error::damaged(format!("commit the snapshot {} again: it is not in its pack any more", found.id));
+        let bytes = bytes.ok_or_else(gone)?;
+        self.verify_whole(found.id, &Snapshot::decode(&bytes)?)?;
         let id = ChunkId::from(found.id);
         let mut session = Session::start(repository, false)?;
         let mut writer = session.writer()?;
-        let snapshot = writer.seal_snapshot(&id, &found.bytes)?;
+        let snapshot = writer.seal_snapshot(&id, &bytes)?;
         let sessions = session.shared.begun().map(|(_, session)| session).collect();
         drop(writer);
         session.finish()?;
@@ -144,16 +143,15 @@ impl Repairer {
     }
 
     /// Fails unless every chunk that the snapshot needs is in some pack: one that was pruned must not come back.
-    fn verify_whole(&self, found: &FoundSnapshot) -> Result<()> {
-        let snapshot = found.snapshot()?;
+    fn verify_whole(&self, id: SnapshotId, snapshot: &Snapshot) -> Result<()> {
         let client = self.repository.keys().client()?;
-        let kept = Kept { id: found.id, client, root: snapshot.root, lock_until: 0 };
+        let kept = Kept { id, client, root: snapshot.root, lock_until: 0 };
         let view = View { heads: Vec::new(), snapshots: vec![kept] };
         let mut marker = Marker::new(&self.repository)?;
         marker.mark(&view, &Progress::default(), &Silent)?;
         match marker.marks.missing()? {
             0 => Ok(()),
-            missing => Err(Error::damaged(format!("commit the snapshot {} again: {missing} of its chunks are gone", found.id))
+            missing => Err(Error::damaged(format!("commit the snapshot {} again: {missing} of its chunks are gone", id))
                 .with_hint("it may have been forgotten and pruned")),
         }
     }

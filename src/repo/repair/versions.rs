@@ -192,7 +192,9 @@ impl Repairer {
             });
             match read {
                 Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Archived) => return Err(error),
-                Ok(()) if *hasher.finalize().as_bytes() == pack.id.0 => return Ok(Some(Mend::FromVersion(*pack, version))),
+                Ok(()) if *hasher.finalize().as_bytes() == pack.id.0 => {
+                    return Ok(Some(Mend::FromVersion(*pack, Box::new(version))));
+                }
                 _ => {}
             }
         }
