@@ -4,6 +4,7 @@
 mod support;
 
 use lifeboat::event::Silent;
+use lifeboat::ops::backup::backup;
 use lifeboat::ops::check::{CheckOptions, check};
 use lifeboat::ops::prune::{Decision, PruneOptions, PruneReport, prune};
 use lifeboat::repo::Repository;
@@ -297,4 +298,27 @@ fn where_answers_take_long_packs_that_are_written_anew_go_up_beside_each_other_a
 fn files_below(directory: &Path) -> usize {
     let entries = |path: &Path| std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
     entries(directory).iter().map(|path| entries(path).len()).sum()
+}
+
+/// Its tree is taken over as it was, without a look at what is in it; that goes just before the commit.
+#[test]
+fn an_unchanged_tree_that_a_prune_takes_before_the_commit_is_stored_again() {
+    let bench = Bench::new();
+    fill(&bench, 1);
+    bench.age_source();
+    let local = || bench.location().open().unwrap();
+    backup(&bench.open_over(local(), "writer").unwrap(), bench.backup_options(), &Silent).unwrap();
+    let (other, pruned) = (bench.open(), AtomicBool::new(false));
+    let store = Interposed::new(local(), move |_, verb, key| {
+        if verb == Verb::Create && key.starts_with("log/") && !pruned.swap(true, Ordering::SeqCst) {
+            forget_first(&other, 1);
+            // What the writer has just stored is left alone.
+            let options = PruneOptions { grace: Duration::from_hours(24), ..options() };
+            assert!(prune(&other, &options, &Silent).unwrap().pruned.deleted > 0);
+        }
+        Fate::Pass
+    });
+    backup(&bench.open_over(store.store(), "writer").unwrap(), bench.backup_options(), &Silent).unwrap();
+    healthy(&bench);
+    restorable(&bench, &[contents(&bench.source())]);
 }

@@ -54,6 +54,16 @@ fn two_versions(bench: &Bench) -> Tree {
 
 #[test]
 fn a_backup_that_a_prune_outruns_stores_again_what_the_prune_took() {
+    outrun(Duration::ZERO);
+}
+
+/// With a grace what the writer stored itself is not condemned, and what it borrowed is.
+#[test]
+fn a_backup_of_which_a_prune_takes_only_what_is_borrowed_stores_that_again() {
+    outrun(Duration::from_hours(24));
+}
+
+fn outrun(grace: Duration) {
     let bench = Bench::new();
     fill(&bench, 1);
     bench.backup();
@@ -68,7 +78,7 @@ fn a_backup_that_a_prune_outruns_stores_again_what_the_prune_took() {
     // The moment before the record is put: the last one at which a prune can slip in.
     let store = Interposed::new(local(&bench), move |_, verb, key| {
         if verb == Verb::Create && key.starts_with("log/") && !flag.swap(true, Ordering::SeqCst) {
-            let report = prune(&other, &options(), &Silent).unwrap();
+            let report = prune(&other, &PruneOptions { grace, ..options() }, &Silent).unwrap();
             assert!(report.pruned.deleted > 0);
         }
         Fate::Pass
