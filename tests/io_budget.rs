@@ -44,8 +44,7 @@ fn filled() -> Bench {
 
 /// Runs `run` on a machine; returns what it asked of the store, and what opening asked before.
 fn counted<T>(bench: &Bench, machine: &str, run: impl FnOnce(&Repository) -> T) -> (T, Counts, Counts) {
-    let local: AnyStore = Arc::new(Local::open(&bench.repository_dir()).unwrap());
-    let measured = Measured::new(local);
+    let measured = Measured::new(local(bench));
     let repository = bench.open_over(Arc::new(measured.clone()), machine).unwrap();
     let opening = measured.counts();
     let result = run(&repository);
@@ -173,6 +172,34 @@ fn a_restore_reads_only_the_blocks_that_it_needs_and_each_once() {
     let bytes = counts.of(Read, Pack).bytes;
     assert!(bytes < FILES * LENGTH * 21 / 20, "{bytes} bytes are read for {}", FILES * LENGTH);
     assert_eq!((counts.total().calls, counts.of(Read, Pack).calls < 8), (counts.of(Read, Pack).calls, true));
+}
+
+#[test]
+fn after_many_increments_that_touch_every_directory_a_restore_still_reads_each_block_once() {
+    const MANY: u64 = 1500;
+    const SIZE: u64 = 2000;
+    const INCREMENTS: u64 = 10;
+    let bench = Bench::in_memory();
+    for increment in 0..INCREMENTS {
+        for number in (0..MANY).filter(|number| increment == 0 || number % INCREMENTS == increment) {
+            bench.write(
+                &format!("d{}/f{number}", number / 50),
+                noise(number * INCREMENTS + increment, usize::try_from(SIZE).unwrap()),
+            );
+        }
+        let options = BackupOptions { threads: 1, ..bench.backup_options() };
+        backup(&bench.open_over(local(&bench), "known").unwrap(), options, &Silent).unwrap();
+    }
+    let (report, counts) = restored(&bench, b"", "all");
+    assert_eq!(report.bytes_written, MANY * SIZE);
+    // All that was stored, trees left out.
+    let stored = MANY * SIZE * (2 * INCREMENTS - 1) / INCREMENTS;
+    let bytes = counts.of(Read, Pack).bytes;
+    assert!(bytes < stored * 5 / 4, "{bytes} bytes are read of {stored}");
+}
+
+fn local(bench: &Bench) -> AnyStore {
+    Arc::new(Local::open(&bench.repository_dir()).unwrap())
 }
 
 fn checked(bench: &Bench, read_data: bool) -> (CheckReport, Counts) {

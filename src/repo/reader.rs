@@ -6,20 +6,26 @@ use crate::format::log::PackRef;
 use crate::format::tree::{ChunkType, Class};
 use crate::id::{ChunkId, ChunkPrefix, PackId};
 use crate::repo::block::Opener;
-use crate::repo::cache::{IndexReader, Place, StoredBlock, StoredPack};
+use crate::repo::cache::{self, IndexReader, Place, StoredBlock, StoredPack};
 use crate::repo::nodes::Allowance;
 use crate::repo::sealed::may_be_damage;
 use crate::repo::{Repository, Shards};
 use crate::store::Key;
+use rusqlite::Connection;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Packs whose block tables are kept, and blocks in all of these: somebody may have made them long.
-const KEPT_PACKS: usize = 64;
+const KEPT_PACKS: usize = 256;
 const KEPT_ROWS: usize = 1 << 17;
+/// Memory of a seal, in rows.
+const SEAL_ROWS: usize = 8;
 /// Bytes of decoded blocks that are kept: pages of a tree that has changed often lie in many blocks.
 const KEPT_BYTES: usize = 16 << 20;
+
+/// Memory for pages of the index, negative as SQLite wants it for KiB.
+const INDEX_KIB: i32 = -20_480;
 
 /// Bytes between two blocks that are fetched in vain so that both come with one request.
 const LARGEST_GAP: u64 = 128 << 10;
@@ -81,6 +87,20 @@ impl Repository {
     /// # Errors
     /// `Failed` if the cache cannot be opened.
     pub fn reader(&self) -> Result<Reader> {
+        self.reader_with(self.cache().connect()?)
+    }
+
+    /// A reader that keeps more of the index in memory, for the calling thread, which looks many chunks up.
+    ///
+    /// # Errors
+    /// `Failed` if the cache cannot be opened.
+    pub fn planning_reader(&self) -> Result<Reader> {
+        let connection = self.cache().connect()?;
+        connection.pragma_update(None, "cache_size", INDEX_KIB).map_err(cache::failed)?;
+        self.reader_with(connection)
+    }
+
+    fn reader_with(&self, connection: Connection) -> Result<Reader> {
         let state = State {
             packs: VecDeque::new(),
             blocks: VecDeque::new(),
@@ -89,7 +109,7 @@ impl Repository {
             ahead: None,
             near: VecDeque::new(),
         };
-        let index = IndexReader::new(self.cache().connect()?)?;
+        let index = IndexReader::new(connection)?;
         let (shards, complete) = (OnceCell::new(), Cell::new(false));
         let (state, allowance) = (RefCell::new(state), Allowance::default());
         Ok(Reader { repository: self.clone(), index, shards, complete, state, allowance })
@@ -181,11 +201,12 @@ impl Reader {
             return Ok(pack.clone());
         }
         let pack = Arc::new(self.index.pack(number)?);
-        let mut rows = state.packs.iter().map(|(_, pack)| pack.blocks.len()).sum::<usize>() + pack.blocks.len();
+        let rows_of = |pack: &StoredPack| pack.blocks.len() + SEAL_ROWS * pack.seals.len();
+        let mut rows = state.packs.iter().map(|(_, pack)| rows_of(pack)).sum::<usize>() + rows_of(&pack);
         while (state.packs.len() >= KEPT_PACKS || rows > KEPT_ROWS)
             && let Some((_, oldest)) = state.packs.pop_front()
         {
-            rows -= oldest.blocks.len();
+            rows -= rows_of(&oldest);
         }
         state.packs.push_back((number, pack.clone()));
         Ok(pack)
@@ -198,6 +219,17 @@ impl Reader {
     pub fn pack_ref(&self, number: u32) -> Result<PackRef> {
         let pack = self.pack(&mut self.state.borrow_mut(), number)?;
         Ok(PackRef { id: pack.id, size: pack.size, toc_len: 0 })
+    }
+
+    /// Raw bytes of a block.
+    ///
+    /// # Errors
+    /// `Damaged` if its pack does not have it, `Failed` if the cache cannot be read.
+    pub fn block_length(&self, place: BlockPlace) -> Result<u64> {
+        let pack = self.pack(&mut self.state.borrow_mut(), place.pack)?;
+        let block = pack.blocks.get(place.block as usize);
+        let block = block.ok_or_else(|| Error::damaged("the index names a block that its pack does not have"))?;
+        Ok(block.row.raw_len.into())
     }
 
     /// About how many bytes of content the repository puts into a block.

@@ -6,7 +6,8 @@ use crate::format::tree::{ChunkType, DataMap, Node};
 use crate::id::ChunkId;
 use crate::repo::{BlockPlace, Reader, Repository};
 use crate::source::files::{TargetDir, TargetFile};
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use std::ops::{AddAssign, SubAssign};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -42,6 +43,11 @@ impl File {
         let map = DataMap::new(&node.holes);
         let (left, failed) = (AtomicU64::new(1), AtomicBool::new(false));
         Self { dir, node, path, way, left, map, target: Mutex::new(None), failed }
+    }
+
+    /// What it takes of memory.
+    pub(super) fn footprint(&self) -> u32 {
+        u32::try_from(self.node.footprint() + self.path.len()).unwrap_or(u32::MAX)
     }
 
     fn open(&self) -> Result<Arc<TargetFile>> {
@@ -123,14 +129,53 @@ pub(super) struct Piece {
     pub(super) len: u32,
     /// Offset in the data of the file, its holes left out.
     pub(super) at: u64,
+    /// Memory that is kept because of it, for the first piece of a file.
+    pub(super) held: u32,
+    /// It is the only one of its file.
+    pub(super) is_whole: bool,
     /// It was left for the next window once.
     pub(super) has_waited: bool,
+}
+
+impl Piece {
+    pub(super) fn load(&self) -> Load {
+        Load { pieces: 1, split: usize::from(!self.is_whole), held: self.held as usize }
+    }
 }
 
 /// All that is wanted of one block.
 pub(super) struct Job {
     pub(super) place: BlockPlace,
     pub(super) pieces: Vec<Piece>,
+    /// Number of the window in which it was handed out.
+    pub(super) window: u64,
+    pub(super) load: Load,
+}
+
+/// What pieces are in all.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Load {
+    pub(super) pieces: usize,
+    /// Those of files of several pieces.
+    pub(super) split: usize,
+    /// Memory that is kept because of them.
+    pub(super) held: usize,
+}
+
+impl AddAssign for Load {
+    fn add_assign(&mut self, other: Self) {
+        self.pieces += other.pieces;
+        self.split += other.split;
+        self.held += other.held;
+    }
+}
+
+impl SubAssign for Load {
+    fn sub_assign(&mut self, other: Self) {
+        self.pieces -= other.pieces;
+        self.split -= other.split;
+        self.held -= other.held;
+    }
 }
 
 /// Worker threads that carry jobs out.
@@ -140,7 +185,9 @@ pub(super) struct Workers<'a> {
     /// Most jobs that are worth being sent together.
     pub(super) batch: usize,
     pub(super) threads: usize,
-    pub(super) done: Receiver<()>,
+    /// Jobs that are done, well or not. They are let go by the thread that made them: memory that goes back to where another
+    /// thread takes some makes both of them wait.
+    pub(super) done: Receiver<Job>,
     pub(super) tally: &'a Tally<'a>,
 }
 
@@ -153,7 +200,7 @@ pub(super) fn with_workers<T>(
 ) -> Result<T> {
     // A window of jobs is there at most; whoever hands it out goes on to plan the next one.
     let (jobs, queue) = unbounded::<Vec<Job>>();
-    let (finished, done) = bounded(1 << 16);
+    let (finished, done) = unbounded();
     std::thread::scope(|scope| {
         let handles: Vec<_> = (0..threads)
             .map(|_| {
@@ -165,9 +212,7 @@ pub(super) fn with_workers<T>(
                             Ok(reader) => carry_out_all(reader, &jobs, tally),
                             Err(error) => jobs.iter().for_each(|job| lose(job, tally, error)),
                         }
-                        let count = jobs.len();
-                        drop(jobs);
-                        if (0..count).any(|_| finished.send(()).is_err()) {
+                        if jobs.into_iter().any(|job| finished.send(job).is_err()) {
                             break;
                         }
                     }

@@ -165,7 +165,7 @@ fn attempt(
 ) -> Result<RestoreReport> {
     let began = Instant::now();
     repository.take_rescued();
-    let reader = repository.reader()?;
+    let reader = repository.planning_reader()?;
     let top = reader.resolve(&entry.snapshot.root, &options.subpath)?;
     let most_entries = entry.snapshot.counts.most_entries();
     let marker = format!("{} {}", entry.id, String::from_utf8_lossy(&options.subpath).escape_default());

@@ -6,7 +6,7 @@ use super::execute::{File, Piece, Way, Workers};
 use super::known::{Include, Known};
 use super::levels::Levels;
 use super::place::Place;
-use super::window::Window;
+use super::window::{Waiting, Window};
 use super::{Overwrite, RestoreOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -204,6 +204,9 @@ impl<'a> Planner<'a> {
                 Err(error) => return self.go_on_after(&path, Err(error)),
             };
             self.window.leave((target, node, path));
+            // A name of a file that has another one is looked for by its path, which may be closed once its directories end.
+            let done = if self.links.is_empty() { self.window.take_done() } else { Vec::new() };
+            done.into_iter().for_each(|waiting| self.end(&waiting));
             self.flush_if_full()?;
         }
         Ok(())
@@ -354,7 +357,6 @@ impl<'a> Planner<'a> {
         // A file waits without the list of its chunks, which are in its pieces.
         let content = std::mem::take(&mut node.content);
         let contents = if way == Way::Keep { None } else { Some(self.reader.contents(&content)?) };
-        self.window.hold(&node, path);
         let file = Arc::new(File::new(target, node, path.to_vec(), way));
         let mut at = 0;
         for reference in contents.into_iter().flatten() {
@@ -386,20 +388,31 @@ impl<'a> Planner<'a> {
         if u64::from(len) != reference.len {
             return Err(Error::damaged(format!("find the chunk {}: its length is another one", reference.id)));
         }
-        file.left.fetch_add(1, Ordering::AcqRel);
-        let piece = Piece { file: file.clone(), id: reference.id, start, len, at, has_waited: false };
-        self.window.add(place, piece);
-        Ok(())
+        let is_first = file.left.fetch_add(1, Ordering::AcqRel) == 1;
+        let held = if is_first { file.footprint() } else { 0 };
+        let piece = Piece {
+            file: file.clone(),
+            id: reference.id,
+            start,
+            len,
+            at,
+            held,
+            is_whole: reference.len == file.node.size,
+            has_waited: false,
+        };
+        self.window.add(self.reader, place, piece)
     }
 
     /// Hands the planned window out, and ends what was waiting for those before it.
     fn flush(&mut self, last: bool) -> Result<()> {
         let ended = self.window.turn(last)?;
         ended.links.into_iter().for_each(|(target, node, path)| self.link(&target, &node, &path));
-        for (target, node, path) in ended.directories {
-            self.workers.tally.warn(&path, &target.finish(&node));
-        }
+        ended.directories.iter().for_each(|waiting| self.end(waiting));
         Ok(())
+    }
+
+    fn end(&self, (target, node, path): &Waiting) {
+        self.workers.tally.warn(path, &target.finish(node));
     }
 
     fn link(&self, target: &TargetDir, node: &Node, path: &[u8]) {

@@ -74,6 +74,11 @@ impl TargetDir {
         self.inner.existed
     }
 
+    /// True if nothing else holds it: what was restored into it is done, and so it stays.
+    pub fn is_last(&mut self) -> bool {
+        Arc::get_mut(&mut self.inner).is_some()
+    }
+
     /// Opens the directory `name`, or makes it with mode 0700: three system calls.
     ///
     /// # Errors
