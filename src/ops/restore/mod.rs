@@ -111,7 +111,7 @@ pub struct RestoreReport {
     pub verified: u64,
     /// Metadata that could not be set (such as owners, without root).
     pub warnings: u64,
-    /// What could not be restored: the first 1,000.
+    /// What could not be restored: the first 1,000, or fewer where paths are very long.
     pub failures: Vec<Failure>,
     /// All failures.
     pub failure_count: u64,

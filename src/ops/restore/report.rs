@@ -7,11 +7,16 @@ use crate::format::snapshot::{Failure, MAX_FAILURES};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
+/// Bytes of failures after which no more are kept: somebody may have made paths as long as can be.
+const TOLD: u64 = 4 << 20;
+
 /// Counts and failures, shared by all threads.
 pub(super) struct Tally<'a> {
     pub(super) observer: &'a dyn Observer,
     pub(super) progress: Arc<Progress>,
     report: Mutex<RestoreReport>,
+    /// Bytes of the failures that are kept.
+    told: AtomicU64,
     /// Paths of what is damaged, if anybody asked for them.
     lost: Option<Mutex<Vec<Vec<u8>>>>,
     files: AtomicU64,
@@ -28,6 +33,7 @@ impl<'a> Tally<'a> {
             observer,
             progress: Arc::default(),
             report: Mutex::default(),
+            told: AtomicU64::new(0),
             lost: salvaging.then(Mutex::default),
             files: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -66,11 +72,13 @@ impl<'a> Tally<'a> {
         if let Some(lost) = self.lost.as_ref().filter(|_| error.kind() == ErrorKind::Damaged) {
             lost.lock().expect("no code panics while it holds this lock").push(path.to_vec());
         }
+        let reason = error.to_string();
+        let told = self.told.fetch_add((path.len() + reason.len()) as u64, Ordering::Relaxed);
         self.count(|report| {
             report.failure_count += 1;
             report.damaged |= error.kind() == ErrorKind::Damaged;
-            if report.failures.len() < MAX_FAILURES {
-                report.failures.push(Failure { path: path.to_vec(), reason: error.to_string() });
+            if report.failures.len() < MAX_FAILURES && told < TOLD {
+                report.failures.push(Failure { path: path.to_vec(), reason });
             }
         });
     }
