@@ -225,7 +225,7 @@ fn tables_of_contents_of_the_largest_size_are_not_held_side_by_side() {
 fn records_of_the_largest_size_are_read_in_bounded_memory() {
     let scene = Scene::new();
     let forger = &scene.forger;
-    let count: u32 = if std::env::var_os("LIFEBOAT_ALL").is_some() { 300_000 } else { 80_000 };
+    let count: u32 = if std::env::var_os("LIFEBOAT_ALL").is_some() { 300_000 } else { 20_000 };
     let packs: Vec<PackRef> = (0..count)
         .map(|number| {
             let id = PackId(*blake3::hash(&number.to_le_bytes()).as_bytes());
