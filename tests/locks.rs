@@ -19,7 +19,7 @@ use support::noise;
 impl Away {
     fn new(server: Option<Server>, options: &str) -> Option<Self> {
         let server = server?;
-        let url = server.url_with("repository", &format!("retries=0&{options}"));
+        let url = server.url_with("repository", options);
         let home = Home::new();
         std::fs::create_dir_all(home.path("documents")).unwrap();
         std::fs::write(home.path("documents/data"), noise(1, 300_000)).unwrap();
@@ -324,6 +324,29 @@ fn leaves_no_version(server: Option<Server>) {
     assert!(away.left("log/").contains(&records[4]));
     away.ok(&["prune", "--grace", "0s"]);
     assert_eq!(away.left("log/"), kept);
+    away.ok(&["check", "--read-data"]);
+}
+
+/// A deletion without a version only puts a mark over those that there are.
+#[test]
+fn where_versions_cannot_be_listed_for_once_nothing_counts_as_gone() {
+    let Some(mut away) = Away::new(servers::moto_with_locks(), "retries=0") else { return };
+    away.fill_log();
+    let proxy =
+        Proxy::new(away.server.port, |request| match request.path.contains("?versions") && request.path.contains("%2F0") {
+            true => Action::refuse(503, "SlowDown"),
+            false => Action::Pass,
+        });
+    away.url = away.url.replace(&away.server.port.to_string(), &proxy.port.to_string());
+    let prune = ["prune", "--grace", "0s", "--truncate-logs", "always"];
+    assert!(away.fails(&prune, 1).contains("list the versions of"));
+    let requests = proxy.take_requests();
+    assert!(requests.iter().any(|request| request.path.contains("?versions")));
+    let deleted = |request: &&Request| request.method == "DELETE" && request.path.contains("/log/");
+    assert!(requests.iter().filter(deleted).all(|request| request.path.contains("versionId=")), "{requests:?}");
+    proxy.rule(|_| Action::Pass);
+    away.ok(&prune);
+    assert_eq!(away.left("log/"), away.keys("log"));
     away.ok(&["check", "--read-data"]);
 }
 

@@ -2,7 +2,7 @@
 //! versions of an object.
 
 use super::{Key, Store};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use std::fmt;
 
 /// Whether an object can be read now.
@@ -188,14 +188,18 @@ pub fn remove_versions(store: &dyn Store, key: &Key, now: i64) -> Result<Removal
         versions.extend((version.key == *key).then_some(version));
         Ok(())
     });
-    if versions.is_empty() || listed.is_err() {
-        return store.delete(key).map(|()| Removal::Gone);
+    match listed {
+        // Where they were not listed for once, a deletion would only put a mark over those that there are.
+        Err(error) if error.is_unreachable() || error.kind() == ErrorKind::Interrupted => return Err(error),
+        Err(_) => return store.delete(key).map(|()| Removal::Gone),
+        Ok(()) if versions.is_empty() => return store.delete(key).map(|()| Removal::Gone),
+        Ok(()) => {}
     }
     // The marks last: while one is there, nobody takes what is left below it for the object.
     versions.sort_by_key(|version| version.deleted);
     for version in versions {
         match extras.delete_version(&version) {
-            Err(error) if error.kind() == crate::error::ErrorKind::Refused => return Ok(Removal::Locked(None)),
+            Err(error) if error.kind() == ErrorKind::Refused => return Ok(Removal::Locked(None)),
             other => other?,
         }
     }

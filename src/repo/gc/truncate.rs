@@ -85,7 +85,8 @@ impl Prune<'_> {
                 stop_if_asked(self.observer)
             });
             match listed {
-                Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
+                Err(error) if error.is_unreachable() || error.kind() == ErrorKind::Interrupted => return Err(error),
+                // A server that does not list them has none, as far as can be told.
                 other => drop(other),
             }
         }
