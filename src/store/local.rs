@@ -8,12 +8,12 @@ use super::temporary::{Temporary, remove_dead};
 use super::{Created, Entry, Key, Staged, Store};
 use crate::error::{Error, ErrorKind, Result};
 use rustix::fs::{AtFlags, Mode, OFlags};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Mutex, MutexGuard, Once};
 
 /// Descriptors of packs that are kept open for ranged reads.
 const OPEN_FILES: usize = 32;
@@ -28,8 +28,13 @@ const EMPTY_FOLDERS: [&str; 4] = ["format", "packs", "index", "gc"];
 pub struct Local {
     root: PathBuf,
     open: Mutex<VecDeque<(Key, Arc<File>)>>,
+    folders: Arc<Folders>,
     cleaned: Once,
 }
+
+/// Folders of the store that are durable, with all folders above them, because this process synced their names.
+#[derive(Default)]
+struct Folders(Mutex<HashSet<PathBuf>>);
 
 impl Local {
     /// Opens the store in `root`.
@@ -37,7 +42,7 @@ impl Local {
     /// # Errors
     /// `NoRepository` if there is no directory or no repository in it.
     pub fn open(root: &Path) -> Result<Self> {
-        let store = Self { root: root.to_owned(), open: Mutex::default(), cleaned: Once::new() };
+        let store = Self::at(root);
         // Its duplicate is enough to say that there is one.
         let found = fs::symlink_metadata(root.join("format/1"));
         match found.or_else(|error| fs::symlink_metadata(root.join("copies/format/1")).map_err(|_| error)) {
@@ -79,6 +84,7 @@ impl Local {
     /// `Refused` if something is there.
     pub fn create(root: &Path) -> Result<Self> {
         let failed = |error| Error::io("make the repository", root.display(), error);
+        let made: Vec<&Path> = root.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.exists()).collect();
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700).create(root).map_err(failed)?;
         Self::verify_vacant(root)?;
@@ -86,7 +92,14 @@ impl Local {
             builder.create(root.join(folder)).map_err(failed)?;
         }
         sync_directory(root)?;
-        Ok(Self { root: root.to_owned(), open: Mutex::default(), cleaned: Once::new() })
+        for folder in made {
+            sync_made(folder)?;
+        }
+        Ok(Self::at(root))
+    }
+
+    fn at(root: &Path) -> Self {
+        Self { root: root.to_owned(), open: Mutex::default(), folders: Arc::default(), cleaned: Once::new() }
     }
 
     fn path(&self, key: &Key) -> PathBuf {
@@ -141,7 +154,7 @@ impl Local {
             let _ = reserve::keep(&self.root);
         });
         let temporary = Temporary::new(&self.root)?;
-        Ok(StagedFile { temporary, root: self.root.clone(), written: 0, started: 0 })
+        Ok(StagedFile { temporary, root: self.root.clone(), folders: self.folders.clone(), written: 0, started: 0 })
     }
 }
 
@@ -149,6 +162,7 @@ impl Local {
 struct StagedFile {
     temporary: Temporary,
     root: PathBuf,
+    folders: Arc<Folders>,
     written: u64,
     started: u64,
 }
@@ -184,9 +198,11 @@ impl StagedFile {
         self.temporary.file.sync_data().map_err(failed)?;
         let target = self.root.join(key.as_str());
         let folder = target.parent().expect("keys have a folder");
+        self.folders.make(folder, &self.root)?;
         let linked = match link(&self.temporary.path, &target) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make_folder(&self.root, folder)?;
+                self.folders.known().clear();
+                self.folders.make(folder, &self.root)?;
                 link(&self.temporary.path, &target)
             }
             other => other,
@@ -197,6 +213,31 @@ impl StagedFile {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => sync_directory(folder).map(|()| false),
             Err(error) => Err(failed(error)),
         }
+    }
+}
+
+impl Folders {
+    fn known(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.0.lock().expect("no code panics while it holds this lock")
+    }
+
+    /// Makes sure that there is a folder below `root`, and that its name is durable and those of all above it are. Whoever
+    /// else made it may have died before that, or not have come to it yet.
+    fn make(&self, folder: &Path, root: &Path) -> Result<()> {
+        if self.known().contains(folder) {
+            return Ok(());
+        }
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|error| Error::io("make the folder", folder.display(), error))?;
+        let below_root = || folder.ancestors().take_while(|folder| *folder != root);
+        for folder in below_root() {
+            if self.known().contains(folder) {
+                break;
+            }
+            sync_directory(folder.parent().expect("it is below another one"))?;
+        }
+        self.known().extend(below_root().map(Path::to_owned));
+        Ok(())
     }
 }
 
@@ -265,15 +306,13 @@ fn is_vacant(root: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-fn make_folder(root: &Path, folder: &Path) -> Result<()> {
-    let failed = |error| Error::io("make the folder", folder.display(), error);
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
-    let mut above = folder;
-    while let Some(parent) = above.parent().filter(|parent| parent.starts_with(root)) {
-        sync_directory(parent)?;
-        above = parent;
+/// Makes the name of a folder durable. Not everybody who may make one may read what it is in; then it has to do as it is.
+fn sync_made(folder: &Path) -> Result<()> {
+    let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    match fs::read_dir(above) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        _ => sync_directory(above),
     }
-    Ok(())
 }
 
 fn sync_directory(path: &Path) -> Result<()> {

@@ -5,7 +5,7 @@ use crate::disks::Home;
 use crate::support::noise;
 use crate::system::has_strace;
 use regex::Regex;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::process::Command;
 
 /// A call that has ended, with the paths in the repository that it was about.
@@ -150,5 +150,24 @@ fn a_name_that_somebody_else_took_is_synced_by_those_who_go_on_behind_it() {
     assert!(taken.paths[1].starts_with("log/"));
     synced_in_time(&calls, folder_of(&taken.paths[1]), taken.ended, "a name that is taken");
     home.ok(&["backup", "source"]);
+    home.is_whole();
+}
+
+/// Whoever made a folder may die before its name is durable, or come to that too late for those who use it.
+#[test]
+fn a_folder_that_somebody_else_made_is_synced_by_those_who_put_something_into_it() {
+    if !has_strace() {
+        return;
+    }
+    let home = Home::new();
+    home.write("file", noise(1, 30_000));
+    home.ok(&["init"]);
+    (0..256).for_each(|number| std::fs::create_dir_all(home.path(&format!("repository/packs/{number:02x}"))).unwrap());
+    let calls = traced(&home, &["backup", "source"], &[]);
+    let folders: HashSet<&str> = calls.iter().filter_map(Call::named).map(folder_of).collect();
+    assert!(folders.iter().any(|folder| folder.starts_with("packs/")), "no pack was put");
+    for folder in folders {
+        synced_in_time(&calls, folder_of(folder), 0, folder);
+    }
     home.is_whole();
 }
