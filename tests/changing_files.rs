@@ -148,6 +148,39 @@ fn a_small_file_that_changes_all_the_time_is_kept_as_it_was_or_flagged() {
     }
 }
 
+/// A file of many segments, begun anew without a pause: what is behind a place where it once ended is no part of it.
+#[test]
+fn a_large_file_that_is_begun_anew_all_the_time_is_kept_as_a_beginning_of_it() {
+    let bench = Bench::in_memory();
+    let whole = noise(1, 24 << 20);
+    bench.write("file", &whole);
+    let (done, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
+    let path = bench.source().join("file");
+    let mut backups = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::SeqCst) {
+                open(&path).set_len(0).unwrap();
+                open(&path).write_all(&whole).unwrap();
+                rounds.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let repository = bench.open();
+            while backups < 10 || rounds.load(Ordering::SeqCst) < 10 {
+                backup(&repository, bench.backup_options(), &Recorder::default()).unwrap();
+                backups += 1;
+            }
+        }));
+        done.store(true, Ordering::SeqCst);
+        made.unwrap();
+    });
+    for entry in bench.open().snapshots().unwrap() {
+        let bytes = kept(&bench, &entry);
+        assert!(whole.starts_with(&bytes), "{} bytes are no beginning of the file", bytes.len());
+    }
+}
+
 /// The file has been read, and the snapshot has not been committed: a change now has the time of a backup that has it.
 #[test]
 fn a_change_between_reading_and_the_commit_is_in_the_next_backup() {

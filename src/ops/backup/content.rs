@@ -207,8 +207,13 @@ impl LargeFile {
         let last = number + 1 == self.segments;
         let end = if last { data.len() } else { data.len().min(self.segment) };
         let guess = if number == 0 { Vec::new() } else { cuts(run, data, 0, end, &[]) };
-        let from = self.true_start(number);
-        let from = usize::try_from(from.saturating_sub(start)).unwrap_or(usize::MAX).min(data.len());
+        let chain = self.true_start(number);
+        if chain < start {
+            // The file ended before this, and has grown again: what is here does not belong behind what was read.
+            self.pass_on(number, chain);
+            return self.collect(number, Vec::new(), worker);
+        }
+        let from = usize::try_from(chain - start).unwrap_or(usize::MAX).min(data.len());
         let cuts = cuts(run, data, from, end, &guess);
         self.pass_on(number, start + cuts.last().copied().unwrap_or(from) as u64);
         let mut refs = Vec::with_capacity(cuts.len());

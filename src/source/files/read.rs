@@ -163,6 +163,8 @@ fn holes(fd: BorrowedFd<'_>, size: u64) -> rustix::io::Result<Vec<Hole>> {
         }
         let end = match rustix::fs::seek(fd, SeekFrom::Data(start)) {
             Ok(end) => end.min(size),
+            // Unless the file became shorter meanwhile, and this is its end.
+            Err(Errno::NXIO) if stat::of(fd)?.size < size => break,
             Err(Errno::NXIO) => size,
             Err(errno) => return Err(errno),
         };
