@@ -14,6 +14,7 @@ use lifeboat::store::{AnyStore, Location};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use support::home::Home;
 use support::interposed::{Fate, Interposed, Verb};
 use support::{Bench, Recorder, contents, noise, tamper};
 
@@ -376,4 +377,40 @@ fn a_prune_in_the_midst_of_a_mirror_makes_it_look_again() {
     let shown = Repository::open(&place(&bench, "mirror"), &bench.access(), &bench.options_of("other"), &Silent).unwrap();
     assert_eq!(shown.snapshots().unwrap().len(), 1);
     healthy(&shown);
+}
+
+#[test]
+fn a_backup_is_copied_afterwards_with_what_could_not_be_copied_before() {
+    let home = Home::documents();
+    let (one, two) = (home.path("documents/one"), home.path("two"));
+    let (one, two) = (one.to_str().unwrap(), two.to_str().unwrap());
+    home.ok(&["init"]);
+    let again = |options: &[&str], code: i32| {
+        let output = home.run(&[&["backup", "documents", "--json"], options].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{options:?}: {said}");
+        (serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["copies"].take(), said)
+    };
+    let in_place = |place: &str| home.json(&["snapshots", "--repo", place, "--json"]).as_array().unwrap().len();
+    // What is not there fails its own copy, and neither the backup nor the copy in another place.
+    home.ok(&["init", "--repo", two]);
+    let (copies, said) = again(&["--copy-to", one, "--copy-to", two], 3);
+    assert!(said.contains("the backup is done, its copy in") && said.contains("there is none"), "{said}");
+    assert!(copies[0]["error"].is_string() && copies[1]["copied"].as_array().unwrap().len() == 1, "{copies}");
+    // From the configuration, and with everything that was missing. A copy beneath what is backed up is no part of it.
+    home.ok(&["init", "--repo", one]);
+    std::fs::write(home.path(".config/lifeboat/lifeboat.toml"), format!("copy-to = [\"{one}\", \"~/two\"]\n")).unwrap();
+    let (copies, _) = again(&[], 0);
+    assert_eq!(copies[0]["copied"].as_array().unwrap().len(), 2, "{copies}");
+    assert_eq!(copies[1]["copied"].as_array().unwrap().len(), 1, "{copies}");
+    assert!(!home.ok(&["ls", "-R", "latest"]).contains("one/packs"));
+    // Not another machine's, not with --no-copy, and not when nothing is stored.
+    assert_eq!(again(&["--no-copy", "--host", "other"], 0).0, serde_json::json!([]));
+    assert!(again(&["--dry-run"], 0).0.is_null());
+    again(&[], 0);
+    assert_eq!((in_place(one), in_place(two)), (3, 3));
+    assert!(home.ok(&["backup", "documents"]).contains("copied 1 snapshot"));
+    assert_eq!(home.code(&["backup", "documents", "--copy-to", one, "--no-copy"]), 2);
+    home.ok(&["restore", "latest", "--repo", one, "--to", "out", "--verify"]);
+    home.ok(&["check", "--repo", two, "--read-data"]);
 }

@@ -81,7 +81,7 @@ pub(super) enum Verb {
     /// Make a repository and the key that opens it
     Init(InitArguments),
     /// Back up files, a stream, or the output of a command
-    Backup(BackupArguments),
+    Backup(Box<BackupArguments>),
     /// Write a snapshot, or a part of it, back
     Restore(RestoreArguments),
     /// List snapshots
@@ -214,6 +214,8 @@ pub(super) struct BackupArguments {
     /// Parity beside the packs, a share of their length such as 5%; later backups and prunes keep it up
     #[arg(long, value_name = "PERCENT", value_parser = super::repair::parity)]
     pub(super) parity: Option<u16>,
+    #[command(flatten)]
+    pub(super) copies: super::copies::AfterBackup,
     #[command(flatten)]
     pub(super) rules: RuleArguments,
     /// Stay on the file system of each path

@@ -42,12 +42,17 @@ pub(super) fn run(context: &Context, arguments: BackupArguments) -> Result<u8> {
     let has_rules = rules != RuleOptions::default();
     rules.one_file_system = arguments.one_file_system;
     rules.own = context.own_places()?;
+    let copies = arguments.copies;
+    for place in copies.places(context) {
+        rules.own.extend(context.place(place)?.local_path().map(Path::to_owned));
+    }
+    let host = arguments.host.unwrap_or_else(host_name);
     let options = BackupOptions {
         input,
         kind: arguments.kind,
         tags: arguments.tag,
         description: arguments.description,
-        host: arguments.host.unwrap_or_else(host_name),
+        host: host.clone(),
         user: std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default(),
         rules,
         atime: arguments.atime,
@@ -66,14 +71,21 @@ pub(super) fn run(context: &Context, arguments: BackupArguments) -> Result<u8> {
     if report.snapshot.counts.files + report.snapshot.counts.others + report.snapshot.failure_count == 0 && has_rules {
         context.watcher.observe(Event::Warning("the snapshot holds no file: is more left out than was meant?"));
     }
-    let object = json(&report);
+    let mut object = json(&report);
     context.note(&object);
-    if context.globals.json {
-        println!("{object}");
-    } else {
+    if !context.globals.json {
         summary(context, &report);
     }
-    Ok(if report.incomplete() { INCOMPLETE } else { 0 })
+    let mut well = !report.incomplete();
+    if !arguments.dry_run {
+        let (copied, all) = copies.run(context, &repository, &host)?;
+        object["copies"] = copied.into();
+        well &= all;
+    }
+    if context.globals.json {
+        println!("{object}");
+    }
+    Ok(if well { 0 } else { INCOMPLETE })
 }
 
 /// When the retention ends that was asked for on the command line, or else in the configuration.

@@ -4,14 +4,15 @@ use super::arguments::FilterArguments;
 use super::globals::Context;
 use super::thaw::ThawArguments;
 use super::{DAMAGED, INCOMPLETE, cost, show, text, thaw};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::ops::copy::{CopyOptions, CopyReport, copy};
 use crate::ops::cost::Estimate;
 use crate::ops::mirror::{MirrorOptions, MirrorReport, mirror};
-use crate::ops::select;
+use crate::ops::select::{self, SnapshotFilter};
 use crate::ops::thaw::{ThawOptions, ThawReport};
-use crate::repo::SnapshotEntry;
+use crate::repo::{Repository, SnapshotEntry};
 use clap::ValueHint;
+use serde_json::Value;
 use std::path::PathBuf;
 
 /// What can be written after `lifeboat copy`.
@@ -42,6 +43,20 @@ pub(super) struct CopyArguments {
     dry_run: bool,
     #[command(flatten)]
     thaw: ThawArguments,
+}
+
+/// Where a backup is copied to once it is done.
+#[derive(clap::Args)]
+pub(super) struct AfterBackup {
+    /// Copy this machine's snapshots into that repository afterwards, those that are not there yet; may be given several times
+    #[arg(long, value_name = "URL", conflicts_with = "no_copy")]
+    copy_to: Vec<String>,
+    /// File with the identity that opens these repositories, if it is another one
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    copy_identity: Option<PathBuf>,
+    /// Copy nowhere, whatever the configuration says
+    #[arg(long)]
+    no_copy: bool,
 }
 
 impl CopyArguments {
@@ -80,6 +95,54 @@ impl MirrorArguments {
     }
 }
 
+impl AfterBackup {
+    /// The places to copy to.
+    pub(super) fn places<'a>(&'a self, context: &'a Context) -> &'a [String] {
+        match (self.no_copy, self.copy_to.is_empty()) {
+            (true, _) => &[],
+            (false, true) => context.copies().0,
+            (false, false) => &self.copy_to,
+        }
+    }
+
+    /// Copies what this machine has in `source` and the others do not have yet. What goes wrong is told, and keeps no other
+    /// copy from being made; returns what is to be said of each, and whether all is well.
+    ///
+    /// # Errors
+    /// `Interrupted`.
+    pub(super) fn run(&self, context: &Context, source: &Repository, host: &str) -> Result<(Vec<Value>, bool)> {
+        let (mut said, mut well) = (Vec::new(), true);
+        for to in self.places(context) {
+            match self.copy(context, (source, host), to) {
+                Ok(report) => {
+                    if !context.globals.json {
+                        say_copied(context, to, &report, false);
+                    }
+                    well &= !report.incomplete();
+                    said.push(copy_json(to, &report, false));
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
+                Err(error) => {
+                    well = false;
+                    let error = error.while_doing(format!("the backup is done, its copy in {to} is not"));
+                    super::report(&error, context.globals.json);
+                    said.push(serde_json::json!({"target": to, "error": error.to_string()}));
+                }
+            }
+        }
+        Ok((said, well))
+    }
+
+    fn copy(&self, context: &Context, (source, host): (&Repository, &str), to: &str) -> Result<CopyReport> {
+        let target = context.open_other(to, self.copy_identity.as_deref().or(context.copies().1), None)?;
+        let filter = SnapshotFilter { hosts: vec![host.to_owned()], ..SnapshotFilter::default() };
+        let mut chosen = select::list(source, &filter, select::Which::Kept)?;
+        chosen.retain(|entry| !entry.snapshot.incomplete);
+        let options = CopyOptions { dry_run: false, thaw: ThawOptions::NONE, threads: context.threads() };
+        copy(source, &target, &chosen, options, &context.watcher)
+    }
+}
+
 pub(super) fn run_copy(context: &Context, arguments: &CopyArguments) -> Result<u8> {
     let source = context.open()?;
     let filter = show::filter(&arguments.filter);
@@ -92,7 +155,7 @@ pub(super) fn run_copy(context: &Context, arguments: &CopyArguments) -> Result<u
     }
     if arguments.snapshots.is_empty() {
         chosen = select::list(&source, &filter, select::Which::Kept)?;
-        if chosen.is_empty() && filter != select::SnapshotFilter::default() {
+        if chosen.is_empty() && filter != SnapshotFilter::default() {
             return Err(select::nothing_fits(&source.snapshots()?, &filter));
         }
         chosen.retain(|entry| !entry.snapshot.incomplete);
@@ -128,7 +191,7 @@ pub(super) fn run_copy(context: &Context, arguments: &CopyArguments) -> Result<u
         incomplete |= report.incomplete();
     }
     if context.globals.json {
-        println!("{}", serde_json::Value::Array(said));
+        println!("{}", Value::Array(said));
     }
     Ok(if incomplete { INCOMPLETE } else { 0 })
 }
@@ -142,13 +205,13 @@ fn with_thaw(mut estimate: Estimate, thawed: Option<&ThawReport>, options: &Thaw
     estimate
 }
 
-fn add_costs(context: &Context, json: &mut serde_json::Value, costs: &[(&str, Estimate)]) {
+fn add_costs(context: &Context, json: &mut Value, costs: &[(&str, Estimate)]) {
     for (whose, estimate) in costs {
         json[format!("cost_at_{whose}")] = cost::json(context, estimate);
     }
 }
 
-fn copy_json(place: &str, report: &CopyReport, dry_run: bool) -> serde_json::Value {
+fn copy_json(place: &str, report: &CopyReport, dry_run: bool) -> Value {
     let copied: Vec<_> = (report.copied.iter())
         .map(|copied| {
             serde_json::json!({
@@ -221,7 +284,7 @@ pub(super) fn run_mirror(context: &Context, arguments: &MirrorArguments) -> Resu
     Ok(if report.damaged.is_empty() { 0 } else { DAMAGED })
 }
 
-fn mirror_json(report: &MirrorReport, dry_run: bool) -> serde_json::Value {
+fn mirror_json(report: &MirrorReport, dry_run: bool) -> Value {
     serde_json::json!({
         "dry_run": dry_run, "copied": report.copied, "bytes": report.bytes, "present": report.present,
         "replaced": report.replaced, "damaged": report.damaged, "only_there": report.only_there,

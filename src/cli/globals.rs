@@ -42,6 +42,9 @@ struct Configuration {
     limit_download: Option<String>,
     retain: Option<String>,
     #[serde(default)]
+    copy_to: Vec<String>,
+    copy_identity: Option<PathBuf>,
+    #[serde(default)]
     prices: Prices,
 }
 
@@ -96,6 +99,11 @@ impl Context {
     pub(super) fn retain(&self) -> Result<Option<Retain>> {
         let text = self.configuration.retain.as_deref();
         text.map(str::parse).transpose().map_err(|error: Error| error.while_doing("read the configuration"))
+    }
+
+    /// Where backups are to be copied to afterwards, and with which identity.
+    pub(super) fn copies(&self) -> (&[String], Option<&Path>) {
+        (&self.configuration.copy_to, self.configuration.copy_identity.as_deref())
     }
 
     /// A place as the user writes it, to be reached with the settings at hand.
@@ -405,14 +413,16 @@ impl Configuration {
             return Err(format!("threads: {threads} is not from {} to {}", THREADS.start(), THREADS.end()));
         }
         // A shell would have put the home directory in its place.
-        read.repository = read.repository.map(|place| match place.strip_prefix("~/") {
+        let placed = |place: String| match place.strip_prefix("~/") {
             Some(below) => home().map(|home| home.join(below).display().to_string()).unwrap_or(place),
             None if Location::parse(&place).is_ok_and(|location| location.local_path().is_some_and(Path::is_relative)) => {
                 folder.join(place).display().to_string()
             }
             None => place,
-        });
-        for path in [&mut read.identity, &mut read.cache_dir].into_iter().flatten() {
+        };
+        read.repository = read.repository.map(placed);
+        read.copy_to = read.copy_to.into_iter().map(placed).collect();
+        for path in [&mut read.identity, &mut read.cache_dir, &mut read.copy_identity].into_iter().flatten() {
             if let (Ok(below), Ok(home)) = (path.strip_prefix("~"), home()) {
                 *path = home.join(below);
             } else {

@@ -115,7 +115,7 @@ fn work(arguments: Arguments) -> ExitCode {
 fn run(context: &Context, verb: Verb) -> Result<u8> {
     match verb {
         Verb::Init(arguments) => keys::init(context, &arguments),
-        Verb::Backup(arguments) => backup::run(context, arguments),
+        Verb::Backup(arguments) => backup::run(context, *arguments),
         Verb::Restore(arguments) => restore::run(context, &arguments),
         Verb::Snapshots(arguments) => show::snapshots(context, &arguments),
         Verb::Show(arguments) => show::show(context, &arguments),
