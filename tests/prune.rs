@@ -322,3 +322,25 @@ fn an_unchanged_tree_that_a_prune_takes_before_the_commit_is_stored_again() {
     healthy(&bench);
     restorable(&bench, &[contents(&bench.source())]);
 }
+
+/// Beside what is compressed well, a little that is not may be most of what is stored.
+#[test]
+fn what_nobody_needs_is_counted_as_it_is_stored() {
+    let bench = Bench::new();
+    bench.write("noise", noise(1, 2 << 20));
+    let letters = noise(2, 24 << 20).into_iter().map(|byte| b'a' + byte % 2);
+    bench.write("letters", letters.collect::<Vec<u8>>());
+    bench.age_source();
+    bench.backup();
+    std::fs::remove_file(bench.source().join("noise")).unwrap();
+    bench.age_source();
+    bench.backup();
+    forget_first(&bench.open(), 1);
+    let before = stored(&bench);
+    prune(&bench.open(), &PruneOptions { max_unused: 0.2, ..options() }, &Silent).unwrap();
+    let after = stored(&bench);
+    prune(&bench.open(), &PruneOptions { max_unused: 0.0, ..options() }, &Silent).unwrap();
+    let least = stored(&bench);
+    assert!(before > least * 13 / 10 && after <= least * 12 / 10, "{before} {after} {least}");
+    healthy(&bench);
+}

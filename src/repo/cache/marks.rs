@@ -19,6 +19,8 @@ pub(in crate::repo) struct Usage {
     pub(in crate::repo) used_chunks: u64,
     /// The latest time until which what is needed from here is to be locked, nanoseconds since 1970.
     pub(in crate::repo) lock_until: i64,
+    /// Bytes of its blocks, as they are stored, that nobody needs, if that was looked at block by block.
+    pub(in crate::repo) unused: Option<u64>,
 }
 
 /// Which packs each client may rely on.
@@ -45,7 +47,8 @@ impl Marks {
             .execute_batch(
                 "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-16384;
                  CREATE TABLE used(id BLOB, client INTEGER, until INTEGER, PRIMARY KEY(id, client)) WITHOUT ROWID;
-                 CREATE TABLE live(pack INTEGER, block INTEGER, start INTEGER, PRIMARY KEY(pack, block, start)) WITHOUT ROWID;
+                 CREATE TABLE live(pack INTEGER, block INTEGER, start INTEGER, len INTEGER, PRIMARY KEY(pack, block, start))
+                 WITHOUT ROWID;
                  BEGIN;",
             )
             .map_err(failed)?;
@@ -127,11 +130,11 @@ impl Marks {
     pub(in crate::repo) fn note_live(&self, trust: &dyn Trust, packs: &HashSet<u32>) -> Result<()> {
         self.refresh()?;
         self.connection.execute("DELETE FROM live", []).map_err(failed)?;
-        let mut insert =
-            self.connection.prepare_cached("INSERT OR IGNORE INTO live(pack, block, start) VALUES(?, ?, ?)").map_err(failed)?;
-        self.each_needed(trust, &HashSet::new(), |[pack, block, start, _], _, is_first| {
-            if is_first && packs.contains(&pack) {
-                insert.execute([pack, block, start]).map_err(failed)?;
+        let sql = "INSERT OR IGNORE INTO live(pack, block, start, len) VALUES(?, ?, ?, ?)";
+        let mut insert = self.connection.prepare_cached(sql).map_err(failed)?;
+        self.each_needed(trust, &HashSet::new(), |place, _, is_first| {
+            if is_first && packs.contains(&place[0]) {
+                insert.execute(place).map_err(failed)?;
             }
             Ok(())
         })
@@ -144,6 +147,14 @@ impl Marks {
             .prepare_cached("SELECT block, start FROM live WHERE pack = ? ORDER BY block, start")
             .map_err(failed)?;
         let rows = statement.query_map([pack], |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed)?;
+        rows.collect::<Result<_, _>>().map_err(failed)
+    }
+
+    /// Bytes, before compression, that are needed of each block of a pack of which some are.
+    pub(in crate::repo) fn live_bytes(&self, pack: u32) -> Result<Vec<(u32, u64)>> {
+        let sql = "SELECT block, sum(len) FROM live WHERE pack = ? GROUP BY block";
+        let mut statement = self.connection.prepare_cached(sql).map_err(failed)?;
+        let rows = statement.query_map([pack], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned()))).map_err(failed)?;
         rows.collect::<Result<_, _>>().map_err(failed)
     }
 

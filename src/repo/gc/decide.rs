@@ -1,8 +1,10 @@
 //! What to do with each pack: a pure rule over how much of it is needed.
 
+use crate::error::Result;
 use crate::id::PackId;
-use crate::repo::cache::marks::Usage;
-use crate::repo::{CompactOptions, ThawOptions};
+use crate::repo::cache::IndexReader;
+use crate::repo::cache::marks::{Marks, Usage};
+use crate::repo::{CompactOptions, Repository, ThawOptions};
 use std::time::Duration;
 
 /// When a prune lets a checkpoint stand for old records of the logs, so that they can go. Only the owner's does.
@@ -105,12 +107,32 @@ pub(in crate::repo) struct Candidate {
 
 /// Bytes of a pack, by estimate, that nobody needs.
 fn unused(candidate: &Candidate) -> u64 {
-    let Usage { total, used, .. } = candidate.usage;
+    let Usage { total, used, unused, .. } = candidate.usage;
     if total == 0 {
         return candidate.size;
     }
     let share = u128::from(candidate.size) * u128::from(total.saturating_sub(used)) / u128::from(total);
-    u64::try_from(share).unwrap_or(u64::MAX)
+    unused.unwrap_or_else(|| u64::try_from(share).unwrap_or(u64::MAX))
+}
+
+/// Finds out how much nobody needs of packs of which some is needed: one block is compressed to a tenth, and another one
+/// beside it not at all, so that the share of their bytes before that may be far from it.
+pub(in crate::repo) fn weigh(repository: &Repository, marks: &Marks, candidates: &mut [Candidate]) -> Result<()> {
+    let index = IndexReader::new(repository.cache().connect()?)?;
+    for candidate in candidates {
+        let Usage { total, used, .. } = candidate.usage;
+        let Some(number) = candidate.number.filter(|_| (1..total).contains(&used)) else { continue };
+        // Of one that is not known block by block, the share has to do.
+        let Ok(pack) = index.pack(number) else { continue };
+        let mut unused: u64 = pack.blocks.iter().map(|block| u64::from(block.row.packed_len)).sum();
+        for (block, live) in marks.live_bytes(number)? {
+            let Some(row) = pack.blocks.get(block as usize).map(|block| block.row) else { continue };
+            let raw = u64::from(row.raw_len.max(1));
+            unused = unused.saturating_sub(u64::from(row.packed_len) * live.min(raw) / raw);
+        }
+        candidate.usage.unused = Some(unused);
+    }
+    Ok(())
 }
 
 /// Decides about every pack. `target` is the length of a full pack.
@@ -175,7 +197,7 @@ mod tests {
     use super::*;
 
     fn candidate(id: u8, size: u64, used: u64) -> Candidate {
-        let usage = Usage { total: 100, used, used_chunks: u64::from(used > 0), lock_until: 0 };
+        let usage = Usage { total: 100, used, used_chunks: u64::from(used > 0), lock_until: 0, unused: None };
         Candidate { number: Some(u32::from(id)), id: PackId([id; 32]), size, usage, young: false, broken: false }
     }
 
@@ -195,6 +217,14 @@ mod tests {
         assert_eq!(decide(&packs, &options, 1000), [Decision::Repack; 3]);
         let options = PruneOptions { max_unused: 0.0, max_repack: Some(1500), ..PruneOptions::default() };
         assert_eq!(decide(&packs, &options, 1000), [Decision::Keep, Decision::Repack, Decision::Keep]);
+    }
+
+    #[test]
+    fn what_is_known_of_blocks_counts_for_more_than_the_share() {
+        let mut packs = [candidate(1, 1000, 99), candidate(2, 1000, 90)];
+        packs[0].usage.unused = Some(800);
+        let options = PruneOptions { max_unused: 0.25, ..PruneOptions::default() };
+        assert_eq!(decide(&packs, &options, 1000), [Decision::Repack, Decision::Keep]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The steps of a prune.
 
-use super::decide::{ARCHIVED, Candidate, Decision, PackDecision, PruneOptions, Truncation, decide, reason};
+use super::decide::{ARCHIVED, Candidate, Decision, PackDecision, PruneOptions, Truncation, decide, reason, weigh};
 use super::full::largest;
 use super::lock::{LockReport, Reach, WantedLocks};
 use super::mark::{Marker, Trusted, not_looked_into};
@@ -314,6 +314,7 @@ impl<'a> Prune<'a> {
         }));
         let repackable: HashSet<u32> = candidates.iter().filter_map(|candidate| candidate.number).collect();
         self.marker.marks.note_live(&trust, &repackable)?;
+        weigh(self.repository, &self.marker.marks, &mut candidates)?;
         Ok(candidates)
     }
 
