@@ -76,16 +76,16 @@ pub(super) fn run(context: &Context, arguments: BackupArguments) -> Result<u8> {
     if !context.globals.json {
         summary(context, &report);
     }
-    let mut well = !report.incomplete();
+    let mut code = if report.incomplete() { INCOMPLETE } else { 0 };
     if !arguments.dry_run {
-        let (copied, all) = copies.run(context, &repository, &host)?;
+        let (copied, copies_code) = copies.run(context, &repository, &host);
         object["copies"] = copied.into();
-        well &= all;
+        code = code.max(copies_code);
     }
     if context.globals.json {
         println!("{object}");
     }
-    Ok(if well { 0 } else { INCOMPLETE })
+    Ok(code)
 }
 
 /// When the retention ends that was asked for on the command line, or else in the configuration.

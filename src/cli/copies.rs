@@ -106,31 +106,31 @@ impl AfterBackup {
     }
 
     /// Copies what this machine has in `source` and the others do not have yet. What goes wrong is told, and keeps no other
-    /// copy from being made; returns what is to be said of each, and whether all is well.
-    ///
-    /// # Errors
-    /// `Interrupted`.
-    pub(super) fn run(&self, context: &Context, source: &Repository, host: &str) -> Result<(Vec<Value>, bool)> {
-        let (mut said, mut well) = (Vec::new(), true);
+    /// copy from being made, unless somebody wants all to end; returns what is to be said of each, and the exit code.
+    pub(super) fn run(&self, context: &Context, source: &Repository, host: &str) -> (Vec<Value>, u8) {
+        let (mut said, mut code) = (Vec::new(), 0);
         for to in self.places(context) {
             match self.copy(context, (source, host), to) {
                 Ok(report) => {
                     if !context.globals.json {
                         say_copied(context, to, &report, false);
                     }
-                    well &= !report.incomplete();
+                    code = code.max(if report.incomplete() { INCOMPLETE } else { 0 });
                     said.push(copy_json(to, &report, false));
                 }
-                Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
                 Err(error) => {
-                    well = false;
+                    let is_interrupt = error.kind() == ErrorKind::Interrupted;
+                    code = if is_interrupt { error.exit_code() } else { INCOMPLETE };
                     let error = error.while_doing(format!("the backup is done, its copy in {to} is not"));
                     super::report(&error, context.globals.json);
                     said.push(serde_json::json!({"target": to, "error": error.to_string()}));
+                    if is_interrupt {
+                        break;
+                    }
                 }
             }
         }
-        Ok((said, well))
+        (said, code)
     }
 
     fn copy(&self, context: &Context, (source, host): (&Repository, &str), to: &str) -> Result<CopyReport> {

@@ -175,7 +175,7 @@ pub(in crate::repo) fn read_anew(transaction: &Transaction<'_>) -> Result<()> {
             "DELETE FROM head; DELETE FROM client; DELETE FROM instance; DELETE FROM snapshot; DELETE FROM session;
              DELETE FROM attested; DELETE FROM judgement; DELETE FROM prune; DELETE FROM condemned; DELETE FROM gone;
              DELETE FROM slot; DELETE FROM unread; DELETE FROM fenced; DELETE FROM shard; DELETE FROM shard_set;
-             DELETE FROM shard_pack; DELETE FROM floor; DELETE FROM lasting; 
+             DELETE FROM shard_pack; DELETE FROM floor; DELETE FROM lasting;
              DELETE FROM meta WHERE key IN ('anew', 'adopted') OR key GLOB 'nothing-in *';
              UPDATE pack SET client = NULL, committed = 0, condemned = 0;",
         )
