@@ -104,6 +104,13 @@ impl Error {
         Self::new(ErrorKind::Failed, message)
     }
 
+    /// A thread panicked, or is gone, while it was `doing` something for others: a fault of the program itself.
+    #[must_use]
+    pub fn panicked(doing: &str) -> Self {
+        Self::failed(format!("{doing}: a fault of the program itself ended a thread"))
+            .with_hint("no snapshot that was there is harmed; run the command again, and report what was said before this")
+    }
+
     /// A wrong request.
     #[must_use]
     pub fn usage(message: impl Into<String>) -> Self {

@@ -6,13 +6,20 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Makes a panic in any thread the end of the program: other threads may wait for the one that had it, for ever. What is
 /// committed is whole at every moment, so nothing has to be tidied up.
-pub(super) fn end_on_panic() {
+pub(super) fn end_on_panic(json: bool) {
+    const HARMLESS: &str = "no snapshot that was there is harmed; run the command again, and report";
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |fault| {
-        usual(fault);
-        eprintln!("lifeboat: a fault of the program itself ended it");
-        eprintln!("hint: no snapshot that was there is harmed; run the command again, and report the lines above");
-        std::process::exit(1);
+        let message = "a fault of the program itself ended it";
+        let error = if json {
+            let fault = fault.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+            Error::failed(format!("{message}: {fault}")).with_hint(format!("{HARMLESS} this message"))
+        } else {
+            usual(fault);
+            Error::failed(message).with_hint(format!("{HARMLESS} the lines above"))
+        };
+        super::report(&error, json);
+        std::process::exit(error.exit_code().into());
     }));
 }
 
@@ -43,8 +50,8 @@ mod tests {
 
     #[test]
     fn a_panic_ends_the_program_although_other_threads_wait() {
-        if std::env::var_os(CHILD).is_some() {
-            end_on_panic();
+        if let Some(manner) = std::env::var_os(CHILD) {
+            end_on_panic(manner == "json");
             std::thread::scope(|scope| {
                 let (send, receive) = std::sync::mpsc::channel::<()>();
                 scope.spawn(move || receive.recv());
@@ -53,11 +60,19 @@ mod tests {
             });
         }
         let name = "cli::ending::tests::a_panic_ends_the_program_although_other_threads_wait";
-        let mut child = Command::new(std::env::current_exe().unwrap());
-        let output = child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(said.contains("an invariant") && said.contains("hint: "), "{said}");
+        for manner in ["text", "json"] {
+            let mut child = Command::new(std::env::current_exe().unwrap());
+            let output = child.args(["--exact", name, "--nocapture"]).env(CHILD, manner).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            assert!(said.contains("an invariant") && said.contains("the program itself"), "{said}");
+            if manner == "text" {
+                assert!(said.contains("\nhint: "), "{said}");
+            } else {
+                let told: serde_json::Value = serde_json::from_str(&said).unwrap();
+                assert_eq!((&told["event"], &told["exit_code"]), (&"error".into(), &1.into()), "{said}");
+            }
+        }
     }
 
     #[test]

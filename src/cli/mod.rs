@@ -56,15 +56,14 @@ const STACK: usize = 1 << 30;
 /// Runs the program with the arguments of the process.
 #[must_use]
 pub fn main() -> ExitCode {
-    ending::end_on_panic();
+    ending::end_on_panic(asks_for_json());
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
             if !error.use_stderr() {
                 return show_help(&error);
             }
-            // What cannot be read as a whole says all the same in which way to answer.
-            if std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json") {
+            if asks_for_json() {
                 report(&mistake(&error), true);
             } else {
                 let _ = error.print();
@@ -89,6 +88,11 @@ pub fn main() -> ExitCode {
             Err(_) => begin(),
         }
     })
+}
+
+/// Also a command line that cannot be read as a whole says in which way to answer.
+fn asks_for_json() -> bool {
+    std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json")
 }
 
 fn work(arguments: Arguments) -> ExitCode {

@@ -19,6 +19,7 @@ pub mod kit;
 pub mod latest;
 pub mod ls;
 pub mod mirror;
+mod on_panic;
 pub mod prune;
 pub mod repair;
 pub mod restore;

@@ -8,8 +8,8 @@ use crate::id::{PackId, SnapshotId};
 use crate::repo::cache;
 use crate::repo::packer::ToPack;
 use crate::repo::session::{ChunkWriter, Session, SessionCounts, over};
-use crossbeam_channel::bounded;
 use std::cell::Cell;
+use std::sync::mpsc::sync_channel;
 
 impl Session {
     /// Commits `snapshot`: all packs are durable, then the record makes it visible. All other writers must be flushed
@@ -85,7 +85,7 @@ impl Session {
         let id = self.shared.keys.name(ChunkType::Snapshot, &bytes)?;
         writer.flush()?;
         let sealed = writer.seal_snapshot(&id, &bytes)?;
-        let (reply, answer) = bounded(1);
+        let (reply, answer) = sync_channel(1);
         self.blocks.as_ref().ok_or_else(over)?.send(ToPack::Barrier(reply)).map_err(|_| self.shared.over())?;
         let mut packs = answer.recv().map_err(|_| self.shared.over())?;
         packs.extend(self.adopted(&packs)?);
@@ -120,5 +120,99 @@ impl Session {
         let connection = self.repository.connection();
         let unlogged = cache::index::unlogged_packs(&connection)?;
         Ok(unlogged.into_iter().filter(|pack| !own.contains(pack)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Silent;
+    use crate::repo::{Access, NewSlot, OpenOptions, Repository, default_sizes, generate_identity};
+    use crate::store::{Created, Entry, Key, Memory, Staged, Store};
+    use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+    use zeroize::Zeroizing;
+
+    /// A store in memory that begins no pack: it says that it was asked to, waits until it may go on, and fails or panics.
+    struct Gate {
+        inner: Memory,
+        reached: SyncSender<()>,
+        opened: Mutex<Receiver<()>>,
+        panics: bool,
+    }
+
+    impl Store for Gate {
+        fn stage(&self) -> Result<Box<dyn Staged>> {
+            let _ = self.reached.send(());
+            let _ = self.opened.lock().unwrap().recv();
+            match self.panics {
+                true => std::panic::resume_unwind(Box::new("as the test wants")),
+                false => Err(Error::new(ErrorKind::Full, "begin a pack: the disk is full")),
+            }
+        }
+
+        fn put(&self, key: &Key, bytes: &[u8]) -> Result<()> {
+            self.inner.put(key, bytes)
+        }
+
+        fn create(&self, key: &Key, bytes: &[u8]) -> Result<Created> {
+            self.inner.create(key, bytes)
+        }
+
+        fn get(&self, key: &Key, limit: u64) -> Result<Vec<u8>> {
+            self.inner.get(key, limit)
+        }
+
+        fn read_at(&self, key: &Key, offset: u64, buffer: &mut [u8]) -> Result<()> {
+            self.inner.read_at(key, offset, buffer)
+        }
+
+        fn size(&self, key: &Key) -> Result<Option<u64>> {
+            self.inner.size(key)
+        }
+
+        fn list(&self, prefix: &str, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
+            self.inner.list(prefix, each)
+        }
+
+        fn delete(&self, key: &Key) -> Result<()> {
+            self.inner.delete(key)
+        }
+
+        fn describe(&self) -> String {
+            self.inner.describe()
+        }
+    }
+
+    #[test]
+    fn whoever_waits_for_a_checkpoint_hears_of_a_packer_that_has_ended_before_it_came_to_it() {
+        for panics in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = |name: &str| dir.path().join(name);
+            let options = OpenOptions { cache_dir: path("cache"), state_dir: path("state"), fingerprint: None };
+            let (identity, recipient) = generate_identity().unwrap();
+            let (memory, sizes) = (Memory::default(), default_sizes(4096).unwrap());
+            let slot = NewSlot::Recipient(recipient);
+            Repository::init_store(|| Ok(Arc::new(memory.clone())), &slot, sizes, 3, &options).unwrap();
+            let access = Access { identity: Some(Zeroizing::new(identity.as_bytes().to_vec())), passphrase: None };
+            let ((reached, is_reached), (open, opened)) = (sync_channel(1), sync_channel(1));
+            let store = Gate { inner: memory, reached, opened: Mutex::new(opened), panics };
+            let repository = Repository::open_store(Arc::new(store), &access, &options, &Silent).unwrap();
+
+            let mut session = Session::start(&repository, false).unwrap();
+            let mut writer = session.writer().unwrap();
+            writer.put(ChunkType::Data, b"something").unwrap();
+            writer.flush().unwrap();
+            is_reached.recv_timeout(Duration::from_secs(120)).unwrap();
+            let (reply, answer) = sync_channel(1);
+            session.blocks.as_ref().unwrap().send(ToPack::Barrier(reply)).unwrap();
+            open.send(()).unwrap();
+            // There is still somebody who could send more, as there is in a backup.
+            assert_eq!(answer.recv_timeout(Duration::from_secs(120)).unwrap_err(), RecvTimeoutError::Disconnected);
+            drop(writer);
+            let error = session.finish().unwrap_err();
+            assert_eq!(error.kind() == ErrorKind::Full, !panics, "{error}");
+        }
     }
 }

@@ -283,9 +283,7 @@ impl Mirror<'_> {
         };
         std::thread::scope(|scope| {
             let started: Vec<_> = (0..threads.min(wanted.len()).max(1)).map(|_| scope.spawn(work)).collect();
-            started
-                .into_iter()
-                .try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(Error::failed("mirror: a thread failed"))))
+            started.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(Error::panicked("mirror objects"))))
         })
     }
 

@@ -15,8 +15,8 @@ use crate::repo::parity::ParityWriter;
 use crate::repo::surroundings::Surroundings;
 use crate::repo::underway::Underway;
 use crate::store::{AnyStore, Key, Staged, archive};
-use crossbeam_channel::{Receiver, Sender};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
 
 /// A pack that is durable.
 pub(super) struct FinishedPack {
@@ -138,7 +138,7 @@ pub(super) enum ToPack {
     /// A block to store.
     Block(PackedBlock),
     /// Close the open packs, and say when all that came before is durable and in the index: with the packs so far.
-    Barrier(Sender<Vec<PackRef>>),
+    Barrier(SyncSender<Vec<PackRef>>),
 }
 
 /// What comes from the packer, in order.
@@ -146,7 +146,7 @@ pub(super) enum Packed {
     /// A pack that is durable.
     Pack(FinishedPack),
     /// Everything before the barrier is durable.
-    Barrier(Sender<Vec<PackRef>>),
+    Barrier(SyncSender<Vec<PackRef>>),
 }
 
 /// Where blocks come from and where finished packs and emptied buffers go.
@@ -158,8 +158,8 @@ pub(super) struct Packer {
     pub(super) target: u64,
     pub(super) repository: Repository,
     pub(super) blocks: Receiver<ToPack>,
-    pub(super) finished: Sender<Packed>,
-    pub(super) buffers: Sender<Vec<u8>>,
+    pub(super) finished: SyncSender<Packed>,
+    pub(super) buffers: crossbeam_channel::Sender<Vec<u8>>,
 }
 
 impl Packer {

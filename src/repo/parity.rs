@@ -98,7 +98,7 @@ impl ParityWriter {
         std::thread::scope(|scope| {
             let put = &put;
             let threads: Vec<_> = groups.map(|group| scope.spawn(move || put(group))).collect();
-            let failed = |_| Err(Error::failed("store parity: its thread failed"));
+            let failed = |_| Err(Error::panicked("store parity"));
             threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(failed))
         })
     }
@@ -121,7 +121,7 @@ pub(super) struct Mender {
 
 impl Mender {
     fn mended(&self, store: &AnyStore, pack: (&PackId, u64), group: u64) -> Result<Arc<Mended>> {
-        let mut looked = self.looked.lock().map_err(|_| Error::failed("mend a pack: a thread failed"))?;
+        let mut looked = self.looked.lock().map_err(|_| Error::panicked("mend a pack"))?;
         let key = (*pack.0, group);
         let found = looked.iter().find(|(known, _)| *known == key).map(|(_, result)| result.clone());
         let result = found.unwrap_or_else(|| {

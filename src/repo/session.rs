@@ -1,7 +1,8 @@
 //! A session: one run of a writer, from its first chunk to its record in the log.
 //!
 //! Workers cut and seal; one thread packs; one thread keeps the cache. Every channel is bounded, and the buffers of
-//! sealed blocks go round, so memory is workers × block plus what waits for the packer.
+//! sealed blocks go round, so memory is workers × block plus what waits for the packer. The channels are those of the
+//! standard library: with a thread that ends early, what still waits for it goes too, and so does whoever waits for that.
 
 use crate::error::{Error, Result};
 use crate::event::Silent;
@@ -14,9 +15,9 @@ use crate::repo::cache::{self, IndexReader, StatRow};
 use crate::repo::keys::{Keys, OwnSession};
 use crate::repo::known::{Known, Taken};
 use crate::repo::packer::{Packed, PackedBlock, Packer, ToPack};
-use crossbeam_channel::{Receiver, Sender, bounded};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 
@@ -117,11 +118,11 @@ enum CacheWork {
 pub struct Session {
     pub(super) repository: Repository,
     pub(super) shared: Arc<Shared>,
-    pub(super) blocks: Option<Sender<ToPack>>,
-    spare: Receiver<Vec<u8>>,
+    pub(super) blocks: Option<SyncSender<ToPack>>,
+    spare: crossbeam_channel::Receiver<Vec<u8>>,
     /// Packs that claims of this session list.
     pub(super) claimed: Mutex<HashSet<PackId>>,
-    stat: Option<Sender<CacheWork>>,
+    stat: Option<SyncSender<CacheWork>>,
     packer: Option<JoinHandle<Result<()>>>,
     indexer: Option<JoinHandle<Result<Vec<PackRef>>>>,
     forwarder: Option<JoinHandle<()>>,
@@ -175,10 +176,11 @@ impl Session {
             // Else the packer asks for it, while this thread goes on.
             repository.parity()?;
         }
-        let (blocks, block_queue) = bounded(WAITING_BLOCKS);
-        let (finished, finished_queue) = bounded(2);
-        let (buffers, spare) = bounded(WAITING_BLOCKS * 2);
-        let (stat, cache_queue) = bounded(128);
+        let (blocks, block_queue) = sync_channel(WAITING_BLOCKS);
+        let (finished, finished_queue) = sync_channel(2);
+        #[expect(clippy::disallowed_methods, reason = "many read it, and nobody waits for what is in it")]
+        let (buffers, spare) = crossbeam_channel::bounded(WAITING_BLOCKS * 2);
+        let (stat, cache_queue) = sync_channel(128);
         let packer = Packer {
             keys: shared.keys.clone(),
             surroundings: shared.keys.surroundings.branch()?,
@@ -319,7 +321,7 @@ fn join<T>(handle: Option<JoinHandle<Result<T>>>) -> Result<Option<T>> {
     match handle.map(JoinHandle::join) {
         None => Ok(None),
         Some(Ok(result)) => result.map(Some),
-        Some(Err(_)) => Err(Error::failed("store chunks: a thread of the session failed")),
+        Some(Err(_)) => Err(Error::panicked("store chunks")),
     }
 }
 
@@ -365,8 +367,8 @@ fn keep_cache(cache: &cache::Cache, shared: &Shared, work: &Receiver<CacheWork>)
 /// Names, deduplicates, and stores chunks; one for each worker thread.
 pub struct ChunkWriter {
     shared: Arc<Shared>,
-    blocks: Sender<ToPack>,
-    spare: Receiver<Vec<u8>>,
+    blocks: SyncSender<ToPack>,
+    spare: crossbeam_channel::Receiver<Vec<u8>>,
     open: [OpenBlock; 4],
     sealer: Sealer,
     /// Packs relied on since the last flush.

@@ -76,7 +76,7 @@ pub(super) fn side_by_side<T: Sync>(
     };
     std::thread::scope(|scope| {
         let started: Vec<_> = (0..width.min(items.len()).max(1)).map(|_| scope.spawn(one)).collect();
-        started.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(Error::failed("a thread failed"))))
+        started.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(Error::panicked("ask the store"))))
     })
 }
 

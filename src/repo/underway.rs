@@ -49,7 +49,7 @@ impl<T: Send + 'static> Underway<T> {
         let mut result = Ok(());
         while self.begun.len() > most || (result.is_err() && !self.begun.is_empty()) {
             let Some(upload) = self.begun.pop_front() else { break };
-            let ended = upload.join().unwrap_or_else(|_| Err(Error::failed("store an object: its thread failed")));
+            let ended = upload.join().unwrap_or_else(|_| Err(Error::panicked("store an object")));
             result = result.and_then(|()| done(ended?));
         }
         result

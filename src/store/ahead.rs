@@ -22,11 +22,25 @@ pub(super) enum Object {
     Coming(JoinHandle<Result<Vec<u8>>>),
 }
 
+/// A listing that is under way: its entries, and the thread that knows whether these are all.
+pub(super) struct Listing {
+    pub(super) entries: Receiver<Entry>,
+    pub(super) thread: JoinHandle<Result<()>>,
+}
+
+impl Listing {
+    /// Hands its entries to `each`, as they come.
+    pub(super) fn each(self, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
+        self.entries.into_iter().try_for_each(each)?;
+        self.thread.join().unwrap_or_else(|_| Err(Error::panicked("list objects")))
+    }
+}
+
 /// Objects and listings, each of which is handed out once.
 #[derive(Default)]
 pub(super) struct Ahead {
     objects: Mutex<HashMap<String, Object>>,
-    listings: Mutex<HashMap<String, Receiver<Result<Entry>>>>,
+    listings: Mutex<HashMap<String, Listing>>,
 }
 
 impl Ahead {
@@ -34,7 +48,7 @@ impl Ahead {
         self.objects.lock().expect("no code panics while it holds this lock")
     }
 
-    fn listings(&self) -> MutexGuard<'_, HashMap<String, Receiver<Result<Entry>>>> {
+    fn listings(&self) -> MutexGuard<'_, HashMap<String, Listing>> {
         self.listings.lock().expect("no code panics while it holds this lock")
     }
 
@@ -53,7 +67,7 @@ impl Ahead {
     }
 
     /// Asks for a listing unless that was done already.
-    pub(super) fn add_listing(&self, folder: &str, ask: impl FnOnce() -> Receiver<Result<Entry>>) {
+    pub(super) fn add_listing(&self, folder: &str, ask: impl FnOnce() -> Listing) {
         self.listings().entry(folder.to_owned()).or_insert_with(ask);
     }
 
@@ -61,7 +75,7 @@ impl Ahead {
         self.objects().remove(name)
     }
 
-    pub(super) fn take_listing(&self, folder: &str) -> Option<Receiver<Result<Entry>>> {
+    pub(super) fn take_listing(&self, folder: &str) -> Option<Listing> {
         self.listings().remove(folder)
     }
 
@@ -76,7 +90,34 @@ impl Object {
     pub(super) fn wait(self) -> Result<Vec<u8>> {
         match self {
             Self::Here(bytes) => Ok(bytes),
-            Self::Coming(asked) => asked.join().unwrap_or_else(|_| Err(Error::failed("read an object: its thread failed"))),
+            Self::Coming(asked) => asked.join().unwrap_or_else(|_| Err(Error::panicked("read an object"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::sync_channel;
+
+    #[test]
+    fn a_listing_whose_thread_panics_is_not_taken_for_whole() {
+        for panics in [false, true] {
+            let (listed, entries) = sync_channel(8);
+            let thread = std::thread::spawn(move || {
+                for name in ["log/1", "log/2"] {
+                    let entry = Entry { key: Key::new(name)?, size: 1, modified: 0 };
+                    listed.send(entry).map_err(|_| Error::failed("list objects: nobody reads the listing"))?;
+                }
+                if panics { std::panic::resume_unwind(Box::new("as the test wants")) } else { Ok(()) }
+            });
+            let mut count = 0;
+            let listing = Listing { entries, thread };
+            let ended = listing.each(&mut |_| {
+                count += 1;
+                Ok(())
+            });
+            assert_eq!((count, ended.is_err()), (2, panics));
         }
     }
 }

@@ -4,7 +4,7 @@
 //! and made into what a [`Store`] promises: an object is created once, what was put is looked at before it is believed
 //! to be there, and a failure says what to do.
 
-use super::ahead::{Ahead, Next, Object};
+use super::ahead::{Ahead, Listing, Next, Object};
 use super::fault::{Fault, FaultKind};
 use super::line::{Line, stopped};
 use super::promises::{self, Answers, Promises};
@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use tokio::sync::Semaphore;
@@ -156,17 +156,15 @@ impl Far {
         std::thread::spawn(move || far.get_now(&name, limit))
     }
 
-    fn ask_listing(&self, folder: &str) -> Receiver<Result<Entry>> {
+    fn ask_listing(&self, folder: &str) -> Listing {
         let (far, folder) = (self.clone(), folder.to_owned());
-        let (entries, listing) = sync_channel(LISTED);
-        std::thread::spawn(move || {
+        let (listed, entries) = sync_channel(LISTED);
+        let thread = std::thread::spawn(move || {
             // Whoever wanted it may have gone.
             let gone = |_| Error::failed("list objects: nobody reads the listing");
-            if let Err(error) = far.list_now(&folder, &mut |entry| entries.send(Ok(entry)).map_err(gone)) {
-                let _ = entries.send(Err(error));
-            }
+            far.list_now(&folder, &mut |entry| listed.send(entry).map_err(gone))
         });
-        listing
+        Listing { entries, thread }
     }
 
     fn list_now(&self, prefix: &str, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
@@ -432,7 +430,7 @@ impl Store for Far {
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
         match self.inner.ahead.take_listing(prefix) {
-            Some(listing) => listing.into_iter().try_for_each(|entry| each(entry?)),
+            Some(listing) => listing.each(each),
             None => self.list_now(prefix, each),
         }
     }

@@ -10,3 +10,4 @@ mod maintenance;
 mod order;
 mod scene;
 mod system;
+mod threads;

@@ -7,11 +7,12 @@
 use super::directory::Dir;
 use super::pages::PageBuilder;
 use super::run::Run;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::format::snapshot::{Counts, Snapshot};
 use crate::format::tree::{Node, encode_node};
 use crate::id::ChunkId;
+use crate::ops::on_panic::OnPanic;
 use crate::repo::ChunkWriter;
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex};
@@ -39,12 +40,17 @@ struct Ending {
     changed: Condvar,
 }
 
-impl Ending {
-    fn tell(&self) {
-        *self.ended.lock().expect("no code panics while it holds this lock") = true;
-        self.changed.notify_all();
-    }
+/// Tells it when it is dropped: also of a walk that panics.
+struct Walking<'a>(&'a Ending);
 
+impl Drop for Walking<'_> {
+    fn drop(&mut self) {
+        *self.0.ended.lock().expect("no code panics while it holds this lock") = true;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Ending {
     /// Waits; true once the walk has ended.
     fn wait(&self, time: Duration) -> bool {
         let ended = self.ended.lock().expect("no code panics while it holds this lock");
@@ -66,14 +72,14 @@ pub(super) fn alongside<T>(
             let ending = &ending;
             scope.spawn(move || keep(run, options, snapshot, ending));
         }
-        let walked = walk();
-        ending.tell();
-        walked
+        let _walking = Walking(&ending);
+        walk()
     })
 }
 
 /// Writes checkpoints until the walk has ended. One that fails is a warning: what matters is the end.
 fn keep(run: &Run<'_>, options: CheckpointOptions, snapshot: &Snapshot, ending: &Ending) {
+    let _end = OnPanic(|| run.give_up(Error::panicked("write a checkpoint")));
     let pause = (options.every / 4).clamp(Duration::from_millis(1), Duration::from_secs(1));
     let mut last = (Instant::now(), 0);
     while !ending.wait(pause) {
@@ -94,7 +100,8 @@ fn write(run: &Run<'_>, mut snapshot: Snapshot) -> Result<()> {
     let Some(root) = tree(run, &mut writer)? else { return Ok(()) };
     snapshot.counts = Counts::default();
     for worker in &run.workers {
-        let mut worker = worker.lock().expect("no code panics while it holds this lock");
+        // What a worker had that panicked is nowhere.
+        let mut worker = worker.lock().map_err(|_| Error::panicked("back up files"))?;
         worker.writer.flush()?;
         snapshot.counts.add(&worker.counts);
     }

@@ -8,9 +8,10 @@ use super::lists::ListBuilder;
 use super::run::{Run, Worker};
 use crate::error::{Error, Result};
 use crate::format::tree::{ChunkRef, ChunkType, Content, DataMap, Hole};
+use crate::ops::on_panic::OnPanic;
 use crate::source::files::{SourceFile, Stat};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Files up to this are read at once; larger ones in segments of this length.
 pub(super) const SEGMENT: usize = 4 << 20;
@@ -165,8 +166,10 @@ impl LargeFile {
 
     /// Reads segments until none is left. True for the worker that finished the last one.
     pub(super) fn work(&self, run: &Run<'_>, worker: &mut Worker) -> bool {
+        let _let_go = OnPanic(|| self.let_go());
         loop {
-            // A segment is taken only by a running worker, in order: whoever waits, waits for one that runs.
+            // A segment is taken only by a running worker, in order: whoever waits, waits for one that runs, or that lets
+            // all others go when it panics.
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             if number >= self.segments {
                 return false;
@@ -231,13 +234,23 @@ impl LargeFile {
 
     /// Waits for the end of the segment before.
     fn true_start(&self, number: usize) -> u64 {
-        let chain = self.chain.lock().expect("no code panics while it holds this lock");
-        let chain = self.moved.wait_while(chain, |chain| chain.starts.len() <= number);
-        chain.expect("no code panics while it holds this lock").starts[number]
+        let chain = self.moved.wait_while(self.chain(), |chain| chain.starts.len() <= number);
+        chain.unwrap_or_else(PoisonError::into_inner).starts[number]
+    }
+
+    /// What a worker that panicked with it in hand left behind is good enough: of that backup nothing is committed.
+    fn chain(&self) -> MutexGuard<'_, Chain> {
+        self.chain.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets those go who wait for a segment that nobody brings to its end any more.
+    fn let_go(&self) {
+        self.chain().starts.resize(self.segments + 1, self.data_len);
+        self.moved.notify_all();
     }
 
     fn pass_on(&self, number: usize, end: u64) {
-        let mut chain = self.chain.lock().expect("no code panics while it holds this lock");
+        let mut chain = self.chain();
         if chain.starts.len() == number + 1 {
             chain.starts.push(end);
             self.moved.notify_all();
@@ -246,7 +259,7 @@ impl LargeFile {
 
     /// Lists the references of finished segments as far as they follow each other.
     fn collect(&self, number: usize, refs: Vec<ChunkRef>, worker: &mut Worker) -> Result<()> {
-        let mut chain = self.chain.lock().expect("no code panics while it holds this lock");
+        let mut chain = self.chain();
         chain.waiting[number] = Some(refs);
         let Chain { waiting, listed, list, .. } = &mut *chain;
         let list = list.as_mut().expect("the list is taken when all segments are done");
@@ -264,7 +277,7 @@ impl LargeFile {
         if let Some(error) = self.failure.lock().expect("no code panics while it holds this lock").take() {
             return Err(error);
         }
-        let list = self.chain.lock().expect("no code panics while it holds this lock").list.take();
+        let list = self.chain().list.take();
         let content = list.expect("a file is finished once").finish(&mut worker.writer)?;
         let short = self.short.load(Ordering::Relaxed);
         let stable = !short && self.file.stat()?.same_content(&self.stat);

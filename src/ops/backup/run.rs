@@ -8,6 +8,7 @@ use crate::format::tree::Content;
 use crate::repo::{ChunkWriter, Chunker, Reader, StatCache};
 use crate::source::files::{Owners, ReadOptions, Rules, Stat};
 use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
@@ -49,6 +50,34 @@ impl Untold {
     /// True if it is time to tell.
     pub(super) fn is_much(&self) -> bool {
         self.files >= Self::MOST.0 || self.bytes >= Self::MOST.1
+    }
+}
+
+/// A worker at work. If its thread panics, the others end soon: what it had is lost, so nothing is committed.
+pub(super) struct Working<'a> {
+    run: &'a Run<'a>,
+    worker: MutexGuard<'a, Worker>,
+}
+
+impl Deref for Working<'_> {
+    type Target = Worker;
+
+    fn deref(&self) -> &Worker {
+        &self.worker
+    }
+}
+
+impl DerefMut for Working<'_> {
+    fn deref_mut(&mut self) -> &mut Worker {
+        &mut self.worker
+    }
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.run.give_up(Error::panicked("back up files"));
+        }
     }
 }
 
@@ -123,10 +152,11 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The calling thread's worker.
-    pub(super) fn worker(&self) -> MutexGuard<'_, Worker> {
+    /// The calling thread's worker. Whoever begins with something looks first whether the backup has stopped.
+    pub(super) fn worker(&self) -> Working<'_> {
         let number = rayon::current_thread_index().expect("walks run in the pool");
-        self.workers[number].lock().expect("no code panics while it holds this lock")
+        let worker = self.workers[number].lock().expect("nobody goes on after a panic");
+        Working { run: self, worker }
     }
 
     /// Notes that a directory is open.

@@ -90,6 +90,9 @@ fn open(
 /// Begins with the entries of an opened directory.
 pub(super) fn begin<'s>(scope: &Scope<'s>, run: &'s Run<'s>, dir: Arc<Dir>, tops: Option<Tops>) {
     run.opened(&dir);
+    if run.stopped() {
+        return;
+    }
     if dir.listing.len() == 0 {
         let mut worker = run.worker();
         if let Err(error) = dir.finish(run, &mut worker) {
@@ -107,6 +110,9 @@ fn entries<'s>(scope: &Scope<'s>, run: &'s Run<'s>, dir: Arc<Dir>, start: usize,
     if end < dir.listing.len() {
         let (dir, tops) = (dir.clone(), tops.clone());
         scope.spawn(move |scope| entries(scope, run, dir, end, tops));
+    }
+    if run.stopped() {
+        return;
     }
     let mut worker = run.worker();
     for position in start..end {
@@ -372,7 +378,11 @@ fn large<'s>(
     let helpers = (run.workers.len() - 1).min(large.0.segments() - 1);
     for _ in 0..helpers {
         let large = large.clone();
-        scope.spawn(move |_| work(run, &mut run.worker(), &large));
+        scope.spawn(move |_| {
+            if !run.stopped() {
+                work(run, &mut run.worker(), &large);
+            }
+        });
     }
     work(run, worker, &large);
     Ok(())

@@ -10,7 +10,7 @@ pub use finding::{DamagedSnapshot, Finding, Findings, Severity};
 pub(in crate::ops) use packs::{PackFindings, each_pack};
 pub use select::ReadData;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::{Event, Observer, Progress, Stage};
 use crate::ops::gathered::Gathered;
 use crate::ops::thaw::ThawOptions;
@@ -101,7 +101,7 @@ fn verify(repository: &Repository, options: &CheckOptions, observer: &dyn Observ
         let asked = scope.spawn(|| repository.probe_store());
         let checked = look(repository, options, (&progress, began), observer, &mut report);
         // A store in trouble is reported by everything else that is asked of it, and those who may not write cannot ask.
-        let lacks = asked.join().ok().and_then(Result::ok).unwrap_or_default();
+        let lacks = asked.join().map_err(|_| Error::panicked("ask the store what it keeps"))?.unwrap_or_default();
         checked.and_then(|()| report.findings.extend(lacks.into_iter().map(Finding::of_store)))
     });
     observer.observe(Event::Finished(Stage::Checking));

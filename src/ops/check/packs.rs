@@ -7,6 +7,7 @@ use crate::event::{Event, Observer, Progress, stop_if_asked};
 use crate::format::log::PackRef;
 use crate::id::PackId;
 use crate::ops::gathered::Gathered;
+use crate::ops::on_panic::OnPanic;
 use crate::repo::{Depth, PackProblem, PackReport, Repository, Trouble, Unreadable};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -191,6 +192,7 @@ fn each(
         for _ in 0..threads.min(work.len()) {
             let (found, next) = (found.clone(), &next);
             scope.spawn(move || {
+                let _end = OnPanic(|| next.store(usize::MAX / 2, Ordering::Relaxed));
                 let mut verifier = repository.verifier();
                 while let Some((at, depth)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let late = chosen.deadline.is_some_and(|deadline| Instant::now() >= deadline);
@@ -225,7 +227,7 @@ fn each(
     });
     match failure {
         Some(error) => Err(error),
-        None if taken < work.len() => Err(Error::failed("check: a thread failed")),
+        None if taken < work.len() => Err(Error::panicked("check packs")),
         None => Ok(()),
     }
 }

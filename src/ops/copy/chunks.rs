@@ -36,6 +36,7 @@ impl Copying<'_> {
     /// Stores what the target does not have of the tree below `root`.
     pub(super) fn content(&self, session: &Session, writer: &mut ChunkWriter, root: &ChunkId) -> Result<()> {
         let threads = self.source.workers(self.options.threads);
+        #[expect(clippy::disallowed_methods, reason = "many read it, and nobody waits for what is in it")]
         let (batches, queue) = bounded(threads);
         let mut workers = Vec::new();
         for _ in 0..threads {
@@ -56,7 +57,7 @@ impl Copying<'_> {
             drop(finder);
             let mut stored = Ok(());
             for worker in started {
-                let ended = worker.join().unwrap_or_else(|_| Err(Error::failed("copy chunks: a thread failed")));
+                let ended = worker.join().unwrap_or_else(|_| Err(Error::panicked("copy chunks")));
                 stored = stored.and(ended);
             }
             // The walk ends early when all workers did, so their error comes first.

@@ -4,12 +4,14 @@ use super::report::Tally;
 use crate::error::{Error, Result};
 use crate::format::tree::{ChunkType, DataMap, Node};
 use crate::id::ChunkId;
+use crate::ops::on_panic::OnPanic;
 use crate::repo::{BlockPlace, Reader, Repository};
 use crate::source::files::{TargetDir, TargetFile};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::ops::{AddAssign, SubAssign};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::ScopedJoinHandle;
 
 /// Blocks of one pack that a worker gets at once where requests cost time, so that it can fetch them together.
 const BATCH: usize = 8;
@@ -186,8 +188,8 @@ pub(super) struct Workers<'a> {
     pub(super) batch: usize,
     pub(super) threads: usize,
     /// Jobs that are done, well or not. They are let go by the thread that made them: memory that goes back to where another
-    /// thread takes some makes both of them wait.
-    pub(super) done: Receiver<Job>,
+    /// thread takes some makes both of them wait. An error says that a worker is gone, with what it had.
+    pub(super) done: Receiver<Result<Job>>,
     pub(super) tally: &'a Tally<'a>,
 }
 
@@ -200,31 +202,37 @@ pub(super) fn with_workers<T>(
 ) -> Result<T> {
     // A window of jobs is there at most; whoever hands it out goes on to plan the next one.
     let (jobs, queue) = unbounded::<Vec<Job>>();
-    let (finished, done) = unbounded();
+    let (finished, done) = unbounded::<Result<Job>>();
     std::thread::scope(|scope| {
         let handles: Vec<_> = (0..threads)
             .map(|_| {
                 let (queue, finished) = (queue.clone(), finished.clone());
                 scope.spawn(move || {
+                    let _told = OnPanic(|| drop(finished.send(Err(panicked()))));
                     let reader = repository.reader();
                     for jobs in queue {
                         match &reader {
                             Ok(reader) => carry_out_all(reader, &jobs, tally),
                             Err(error) => jobs.iter().for_each(|job| lose(job, tally, error)),
                         }
-                        if jobs.into_iter().any(|job| finished.send(job).is_err()) {
+                        if jobs.into_iter().any(|job| finished.send(Ok(job)).is_err()) {
                             break;
                         }
                     }
                 })
             })
             .collect();
-        drop(queue);
+        drop((queue, finished));
         let batch = if repository.width() > 1 { BATCH } else { 1 };
         let result = plan(&Workers { jobs, batch, threads, done, tally });
-        let fine = handles.into_iter().all(|handle| handle.join().is_ok());
-        if fine { result } else { result.and(Err(Error::failed("restore: a worker thread failed"))) }
+        let ended: Vec<_> = handles.into_iter().map(ScopedJoinHandle::join).collect();
+        if ended.iter().all(std::result::Result::is_ok) { result } else { result.and(Err(panicked())) }
     })
+}
+
+/// The error of a worker that is gone.
+pub(super) fn panicked() -> Error {
+    Error::panicked("restore files")
 }
 
 fn lose(job: &Job, tally: &Tally<'_>, error: &Error) {

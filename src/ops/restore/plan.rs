@@ -205,7 +205,7 @@ impl<'a> Planner<'a> {
             };
             self.window.leave((target, node, path));
             // A name of a file that has another one is looked for by its path, which may be closed once its directories end.
-            let done = if self.links.is_empty() { self.window.take_done() } else { Vec::new() };
+            let done = if self.links.is_empty() { self.window.take_done()? } else { Vec::new() };
             done.into_iter().for_each(|waiting| self.end(&waiting));
             self.flush_if_full()?;
         }

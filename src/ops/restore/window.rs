@@ -1,8 +1,8 @@
 //! Windows of a restore: the pieces of many files, put in the order in which their blocks lie, and what can be ended only
 //! once they are written.
 
-use super::execute::{Job, Load, Piece, Workers};
-use crate::error::{Error, Result};
+use super::execute::{Job, Load, Piece, Workers, panicked};
+use crate::error::Result;
 use crate::format::tree::Node;
 use crate::repo::{BlockPlace, Reader};
 use crate::source::files::{TargetDir, most_open_files};
@@ -132,7 +132,7 @@ impl<'a> Window<'a> {
             self.stream(place)?;
         }
         if self.added.is_multiple_of(FEED_AFTER) {
-            self.drain();
+            self.drain()?;
             self.feed()?;
         }
         Ok(())
@@ -189,17 +189,17 @@ impl<'a> Window<'a> {
     }
 
     /// The directories in which nothing is left to be done, if there are so many that the window would have to end.
-    pub(super) fn take_done(&mut self) -> Vec<Waiting> {
+    pub(super) fn take_done(&mut self) -> Result<Vec<Waiting>> {
         if !self.streams || self.ending[0].directories.len() < self.most_directories {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        self.drain();
+        self.drain()?;
         let waiting = &mut self.ending[0].directories;
         let done: Vec<Waiting> = waiting.extract_if(.., |(target, ..)| target.is_last()).collect();
         // Looked for again and again, a few at a time, they would cost more than a window that ends.
         self.is_crowded = done.len() < self.most_directories / 8;
         self.bytes -= done.iter().map(|(_, node, path)| node.footprint() + path.len()).sum::<usize>();
-        done
+        Ok(done)
     }
 
     /// True if it holds enough to be handed out.
@@ -278,7 +278,7 @@ impl<'a> Window<'a> {
             }
         }
         for batch in batches {
-            self.workers.jobs.send(batch).map_err(|_| ended())?;
+            self.workers.jobs.send(batch).map_err(|_| panicked())?;
         }
         Ok(())
     }
@@ -295,15 +295,16 @@ impl<'a> Window<'a> {
     }
 
     fn receive(&mut self) -> Result<()> {
-        let done = self.workers.done.recv().map_err(|_| ended())?;
+        let done = self.workers.done.recv().map_err(|_| panicked())??;
         self.note(&done);
         Ok(())
     }
 
-    fn drain(&mut self) {
+    fn drain(&mut self) -> Result<()> {
         while let Ok(done) = self.workers.done.try_recv() {
-            self.note(&done);
+            self.note(&done?);
         }
+        Ok(())
     }
 
     fn note(&mut self, done: &Job) {
@@ -311,10 +312,6 @@ impl<'a> Window<'a> {
         under_way.jobs -= 1;
         under_way.load -= done.load;
     }
-}
-
-fn ended() -> Error {
-    Error::failed("restore: the worker threads have ended")
 }
 
 impl Ended {

@@ -229,7 +229,7 @@ impl Repository {
                     begun.push_back((at, cost, now));
                 }
                 let Some((at, cost, now)) = begun.pop_front() else { return Ok(()) };
-                let failed = |_| Step::Failed(Error::failed("read a pack: its thread failed"));
+                let failed = |_| Step::Failed(Error::panicked("read a pack"));
                 let step = match now {
                     Begun::Told(step) => step,
                     Begun::Asked(thread) => thread.join().unwrap_or_else(failed),

@@ -12,8 +12,8 @@ use crate::id::{ClientId, PackId};
 use crate::repo::Repository;
 use crate::repo::cache;
 use crate::store::{Key, archive};
-use crossbeam_channel::bounded;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
 
 /// Tables of contents that are read at once.
 const LOADERS: usize = 4;
@@ -62,7 +62,8 @@ impl Repository {
             width => packs.len().min(width),
         };
         let next = AtomicUsize::new(0);
-        let (loaded, queue) = bounded(threads);
+        // What waits in it goes with its reader, and gives its turn back: others wait for that.
+        let (loaded, queue) = sync_channel(threads);
         std::thread::scope(|scope| {
             for _ in 0..threads {
                 let (next, loaded, packs) = (&next, loaded.clone(), &packs);
