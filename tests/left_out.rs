@@ -1,6 +1,8 @@
 //! What a backup has is what was there, but for what it was told to leave out: the listing of a walk of the test's own beside
 //! that of the snapshot, for each option and for two of them at once, and for each way to say what to back up.
 
+#![expect(clippy::print_stdout, reason = "a test says what it skips")]
+
 mod support;
 
 use std::collections::BTreeSet;
@@ -166,5 +168,43 @@ fn however_a_folder_is_named_the_same_is_kept_of_it() {
         let within = if home.run(&["ls", &format!("latest:{within}")]).status.success() { within } else { inner };
         let found = listed(&home, within);
         assert!(found == expected, "{number} {arguments:?}: {:?}", found.symmetric_difference(&expected).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn each_path_that_was_asked_for_stays_on_its_own_file_system() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: only root can mount");
+    }
+    let home = Home { dir: support::dir_in_memory() };
+    std::fs::create_dir_all(home.path("tree/above/disk")).unwrap();
+    std::fs::create_dir_all(home.path("tree/other")).unwrap();
+    std::fs::write(home.path("tree/file"), "file").unwrap();
+    home.ok(&["init"]);
+    let script = "set -e; mount -t tmpfs none tree/above/disk; mkdir -p tree/above/disk/part/deeper tree/above/disk/rest
+        echo in > tree/above/disk/part/in; mount -t tmpfs none tree/above/disk/part/deeper; echo no > tree/above/disk/part/deeper/no
+        mount -t tmpfs none tree/other; echo no > tree/other/no
+        for paths in tree/above/disk tree/above/disk/part; do
+            \"$0\" backup -q -x tree $paths; \"$0\" ls -R latest; echo --
+            \"$0\" backup -q -x $paths \"$PWD/tree\"; \"$0\" ls -R \"latest:$PWD\"; echo --
+        done";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-m", "sh", "-c", script, env!("CARGO_BIN_EXE_lifeboat")]).current_dir(home.dir.path());
+    command.env_clear().env("HOME", home.dir.path()).env("PATH", std::env::var_os("PATH").unwrap());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    if said.contains("unshare failed") || said.contains("mount:") {
+        return println!("skipped: nothing can be mounted here");
+    }
+    assert!(output.status.success(), "{said}");
+    let whole = "tree/ tree/above/ tree/above/disk/ tree/above/disk/part/ tree/above/disk/part/deeper/ tree/above/disk/part/in \
+                 tree/above/disk/rest/ tree/file tree/other/";
+    let part = whole.replace(" tree/above/disk/rest/", "");
+    let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let listed: Vec<_> = listed.split("--\n").map(|list| list.split('\n').collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(listed.len(), 5);
+    let inner = format!("{}/", home.dir.path().to_str().unwrap().trim_start_matches('/'));
+    for (list, expected) in listed.iter().zip([whole, whole, &part, &part]) {
+        assert_eq!(list.replace(&inner, "").trim(), expected);
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 pub(super) struct Tops {
     /// Number of the path asked for, if this is one: everything below it is wanted.
     pub(super) origin: Option<usize>,
-    /// Otherwise, what is wanted of it.
+    /// Paths asked for below it: all that is wanted of it, unless it belongs to one that was asked for itself.
     pub(super) below: BTreeMap<Vec<u8>, Self>,
 }
 
@@ -58,16 +58,19 @@ pub(super) fn tops(paths: &[PathBuf]) -> Result<Asked> {
     Ok(Asked { tops, from, named, absolute, links })
 }
 
+impl Tops {
+    /// The names below it that lead to paths asked for, in order.
+    pub(super) fn names(&self) -> Vec<Vec<u8>> {
+        self.below.keys().cloned().collect()
+    }
+}
+
 fn insert(tops: &mut Tops, path: &Path, number: usize) {
     let mut at = tops;
     for part in path.components().filter(|part| matches!(part, Component::Normal(_))) {
-        if at.origin.is_some() {
-            return;
-        }
         at = at.below.entry(part.as_os_str().as_bytes().to_vec()).or_default();
     }
     at.origin.get_or_insert(number);
-    at.below.clear();
 }
 
 /// The absolute path with links above the last part resolved: the last part is backed up as what it is, unless a slash

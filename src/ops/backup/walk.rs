@@ -17,7 +17,7 @@ use std::sync::Arc;
 const TASK_ENTRIES: usize = 256;
 
 /// Opens the directory at `position` of `above` and begins with its entries. `tops` are the paths below it that were
-/// asked for, if it is above them.
+/// asked for, if it is above them or one of them.
 pub(super) fn directory<'s>(scope: &Scope<'s>, run: &'s Run<'s>, above: (Arc<Dir>, usize), stat: Stat, tops: Option<Tops>) {
     if run.stopped() {
         return;
@@ -26,7 +26,7 @@ pub(super) fn directory<'s>(scope: &Scope<'s>, run: &'s Run<'s>, above: (Arc<Dir
     let mut worker = run.worker();
     let name = parent.listing.name(position).to_vec();
     let path = parent.child_path(&name);
-    let origin = tops.as_ref().map_or(parent.origin, |tops| tops.origin);
+    let origin = parent.origin.or(tops.as_ref().and_then(|tops| tops.origin));
     let remembered = match origin {
         Some(origin) if !run.trust.reread => worker.stat[origin].load(&stat_key(&path)),
         _ => Ok(Vec::new()),
@@ -71,17 +71,18 @@ fn open(
     let ((parent, position, origin), (stat, remembered)) = (above, state);
     let path = parent.child_path(name);
     let directory = parent.directory.open_child(name)?;
-    let top = if tops.is_some() { stat } else { parent.top };
+    // Each path that was asked for has a file system of its own, also one below another.
+    let is_top = tops.is_some_and(|tops| parent.origin.is_none() || tops.origin.is_some());
+    let top = if is_top { stat } else { parent.top };
     let (node, problems) = directory.node_self(name, &stat, &mut worker.owners, &run.read);
     problems.iter().for_each(|problem| run.fail(&path, problem));
     run.progress.at(&path);
-    let listing = match tops {
-        Some(tops) if tops.origin.is_none() => Listing::Chosen(tops.below.keys().cloned().collect()),
-        _ if run.rules.leaves_file_system(&top, &stat) => Listing::Chosen(Vec::new()),
-        _ => match run.rules.marker(&directory) {
+    let listing = match origin {
+        Some(_) if !run.rules.leaves_file_system(&top, &stat) => match run.rules.marker(&directory) {
             Some(marker) => Listing::Chosen(vec![marker.to_vec()]),
             None => Listing::All(directory.names()?),
         },
+        _ => Listing::Chosen(tops.map(Tops::names).unwrap_or_default()),
     };
     worker.counts.directories += 1;
     Ok(Dir::new((Some((parent.clone(), position)), origin, path), (directory, stat, top), listing, remembered, node))
@@ -100,7 +101,7 @@ pub(super) fn begin<'s>(scope: &Scope<'s>, run: &'s Run<'s>, dir: Arc<Dir>, tops
         }
         return;
     }
-    let below = tops.filter(|tops| tops.origin.is_none()).map(Arc::new);
+    let below = tops.filter(|tops| !tops.below.is_empty()).map(Arc::new);
     entries(scope, run, dir, 0, below);
 }
 
@@ -152,7 +153,9 @@ fn entry<'s>(
 ) -> Result<Option<Done>> {
     let name = dir.listing.name(position);
     let path = dir.child_path(name);
-    if tops.is_none() && dir.listing.is_file(position) && dir.remembered.find(name).is_none() && !run.rules.limit_size() {
+    // What was asked for, and what is above it, is kept whatever the rules say; what belongs to it, as they say.
+    let is_below = dir.origin.is_some();
+    if is_below && dir.listing.is_file(position) && dir.remembered.find(name).is_none() && !run.rules.limit_size() {
         // Nothing is known to compare it with: that it is opened tells as much as a look at it by its name.
         if run.rules.excludes(&path, false) {
             return Ok(Some(Done::nothing()));
@@ -161,14 +164,14 @@ fn entry<'s>(
     }
     let stat = match dir.directory.stat(name) {
         Ok(stat) => stat,
-        Err(error) if error.kind() == ErrorKind::Missing && tops.is_none() => return Ok(Some(vanished(run, &path))),
+        Err(error) if error.kind() == ErrorKind::Missing && is_below => return Ok(Some(vanished(run, &path))),
         Err(error) => {
             run.fail(&path, &error);
             return Ok(Some(Done::nothing()));
         }
     };
     let is_dir = stat.kind == NodeKind::Directory;
-    if tops.is_none() && run.rules.excludes(&path, is_dir) {
+    if is_below && run.rules.excludes(&path, is_dir) {
         return Ok(Some(Done::nothing()));
     }
     if is_dir && run.rules.is_own(&stat) {
@@ -412,7 +415,7 @@ pub(super) fn top(run: &Run<'_>, directory: Directory, tops: &Tops) -> Result<Ar
     let stat = directory.stat_self()?;
     let node = Node::new(Vec::new(), NodeKind::Directory);
     let (listing, remembered) = match tops.origin {
-        None => (Listing::Chosen(tops.below.keys().cloned().collect()), Remembered::default()),
+        None => (Listing::Chosen(tops.names()), Remembered::default()),
         Some(origin) => {
             let mut worker = run.worker();
             worker.counts.directories += 1;
