@@ -159,7 +159,8 @@ fn index_findings(bench: &Bench) -> [Vec<String>; 2] {
 fn mend_index(bench: &Bench) {
     let options = RepairOptions { apply: true, threads: 2, ..RepairOptions::default() };
     let report = repair(&bench.open(), &options, &Silent).unwrap();
-    let steps: Vec<String> = report.steps.iter().map(|step| format!("{} {:?}", step.mend, step.outcome)).collect();
+    let steps: Vec<String> =
+        report.steps.iter().map(Result::unwrap).map(|step| format!("{} {:?}", step.mend, step.outcome)).collect();
     assert_eq!(steps, ["write the damaged index objects anew Done"]);
 }
 
@@ -209,7 +210,7 @@ fn a_check_compares_index_objects_with_what_packs_hold() {
     let bench = Bench::in_memory();
     fill(&bench, 1);
     bench.backup();
-    let mut packs: Vec<PackId> = bench.open().packs().unwrap().iter().map(|pack| pack.id).collect();
+    let mut packs: Vec<PackId> = bench.open().packs().unwrap().iter().map(|pack| pack.unwrap().id).collect();
     packs.sort_unstable();
     // Whole objects of the owner's, which lack all that there is and name what there is not.
     let owner = Owner::of(&bench);
@@ -324,7 +325,7 @@ proptest! {
         compacting(&bench, "last");
         lookups_are_right(&bench, "reader");
         whole(&bench, &trees.values().collect::<Vec<_>>());
-        let named: Vec<PackId> = bench.open().packs().unwrap().iter().map(|pack| pack.id).collect();
+        let named: Vec<PackId> = bench.open().packs().unwrap().iter().map(|pack| pack.unwrap().id).collect();
         prop_assert_eq!(named.len(), bench.objects("packs").len());
     }
 }

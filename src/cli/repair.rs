@@ -1,7 +1,7 @@
 //! `lifeboat repair`.
 
 use super::check::{finding_json, print_findings};
-use super::document::{self, List, list};
+use super::document::{self, list};
 use super::globals::Context;
 use super::{DAMAGED, text};
 use crate::error::Result;
@@ -99,13 +99,13 @@ pub(super) fn run(context: &Context, arguments: &RepairArguments) -> Result<u8> 
         threads: context.threads(),
     };
     let report = repair(&repository, &options, &context.watcher)?;
-    let done = report.steps.iter().filter(|step| step.outcome == Outcome::Done).count();
-    context.note(&serde_json::json!({"findings": report.findings.len(), "steps": report.steps.len(), "mended": done}));
+    let (findings, steps) = (report.findings.len(), report.steps.len());
+    context.note(&serde_json::json!({"findings": findings, "steps": steps, "mended": report.done}));
     if context.globals.json {
         let covered: Vec<_> = covered.iter().map(Covered::name).collect();
         let rest = serde_json::json!({"applied": arguments.apply, "seconds": report.elapsed.as_secs_f64(), "put_back": covered});
-        let steps: List<'_> = ("steps", Box::new(report.steps.iter().map(|step| Ok(step_json(step)))));
-        document::print(vec![list("findings", &report.findings, finding_json), steps], &rest)?;
+        let lists = vec![list("findings", &report.findings, finding_json), list("steps", &report.steps, step_json)];
+        document::print(lists, &rest)?;
     } else {
         print(context, &report, arguments.apply)?;
     }
@@ -134,7 +134,8 @@ fn step_json(step: &Step) -> serde_json::Value {
 fn print(context: &Context, report: &RepairReport, apply: bool) -> Result<()> {
     print_findings(context, &report.findings)?;
     let style = text::Style::of(&std::io::stdout());
-    for step in &report.steps {
+    for step in report.steps.iter() {
+        let step = step?;
         let colour = match step.outcome {
             Outcome::Failed => style.bad(),
             Outcome::Done => style.good(),
@@ -143,7 +144,7 @@ fn print(context: &Context, report: &RepairReport, apply: bool) -> Result<()> {
         let reason = if step.reason.is_empty() { String::new() } else { format!(": {}", step.reason) };
         context.say(&format!("{colour}{}{}: {}{reason}", word(step.outcome), style.reset(), step.mend));
     }
-    let count = text::number(report.steps.len() as u64, "step", "steps");
+    let count = text::number(report.steps.len(), "step", "steps");
     match (report.steps.is_empty(), apply) {
         (true, _) if report.findings.is_empty() => context.say("nothing is wrong, and nothing was changed"),
         (true, _) => context.say("nothing of this can be mended with what is at hand; nothing was changed"),

@@ -15,6 +15,9 @@ const RUN: usize = 256 << 10;
 /// Packed bytes that stay in memory; where there are more, all of them lie in an unnamed temporary file.
 const IN_MEMORY: usize = 4 << 20;
 
+/// So many items can be put into another order.
+const IN_ORDER: u64 = 10_000;
+
 /// Items in the order in which they were added. Few of them are in memory, however many there are.
 pub struct Gathered<T> {
     /// The last items, each a line.
@@ -92,6 +95,19 @@ impl<T: Serialize + DeserializeOwned> Gathered<T> {
             Ok(lines) => items(&lines),
             Err(error) => vec![Err(error)],
         })
+    }
+
+    /// Hands all items over: ascending by `place` where there are few, else in the order in which they were added.
+    ///
+    /// # Errors
+    /// `Failed` if they cannot be read back; those of `take`.
+    pub fn each_by_place(&self, place: impl Fn(&T) -> usize, take: &mut dyn FnMut(T) -> Result<()>) -> Result<()> {
+        if self.count > IN_ORDER {
+            return self.iter().try_for_each(|item| item.and_then(&mut *take));
+        }
+        let mut items: Vec<T> = self.iter().collect::<Result<_>>()?;
+        items.sort_by_key(place);
+        items.into_iter().try_for_each(take)
     }
 
     /// The first items.

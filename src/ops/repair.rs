@@ -2,10 +2,13 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer, Progress, Silent, Stage, stop_if_asked};
+use crate::format::log::PackRef;
 use crate::ops::check::{self, Finding, Findings, PackFindings, Severity};
+use crate::ops::gathered::Gathered;
 use crate::ops::thaw::ThawOptions;
-use crate::repo::{Act, Mend, Repository, Trouble};
+use crate::repo::{Act, MOST_ALIKE, Mend, PackList, PackSet, RecordsReport, Repairer, Repository, Trouble};
 use crate::store::Location;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -26,7 +29,7 @@ pub struct RepairOptions {
 }
 
 /// What became of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// It would be done with `apply`.
     Planned,
@@ -39,7 +42,7 @@ pub enum Outcome {
 }
 
 /// A step with its outcome.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Step {
     /// What is to be done.
     pub mend: Mend,
@@ -55,7 +58,11 @@ pub struct RepairReport {
     /// All findings, those too for which nothing can be done.
     pub findings: Findings,
     /// What can be done, in order.
-    pub steps: Vec<Step>,
+    pub steps: Gathered<Step>,
+    /// Steps that were done.
+    pub done: u64,
+    /// Steps that failed.
+    pub failed: u64,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -64,7 +71,16 @@ impl RepairReport {
     /// True if something of the plan could not be done.
     #[must_use]
     pub fn has_failed(&self) -> bool {
-        self.steps.iter().any(|step| step.outcome == Outcome::Failed)
+        self.failed > 0
+    }
+
+    fn add(&mut self, step: &Step) -> Result<()> {
+        match step.outcome {
+            Outcome::Done => self.done += 1,
+            Outcome::Failed => self.failed += 1,
+            Outcome::Planned | Outcome::Needless => {}
+        }
+        self.steps.push(step)
     }
 }
 
@@ -85,9 +101,9 @@ pub fn repair(repository: &Repository, options: &RepairOptions, observer: &dyn O
     observer.observe(Event::Finished(Stage::Checking));
     let mends = planned?;
     let progress = Arc::new(Progress::default());
-    progress.files_total.store(mends.len() as u64, Ordering::Relaxed);
+    progress.files_total.store(mends.len(), Ordering::Relaxed);
     observer.observe(Event::Started(Stage::Repairing, &progress));
-    let carried_out = carry_out(repository, options, mends, (&progress, observer), &mut report);
+    let carried_out = carry_out(repository, options, &mends, (&progress, observer), &mut report);
     observer.observe(Event::Finished(Stage::Repairing));
     carried_out?;
     report.elapsed = began.elapsed();
@@ -100,60 +116,100 @@ fn plan(
     progress: &Progress,
     observer: &dyn Observer,
     report: &mut RepairReport,
-) -> Result<Vec<Mend>> {
+) -> Result<Gathered<Mend>> {
     let repairer = repository.repairer(options.from.as_ref())?;
+    let mut mends = Gathered::default();
     report.findings.extend(repository.met().map(Finding::of_opening).into_iter())?;
-    let records = repository.verify_records(observer)?;
-    let mut objects = Vec::new();
-    for problem in records.problems.into_iter().chain(repository.verify_slots()?) {
+    let records = plan_objects(repository, &repairer, &mut mends, (report, observer))?;
+    let packs = repository.packs()?;
+    if repository.may_be_archived(&options.thaw) {
+        let packs: Vec<PackRef> = packs.iter().collect::<Result<_>>()?;
+        repository.make_readable(&packs, ("repair", &options.thaw), observer)?;
+    }
+    let found = plan_packs(repository, &repairer, (packs, options, progress), (&mut mends, report), observer)?;
+    // What cannot be read of tables of contents is a finding of its pack already.
+    repository.load_index(&Silent)?;
+    let shards = repository.verify_index_objects(found.index, observer)?;
+    report.findings.extend(shards.iter().filter(|problem| !problem.needless).map(Finding::of_index))?;
+    let mut add = |mend: Mend| mends.push(&mend);
+    repairer.plan_index(&shards).into_iter().try_for_each(&mut add)?;
+    repairer.plan_snapshots(&records.snapshots, &found.packs, observer)?.into_iter().try_for_each(&mut add)?;
+    if let Some(share) = options.parity {
+        repairer.plan_parity(share, &found.packs, &found.parity, &mut add)?;
+        repairer.plan_duplicates()?.into_iter().try_for_each(&mut add)?;
+    }
+    if found.index {
+        add(Mend::Index)?;
+    }
+    Ok(mends)
+}
+
+/// What can be done about records, prune objects, and key slots.
+fn plan_objects(
+    repository: &Repository,
+    repairer: &Repairer,
+    mends: &mut Gathered<Mend>,
+    (report, observer): (&mut RepairReport, &dyn Observer),
+) -> Result<RecordsReport> {
+    let mut records = repository.verify_records(observer)?;
+    let mut last = None;
+    for problem in std::mem::take(&mut records.problems).into_iter().chain(repository.verify_slots()?) {
         if !problem.harmless
             && let Some(name) = problem.object.strip_prefix("object ")
         {
             match repairer.plan_object(name) {
-                Ok(mend) => objects.extend(mend),
+                Ok(mend) if mend != last => {
+                    mend.iter().try_for_each(|mend| mends.push(mend))?;
+                    last = mend.or(last);
+                }
+                Ok(_) => {}
                 Err(error) => report.findings.add(&not_looked_at(&problem.object, error)?)?,
             }
         }
         report.findings.add(&Finding::of_record(problem))?;
     }
-    objects.dedup();
-    if repository.may_be_archived(&options.thaw) {
-        repository.make_readable(&repository.packs()?, ("repair", &options.thaw), observer)?;
-    }
-    let (mut packs, mut findings, mut index) = (Vec::new(), PackFindings::default(), false);
-    check::each_pack(repository, options.threads, progress, observer, &mut |at, pack, found| {
+    Ok(records)
+}
+
+/// What was found of packs, besides what is to be mended.
+struct PacksFound {
+    packs: PackList,
+    /// Those whose parity is made anew as it was asked for.
+    parity: PackSet,
+    /// This machine's index differs from one of them.
+    index: bool,
+}
+
+/// What can be done about packs; it reads all of them.
+fn plan_packs(
+    repository: &Repository,
+    repairer: &Repairer,
+    (packs, options, progress): (PackList, &RepairOptions, &Progress),
+    (mends, report): (&mut Gathered<Mend>, &mut RepairReport),
+    observer: &dyn Observer,
+) -> Result<PacksFound> {
+    let (mut parity, mut index) = (PackSet::of(&packs), false);
+    let (mut planned, mut findings): (Gathered<(usize, Mend)>, _) = (Gathered::default(), PackFindings::default());
+    let packs = check::each_pack(repository, (packs, options.threads), progress, observer, &mut |at, pack, found| {
         findings.add(at, pack, &found)?;
         match repairer.plan_pack(pack, found) {
-            Ok(mends) => packs.extend(mends.into_iter().map(|mend| (at, mend))),
-            Err(error) => {
-                let finding = not_looked_at(&format!("pack {}", pack.id), error)?;
-                findings.push(at, finding, Trouble::Unreadable)?;
-            }
+            Ok(mends) => mends.into_iter().try_for_each(|mend| {
+                match &mend {
+                    Mend::Index => {
+                        index = true;
+                        return Ok(());
+                    }
+                    Mend::Parity(_, share) if options.parity == Some(*share) => parity.add(at),
+                    _ => {}
+                }
+                planned.push(&(at, mend))
+            }),
+            Err(error) => findings.push(at, not_looked_at(&format!("pack {}", pack.id), error)?, Trouble::Unreadable),
         }
-        Ok(())
     })?;
     findings.each(&mut |_, finding, _| report.findings.add(&finding))?;
-    packs.sort_by_key(|(at, _)| *at);
-    packs.retain(|(_, mend)| {
-        index |= *mend == Mend::Index;
-        *mend != Mend::Index
-    });
-    let mut mends = objects;
-    mends.extend(packs.into_iter().map(|(_, mend)| mend));
-    // What cannot be read of tables of contents is a finding of its pack already.
-    repository.load_index(&Silent)?;
-    let shards = repository.verify_index_objects(index, observer)?;
-    report.findings.extend(shards.iter().filter(|problem| !problem.needless).map(Finding::of_index))?;
-    mends.extend(repairer.plan_index(&shards));
-    mends.extend(repairer.plan_snapshots(&records.snapshots, observer)?);
-    if let Some(share) = options.parity {
-        let planned: Vec<Mend> = repairer.plan_parity(share)?;
-        mends.retain(|mend| !matches!(mend, Mend::Parity(..)) || !planned.contains(mend));
-        mends.extend(planned);
-        mends.extend(repairer.plan_duplicates()?);
-    }
-    mends.extend(index.then_some(Mend::Index));
-    Ok(mends)
+    planned.each_by_place(|(at, _)| *at, &mut |(_, mend)| mends.push(&mend))?;
+    Ok(PacksFound { packs, parity, index })
 }
 
 /// What keeps one object from being mended is no reason to leave others as they are; and nothing is marked as lost of what
@@ -170,7 +226,7 @@ fn not_looked_at(object: &str, error: Error) -> Result<Finding> {
 fn carry_out(
     repository: &Repository,
     options: &RepairOptions,
-    mends: Vec<Mend>,
+    mends: &Gathered<Mend>,
     (progress, observer): (&Progress, &dyn Observer),
     report: &mut RepairReport,
 ) -> Result<()> {
@@ -178,19 +234,21 @@ fn carry_out(
         repository.set_parity(share);
     }
     let repairer = repository.repairer(options.from.as_ref())?;
-    let mut mends = mends.into_iter().peekable();
+    let mut mends = mends.iter().peekable();
     while let Some(mend) = mends.next() {
+        let mend = mend?;
         if !options.apply {
-            report.steps.push(Step { mend, outcome: Outcome::Planned, reason: String::new() });
+            report.add(&Step { mend, outcome: Outcome::Planned, reason: String::new() })?;
             continue;
         }
         stop_if_asked(observer)?;
         // Marks of whole packs that follow each other are one commit: somebody may have listed many packs that there are not.
         let mut alike = vec![mend];
         while alike[0].is_of_whole_pack()
-            && let Some(mend) = mends.next_if(Mend::is_of_whole_pack)
+            && alike.len() < MOST_ALIKE
+            && let Some(mend) = mends.next_if(|mend| mend.as_ref().is_ok_and(Mend::is_of_whole_pack))
         {
-            alike.push(mend);
+            alike.push(mend?);
         }
         let (outcome, reason) = match repairer.carry_out_alike(&alike) {
             Ok(true) => (Outcome::Done, String::new()),
@@ -200,7 +258,7 @@ fn carry_out(
         };
         for mend in alike {
             progress.add_file(0);
-            report.steps.push(Step { mend, outcome, reason: reason.clone() });
+            report.add(&Step { mend, outcome, reason: reason.clone() })?;
         }
     }
     Ok(())

@@ -14,18 +14,30 @@ impl Repository {
     /// on anyway are left out, and a key that cannot sign says nothing. Returns how many were named.
     ///
     /// # Errors
-    /// `Full`, `Failed`.
-    pub fn attest(&self, whole: impl Iterator<Item = PackId>) -> Result<u64> {
+    /// `Full`, `Failed`; those of `whole`.
+    pub fn attest(&self, whole: impl Iterator<Item = Result<PackId>>) -> Result<u64> {
         if self.keys().signer().is_err() {
             return Ok(0);
         }
-        let wanted = cache::index::not_attested(&self.connection(), &self.owner())?;
-        let mut packs: Vec<PackId> = whole.filter(|pack| wanted.contains(pack)).collect();
-        packs.sort_unstable();
-        packs.dedup();
-        for packs in packs.chunks(PACKS_PER_RECORD) {
-            self.append(RecordBody::Attest { packs: packs.to_vec() })?;
+        let (owner, mut named, mut packs) = (self.owner(), 0, Vec::new());
+        let mut tell = |packs: &mut Vec<PackId>| {
+            packs.sort_unstable();
+            packs.dedup();
+            named += packs.len() as u64;
+            self.append(RecordBody::Attest { packs: std::mem::take(packs) }).map(drop)
+        };
+        for pack in whole {
+            let pack = pack?;
+            if cache::index::is_unattested(&self.connection(), &pack, &owner)? {
+                packs.push(pack);
+                if packs.len() == PACKS_PER_RECORD {
+                    tell(&mut packs)?;
+                }
+            }
         }
-        Ok(packs.len() as u64)
+        if !packs.is_empty() {
+            tell(&mut packs)?;
+        }
+        Ok(named)
     }
 }

@@ -6,7 +6,7 @@ use crate::format::tree::ChunkRef;
 use crate::id::{ChunkPrefix, PackId, SnapshotId};
 use crate::repo::verify::{Depth, Lost, PackProblem, PackReport};
 use crate::repo::{Reader, Repository, cache};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 /// Which packs of the local index have something that cannot be read. What it is may be more than fits into memory, and stays
 /// in the cache.
@@ -24,28 +24,16 @@ impl Repository {
         Ok(Unreadable { packs: cache::damage::bad(&self.connection())? })
     }
 
-    /// Packs of which checks on this machine could read nothing.
+    /// Forgets that nothing of a pack could be read, if that is what is known: its table of contents was.
     ///
     /// # Errors
-    /// `Failed` if the cache cannot be read.
-    pub fn known_gone(&self) -> Result<HashSet<PackId>> {
-        cache::damage::wholly_bad(&self.connection())
-    }
-
-    /// Forgets that nothing of a pack could be read: its table of contents was.
-    ///
-    /// # Errors
-    /// `Failed` if the cache cannot be written.
+    /// `Failed` if the cache cannot be read or written.
     pub fn note_back(&self, pack: &PackId) -> Result<()> {
-        cache::damage::forget_whole(&self.connection(), pack)
-    }
-
-    /// When each pack was last found whole in every byte, nanoseconds since 1970 by this machine's clock.
-    ///
-    /// # Errors
-    /// `Failed` if the cache cannot be read.
-    pub fn packs_read(&self) -> Result<HashMap<PackId, i64>> {
-        cache::damage::verified(&self.connection())
+        let connection = self.connection();
+        match cache::damage::is_wholly_bad(&connection, pack)? {
+            true => cache::damage::forget_whole(&connection, pack),
+            false => Ok(()),
+        }
     }
 
     /// This machine's clock, nanoseconds since 1970: told to people, and never relied on.

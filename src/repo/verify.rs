@@ -104,22 +104,6 @@ pub struct PackVerifier {
 }
 
 impl Repository {
-    /// All packs of the index, and those that records list and that could not be read.
-    ///
-    /// # Errors
-    /// `Failed` if the cache cannot be read.
-    pub fn packs(&self) -> Result<Vec<PackRef>> {
-        let reader = cache::IndexReader::new(self.cache().connect()?)?;
-        let mut packs: Vec<PackRef> = reader.packs()?.into_iter().map(|(_, pack)| pack).collect();
-        let connection = self.connection();
-        for (pack, _) in cache::index::unread(&connection, false)? {
-            if !cache::prune::is_gone(&connection, &pack.id)? {
-                packs.push(pack);
-            }
-        }
-        Ok(packs)
-    }
-
     /// Bytes of the chunks in the index before compression, each counted once.
     ///
     /// # Errors
@@ -134,19 +118,6 @@ impl Repository {
     /// `Failed` if the cache cannot be read.
     pub fn chunk_count(&self) -> Result<u64> {
         cache::IndexReader::new(self.cache().connect()?)?.count()
-    }
-
-    /// Packs in the store, by listing it, with their lengths.
-    ///
-    /// # Errors
-    /// `Failed` if it cannot be listed.
-    pub fn listed_packs(&self) -> Result<Vec<(PackId, u64)>> {
-        let mut packs = Vec::new();
-        self.store().list("packs", &mut |entry| {
-            packs.extend(entry.key.pack_id().map(|id| (id, entry.size)));
-            Ok(())
-        })?;
-        Ok(packs)
     }
 
     /// A verifier for the calling thread.

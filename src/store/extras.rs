@@ -63,7 +63,7 @@ pub struct ObjectState {
 }
 
 /// One version of an object in a bucket that keeps them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Version {
     /// The object.
     pub key: Key,

@@ -49,7 +49,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Name of an object: `/`-separated parts of `[0-9a-z.]`, relative, never empty, never with a dot first.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Key(String);
 
 /// What became of a [`Store::create`].

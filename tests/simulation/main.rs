@@ -241,8 +241,12 @@ impl Machine {
     fn vouch(&self, simulation: &Simulation, world: &Arc<World>, cache: usize) -> Result<()> {
         world.note(self.number, "vouch");
         let repository = self.open(simulation, world, cache)?;
-        let packs = repository.listed_packs()?;
-        repository.attest(packs.into_iter().map(|(pack, _)| pack)).map(drop)
+        let mut packs = Vec::new();
+        repository.each_listed_pack(&mut |pack, _| {
+            packs.push(Ok(*pack));
+            Ok(())
+        })?;
+        repository.attest(packs.into_iter()).map(drop)
     }
 
     fn prune(&self, simulation: &Simulation, world: &Arc<World>, cache: usize) -> Result<()> {

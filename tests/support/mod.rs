@@ -16,6 +16,7 @@ pub mod terminal;
 pub mod versions;
 
 use lifeboat::event::{Event, Observer, Silent};
+use lifeboat::format::log::PackRef;
 use lifeboat::id::PackId;
 use lifeboat::ops::backup::{BackupOptions, BackupReport, Input, backup};
 use lifeboat::ops::restore::{Overwrite, RestoreOptions, RestoreReport, restore};
@@ -194,7 +195,9 @@ impl Bench {
             let before = self.open().packs().unwrap();
             self.write(name, noise(1000 + version, 1000));
             done(&self.backup());
-            for pack in self.open().packs().unwrap().iter().filter(|pack| !before.contains(pack)) {
+            let now = self.open().packs().unwrap();
+            let is_new = |pack: &PackRef| before.find(&pack.id).unwrap().is_none();
+            for pack in now.iter().map(Result::unwrap).filter(is_new) {
                 let path = |id: &PackId| self.repository_dir().join(format!("packs/{}/{id}", &id.to_string()[..2]));
                 match known.insert((pack.size, pack.toc_len), (version, pack.id)) {
                     Some((other, id)) if other != version => return [path(&id), path(&pack.id)],

@@ -27,7 +27,7 @@ pub struct Head {
 }
 
 /// A pack and what is needed to read its table of contents at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct PackRef {
     /// Its name.
     pub id: PackId,

@@ -135,7 +135,7 @@ fn look(
     let depth = if options.quick { Depth::Exists } else { Depth::Contents };
     let chosen = packs::choose(repository, depth, options, began, report)?;
     if repository.may_be_archived(&options.thaw) {
-        repository.make_readable(&chosen.packs_to_read(), ("check", &options.thaw), observer)?;
+        repository.make_readable(&chosen.packs_to_read()?, ("check", &options.thaw), observer)?;
     }
     let unreadable = packs::verify(repository, &chosen, (options, progress), observer, report)?;
     verify_index(repository, options.quick, observer, report)?;

@@ -8,32 +8,38 @@ use crate::format::log::PackRef;
 use crate::id::PackId;
 use crate::ops::gathered::Gathered;
 use crate::ops::on_panic::OnPanic;
-use crate::repo::{Depth, PackProblem, PackReport, Repository, Trouble, Unreadable};
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::repo::{Depth, NEVER, PackList, PackProblem, PackReport, PackSet, Repository, Trouble, Unreadable};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
+/// Packs in the store that nobody lists, of which so many are sorted before they are told.
+const UNLISTED: usize = 10_000;
+
 /// What to look at, and how deep.
 pub(super) struct Chosen {
-    packs: Vec<PackRef>,
+    packs: PackList,
     depth: Depth,
-    /// What the store lists, by name.
-    listed: Vec<(PackId, u64)>,
+    /// Those that the store lists with the length that they should have.
+    listed: PackSet,
     /// Places in `packs` of those to read whole, in that order.
-    whole: Vec<usize>,
+    whole: Vec<u32>,
     deadline: Option<Instant>,
 }
 
 impl Chosen {
-    /// Length of the pack, if the store lists it.
-    fn listed(&self, pack: &PackId) -> Option<u64> {
-        self.listed.binary_search_by_key(pack, |(id, _)| *id).ok().map(|at| self.listed[at].1)
+    /// Those of which every byte is read.
+    pub(super) fn packs_to_read(&self) -> Result<Vec<PackRef>> {
+        self.whole.iter().map(|at| self.packs.get(*at as usize)).collect()
     }
 
-    /// Those of which every byte is read.
-    pub(super) fn packs_to_read(&self) -> Vec<PackRef> {
-        self.whole.iter().map(|at| self.packs[*at]).collect()
+    /// What there is to do. Those that are read whole come first, in their order: time may run out.
+    fn work(&self) -> impl Iterator<Item = (usize, Depth)> + Send {
+        let mut read = PackSet::of(&self.packs);
+        self.whole.iter().for_each(|at| read.add(*at as usize));
+        let others = (0..self.packs.len()).filter(move |at| !read.has(*at)).map(|at| (at, self.depth));
+        self.whole.iter().map(|at| (*at as usize, Depth::Data)).chain(others)
     }
 }
 
@@ -46,20 +52,28 @@ pub(super) fn choose(
     report: &mut CheckReport,
 ) -> Result<Chosen> {
     let packs = repository.packs()?;
-    let listed = listed(repository)?;
-    let known: HashSet<PackId> = packs.iter().map(|pack| pack.id).collect();
-    for (id, size) in listed.iter().filter(|(id, _)| !known.contains(id)) {
-        report.findings.add(&Finding {
-            severity: Severity::Notice,
-            object: format!("pack {id}"),
-            problem: format!("no record of the log names it ({size} bytes); an interrupted backup may have left it"),
-            hint: "the next backup may take it over, and `lifeboat prune` removes it".into(),
-        })?;
-    }
-    drop(known);
-    let read = repository.packs_read()?;
+    let mut unlisted: Vec<(PackId, u64)> = Vec::new();
+    let mut tell = |unlisted: &mut Vec<(PackId, u64)>| {
+        unlisted.sort_unstable();
+        unlisted.drain(..).try_for_each(|(id, size)| {
+            report.findings.add(&Finding {
+                severity: Severity::Notice,
+                object: format!("pack {id}"),
+                problem: format!("no record of the log names it ({size} bytes); an interrupted backup may have left it"),
+                hint: "the next backup may take it over, and `lifeboat prune` removes it".into(),
+            })
+        })
+    };
+    let listed = listed(repository, &packs, &mut |id, size| {
+        unlisted.push((*id, size));
+        if unlisted.len() == UNLISTED { tell(&mut unlisted) } else { Ok(()) }
+    })?;
+    tell(&mut unlisted)?;
     let wanted = options.read_data;
-    let whole = wanted.map_or_else(Vec::new, |wanted| select(&packs, &read, &wanted, repository.now()));
+    let whole = match &wanted {
+        Some(wanted) => select(&packs, &repository.packs_read(&packs)?, wanted, repository.now())?,
+        None => Vec::new(),
+    };
     let deadline = wanted.and_then(|ReadData { max_duration, .. }| max_duration).map(|duration| began + duration);
     Ok(Chosen { packs, depth, listed, whole, deadline })
 }
@@ -72,25 +86,19 @@ pub(super) fn verify(
     observer: &dyn Observer,
     report: &mut CheckReport,
 ) -> Result<Unreadable> {
-    let gone = repository.known_gone()?;
-    let whole: HashSet<usize> = chosen.whole.iter().copied().collect();
-    // Those that are read whole come first, in their order: time may run out.
-    let others = (0..chosen.packs.len()).filter(|at| !whole.contains(at)).map(|at| (at, chosen.depth));
-    let work: Vec<(usize, Depth)> = chosen.whole.iter().map(|at| (*at, Depth::Data)).chain(others).collect();
-    drop(whole);
-    progress.files_total.store(work.len() as u64, Ordering::Relaxed);
-    progress.bytes_total.store(chosen.whole.iter().map(|at| chosen.packs[*at].size).sum(), Ordering::Relaxed);
+    let bytes = chosen.whole.iter().map(|at| Ok(chosen.packs.get(*at as usize)?.size)).sum::<Result<u64>>()?;
+    progress.bytes_total.store(bytes, Ordering::Relaxed);
     let threads = repository.workers(options.threads);
-    let (mut found_whole, mut findings) = (Vec::new(), PackFindings::default());
-    each(repository, chosen, (&work, threads, progress), observer, &mut |at, depth, found| {
-        let pack = &chosen.packs[at];
-        note(repository, pack, (depth, gone.contains(&pack.id)), &found, report)?;
+    let (mut found_whole, mut findings) = (PackSet::of(&chosen.packs), PackFindings::default());
+    each(repository, chosen, (threads, progress), observer, &mut |at, pack, depth, found| {
+        note(repository, pack, depth, &found, report)?;
         if depth == Depth::Data && found.problems.is_empty() {
-            found_whole.push(pack.id);
+            found_whole.add(at);
         }
         findings.add(at, pack, &found)
     })?;
-    match repository.attest(found_whole.into_iter()) {
+    let found_whole = chosen.packs.iter().enumerate().filter(|(at, _)| found_whole.has(*at));
+    match repository.attest(found_whole.map(|(_, pack)| pack.map(|pack| pack.id))) {
         Ok(attested) => report.attested = attested,
         Err(error) => observer.observe(Event::Warning(&format!("what was checked cannot be vouched for: {error}"))),
     }
@@ -99,27 +107,23 @@ pub(super) fn verify(
         repository.refresh(observer)?;
     }
     findings.each(&mut |at, finding, trouble| {
-        if repository.is_gone(&chosen.packs[at].id)? {
+        if repository.is_gone(&chosen.packs.get(at)?.id)? {
             return Ok(());
         }
         report.own_index_differs |= trouble == Trouble::Index;
         report.findings.add(&finding)
     })?;
     report.packs = chosen.packs.len() as u64;
-    let read = repository.packs_read()?;
-    let times: Option<Vec<i64>> = chosen.packs.iter().map(|pack| read.get(&pack.id).copied()).collect();
-    report.oldest_read = times.and_then(|times| times.into_iter().min());
+    report.oldest_read = repository.packs_read(&chosen.packs)?.into_iter().min().filter(|time| *time != NEVER);
     repository.known_unreadable()
 }
 
-/// What was found of packs, each with the place of the pack among all: threads come to their ends as they like.
+/// What was found of packs, each with the place of the pack among all: threads come to their ends as they like. Where it is
+/// much, it is told as it was found.
 #[derive(Default)]
 pub(in crate::ops) struct PackFindings(Gathered<(usize, Finding, Trouble)>);
 
 impl PackFindings {
-    /// So many are told in the order of the packs, and more of them as they were found.
-    const IN_ORDER: u64 = 10_000;
-
     pub(in crate::ops) fn add(&mut self, at: usize, pack: &PackRef, found: &PackReport) -> Result<()> {
         let mut problems = found.problems.iter();
         problems.try_for_each(|problem| self.push(at, Finding::of_pack(&pack.id, problem), problem.trouble))
@@ -130,40 +134,39 @@ impl PackFindings {
     }
 
     pub(in crate::ops) fn each(self, take: &mut dyn FnMut(usize, Finding, Trouble) -> Result<()>) -> Result<()> {
-        if self.0.len() > Self::IN_ORDER {
-            return self.0.iter().try_for_each(|found| found.and_then(|(at, finding, trouble)| take(at, finding, trouble)));
-        }
-        let mut found: Vec<_> = self.0.iter().collect::<Result<_>>()?;
-        found.sort_by_key(|(at, ..)| *at);
-        found.into_iter().try_for_each(|(at, finding, trouble)| take(at, finding, trouble))
+        self.0.each_by_place(|(at, ..)| *at, &mut |(at, finding, trouble)| take(at, finding, trouble))
     }
 }
 
 /// Reads every byte of all packs, and hands over what is found of each, with its place among all.
 pub(in crate::ops) fn each_pack(
     repository: &Repository,
-    threads: usize,
+    (packs, threads): (PackList, usize),
     progress: &Progress,
     observer: &dyn Observer,
     take: &mut dyn FnMut(usize, &PackRef, PackReport) -> Result<()>,
-) -> Result<()> {
-    let packs = repository.packs()?;
-    let listed = listed(repository)?;
-    let work: Vec<(usize, Depth)> = (0..packs.len()).map(|at| (at, Depth::Data)).collect();
-    progress.files_total.store(work.len() as u64, Ordering::Relaxed);
-    progress.bytes_total.store(packs.iter().map(|pack| pack.size).sum(), Ordering::Relaxed);
+) -> Result<PackList> {
+    let listed = listed(repository, &packs, &mut |_, _| Ok(()))?;
+    progress.bytes_total.store(packs.bytes(), Ordering::Relaxed);
     let chosen = Chosen { packs, depth: Depth::Data, listed, whole: Vec::new(), deadline: None };
-    each(repository, &chosen, (&work, processors(threads), progress), observer, &mut |at, depth, found| {
-        let pack = &chosen.packs[at];
+    each(repository, &chosen, (processors(threads), progress), observer, &mut |at, pack, depth, found| {
         repository.note_read(&pack.id, depth, &found)?;
         take(at, pack, found)
-    })
+    })?;
+    Ok(chosen.packs)
 }
 
-/// What the store lists, by name.
-fn listed(repository: &Repository) -> Result<Vec<(PackId, u64)>> {
-    let mut listed = repository.listed_packs()?;
-    listed.sort_unstable();
+/// Those of the packs that the store lists with the length that they should have; others that it lists are handed over.
+fn listed(repository: &Repository, packs: &PackList, other: &mut dyn FnMut(&PackId, u64) -> Result<()>) -> Result<PackSet> {
+    let mut listed = PackSet::of(packs);
+    repository.each_listed_pack(&mut |id, size| match packs.find(id)? {
+        Some(at) if packs.get(at)?.size == size => {
+            listed.add(at);
+            Ok(())
+        }
+        Some(_) => Ok(()),
+        None => other(id, size),
+    })?;
     Ok(listed)
 }
 
@@ -174,52 +177,56 @@ fn processors(threads: usize) -> usize {
     }
 }
 
-/// Takes what was found of one pack, by its place among all, and how deep it was looked at. What it keeps may not be long.
-type Take<'a> = &'a mut dyn FnMut(usize, Depth, PackReport) -> Result<()>;
+/// Takes what was found of one pack, with its place among all and how deep it was looked at. What it keeps may not be long.
+type Take<'a> = &'a mut dyn FnMut(usize, &PackRef, Depth, PackReport) -> Result<()>;
 
 /// Verifies all packs.
 fn each(
     repository: &Repository,
     chosen: &Chosen,
-    (work, threads, progress): (&[(usize, Depth)], usize, &Progress),
+    (threads, progress): (usize, &Progress),
     observer: &dyn Observer,
     take: Take<'_>,
 ) -> Result<()> {
-    let next = AtomicUsize::new(0);
+    let (work, stopped) = (Mutex::new(chosen.work()), AtomicBool::new(false));
+    let next = || work.lock().expect("no code panics while it holds this lock").next();
     let (mut taken, mut failure) = (0, None);
+    progress.files_total.store(chosen.packs.len() as u64, Ordering::Relaxed);
     std::thread::scope(|scope| {
         let (found, reports) = sync_channel(threads * 4);
-        for _ in 0..threads.min(work.len()) {
-            let (found, next) = (found.clone(), &next);
+        for _ in 0..threads.min(chosen.packs.len()) {
+            let (found, next, stopped) = (found.clone(), &next, &stopped);
             scope.spawn(move || {
-                let _end = OnPanic(|| next.store(usize::MAX / 2, Ordering::Relaxed));
+                let _end = OnPanic(|| stopped.store(true, Ordering::Relaxed));
                 let mut verifier = repository.verifier();
-                while let Some((at, depth)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some((at, depth)) = next().filter(|_| !stopped.load(Ordering::Relaxed)) {
                     let late = chosen.deadline.is_some_and(|deadline| Instant::now() >= deadline);
-                    let depth = if late { chosen.depth } else { *depth };
-                    let pack = &chosen.packs[*at];
-                    progress.at(pack.id.to_string().as_bytes());
-                    let listed = chosen.listed(&pack.id);
-                    let turn = (depth > Depth::Exists).then(|| repository.turn_for(pack));
-                    let result = stop_if_asked(observer).and_then(|()| match &mut verifier {
-                        Ok(verifier) => verifier.verify(pack, listed, depth),
-                        Err(error) => Err(Error::new(error.kind(), error.to_string())),
+                    let depth = if late { chosen.depth } else { depth };
+                    let verified = chosen.packs.get(at).and_then(|pack| {
+                        progress.at(pack.id.to_string().as_bytes());
+                        // What is lost of a pack may be as long as its table of contents, so the turn goes with it.
+                        let turn = (depth > Depth::Exists).then(|| repository.turn_for(&pack));
+                        stop_if_asked(observer)?;
+                        let report = match &mut verifier {
+                            Ok(verifier) => verifier.verify(&pack, chosen.listed.has(at).then_some(pack.size), depth)?,
+                            Err(error) => return Err(Error::new(error.kind(), error.to_string())),
+                        };
+                        progress.add_file(if depth == Depth::Data { pack.size } else { 0 });
+                        Ok((pack, report, turn))
                     });
-                    progress.add_file(if depth == Depth::Data { pack.size } else { 0 });
-                    let stop = result.is_err();
-                    // What is lost of a pack may be as long as its table of contents, so the turn goes with it.
-                    if found.send((*at, depth, result, turn)).is_err() || stop {
+                    let stop = verified.is_err();
+                    if found.send((at, depth, verified)).is_err() || stop {
                         break;
                     }
                 }
             });
         }
         drop(found);
-        for (at, depth, result, _turn) in reports {
-            match result.and_then(|found| take(at, depth, found)) {
+        for (at, depth, verified) in reports {
+            match verified.and_then(|(pack, report, _turn)| take(at, &pack, depth, report)) {
                 Ok(()) => taken += 1,
                 Err(error) => {
-                    next.store(usize::MAX / 2, Ordering::Relaxed);
+                    stopped.store(true, Ordering::Relaxed);
                     failure.get_or_insert(error);
                 }
             }
@@ -227,26 +234,20 @@ fn each(
     });
     match failure {
         Some(error) => Err(error),
-        None if taken < work.len() => Err(Error::panicked("check packs")),
+        None if taken < chosen.packs.len() => Err(Error::panicked("check packs")),
         None => Ok(()),
     }
 }
 
 /// Counts what was found of one pack, and writes down when it was read, and what of it cannot be.
-fn note(
-    repository: &Repository,
-    pack: &PackRef,
-    (depth, was_gone): (Depth, bool),
-    found: &PackReport,
-    report: &mut CheckReport,
-) -> Result<()> {
+fn note(repository: &Repository, pack: &PackRef, depth: Depth, found: &PackReport, report: &mut CheckReport) -> Result<()> {
     report.bytes_read += found.bytes_read;
     if depth == Depth::Data {
         report.packs_read += 1;
     }
     if depth == Depth::Data || found.problems.iter().any(PackProblem::concerns_data) {
         repository.note_read(&pack.id, depth, found)?;
-    } else if depth == Depth::Contents && was_gone {
+    } else if depth == Depth::Contents {
         repository.note_back(&pack.id)?;
     }
     Ok(())

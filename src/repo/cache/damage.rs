@@ -5,7 +5,7 @@ use super::sums::RowHash;
 use crate::error::Result;
 use crate::id::{ChunkPrefix, PackId, SnapshotId};
 use rusqlite::{Connection, OptionalExtension, Params, Transaction, params};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 /// Rows of what is lost or cannot be read that are worked on at once.
 const AT_ONCE: u32 = 10_000;
@@ -73,16 +73,17 @@ pub(in crate::repo) fn is_told(connection: &Connection, pack: &PackId, chunk: Op
     statement.exists(params![&pack.0[..], chunk]).map_err(failed)
 }
 
-/// When each pack was last found whole in every byte, nanoseconds since 1970.
-pub(in crate::repo) fn verified(connection: &Connection) -> Result<HashMap<PackId, i64>> {
+/// Calls `each` with every pack that was found whole in every byte, and when it last was, nanoseconds since 1970.
+pub(in crate::repo) fn each_verified(connection: &Connection, each: &mut dyn FnMut(&PackId, i64) -> Result<()>) -> Result<()> {
     let mut statement = connection.prepare_cached("SELECT pack, time FROM verified").map_err(failed)?;
-    let rows = statement.query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?))).map_err(failed)?;
-    let mut found = HashMap::new();
-    for row in rows {
-        let (pack, time) = row.map_err(failed)?;
-        found.extend(PackId::from_slice(&pack).map(|pack| (pack, time)));
+    let mut rows = statement.query([]).map_err(failed)?;
+    while let Some(row) = rows.next().map_err(failed)? {
+        let (pack, time): (Vec<u8>, i64) = (row.get(0).map_err(failed)?, row.get(1).map_err(failed)?);
+        if let Some(pack) = PackId::from_slice(&pack) {
+            each(&pack, time)?;
+        }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Hash of a row: it outlives the table that it is in.
@@ -122,6 +123,12 @@ pub(in crate::repo) fn note_read(
     transaction.commit().map_err(failed)
 }
 
+/// True if a check could read nothing of a pack.
+pub(in crate::repo) fn is_wholly_bad(connection: &Connection, pack: &PackId) -> Result<bool> {
+    let mut statement = connection.prepare_cached("SELECT 1 FROM bad WHERE pack = ? AND chunk = x''").map_err(failed)?;
+    statement.exists([&pack.0[..]]).map_err(failed)
+}
+
 /// Forgets that all of a pack was found unreadable.
 pub(in crate::repo) fn forget_whole(connection: &Connection, pack: &PackId) -> Result<()> {
     connection.execute("DELETE FROM bad WHERE pack = ? AND chunk = x''", [&pack.0[..]]).map(drop).map_err(failed)
@@ -129,19 +136,11 @@ pub(in crate::repo) fn forget_whole(connection: &Connection, pack: &PackId) -> R
 
 /// Numbers of the packs of which a check found something unreadable.
 pub(in crate::repo) fn bad(connection: &Connection) -> Result<HashSet<u32>> {
-    let mut statement =
-        connection.prepare_cached("SELECT no FROM pack WHERE id IN (SELECT DISTINCT pack FROM bad)").map_err(failed)?;
+    // Not with IN: what cannot be read may be more than fits into memory, where SQLite would put it.
+    let sql = "SELECT no FROM pack WHERE EXISTS(SELECT 1 FROM bad WHERE bad.pack = pack.id)";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
     let rows = statement.query_map([], |row| row.get(0)).map_err(failed)?;
     rows.collect::<Result<_, _>>().map_err(failed)
-}
-
-/// Packs of which a check could read nothing.
-pub(in crate::repo) fn wholly_bad(connection: &Connection) -> Result<HashSet<PackId>> {
-    let sql = "SELECT id FROM pack WHERE EXISTS(SELECT 1 FROM bad WHERE bad.pack = pack.id AND chunk = x'')";
-    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
-    let rows = statement.query_map([], |row| row.get::<_, Vec<u8>>(0)).map_err(failed)?;
-    let ids: Vec<Vec<u8>> = rows.collect::<Result<_, _>>().map_err(failed)?;
-    Ok(ids.iter().filter_map(|id| PackId::from_slice(id)).collect())
 }
 
 /// Notes which snapshots cannot be restored whole, in place of what was noted before.

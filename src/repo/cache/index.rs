@@ -204,40 +204,8 @@ fn chunk_rows(toc: &Toc) -> Vec<ChunkRow> {
     rows
 }
 
-/// Notes a pack that a record lists and whose table of contents was not read yet.
-pub(in crate::repo) fn add_unread(transaction: &Transaction<'_>, pack: &PackRef, client: &ClientId) -> Result<()> {
-    let values = params![&pack.id.0[..], pack.size.cast_signed(), pack.toc_len, &client.0[..]];
-    let sql = "INSERT OR IGNORE INTO unread(pack, size, toc_len, client) VALUES(?, ?, ?, ?)";
-    transaction.execute(sql, values).map(drop).map_err(failed)
-}
-
-/// Listed packs whose tables of contents are not in the index, and who lists them; with `uncovered` those only that no
-/// whole set of shards covers.
-pub(in crate::repo) fn unread(connection: &Connection, uncovered: bool) -> Result<Vec<(PackRef, ClientId)>> {
-    let all = "SELECT pack, size, toc_len, client FROM unread";
-    let sql = match uncovered {
-        true => format!("{all} WHERE NOT EXISTS({})", super::shards::COVERED),
-        false => all.to_owned(),
-    };
-    let mut statement = connection.prepare_cached(&sql).map_err(failed)?;
-    let rows = statement.query_map([], listed);
-    rows.map_err(failed)?.collect::<Result<_, _>>().map_err(failed)
-}
-
-/// The pack, if it is listed and its table of contents is not in the index.
-pub(in crate::repo) fn find_unread(connection: &Connection, pack: &PackId) -> Result<Option<(PackRef, ClientId)>> {
-    let sql = "SELECT pack, size, toc_len, client FROM unread WHERE pack = ?";
-    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
-    statement.query_row([&pack.0[..]], listed).optional().map_err(failed)
-}
-
-fn listed(row: &Row<'_>) -> rusqlite::Result<(PackRef, ClientId)> {
-    let client: Vec<u8> = row.get(3)?;
-    Ok((pack_ref(row)?, ClientId::from_slice(&client).unwrap_or(ClientId([0; 16]))))
-}
-
 /// A pack in the first three columns.
-fn pack_ref(row: &Row<'_>) -> rusqlite::Result<PackRef> {
+pub(super) fn pack_ref(row: &Row<'_>) -> rusqlite::Result<PackRef> {
     let (id, size): (Vec<u8>, i64) = (row.get(0)?, row.get(1)?);
     let id = PackId::from_slice(&id).unwrap_or(PackId([0; 32]));
     Ok(PackRef { id, size: size.cast_unsigned(), toc_len: row.get(2)? })
@@ -327,13 +295,12 @@ pub(in crate::repo) fn sessions_in_use(connection: &Connection) -> Result<HashSe
     Ok(found)
 }
 
-/// Packs that clients other than the owner list, and that nobody vouched for.
-pub(in crate::repo) fn not_attested(connection: &Connection, owner: &ClientId) -> Result<HashSet<PackId>> {
-    let sql = "SELECT id FROM pack WHERE client IS NOT NULL AND client <> ? AND id NOT IN (SELECT pack FROM attested)";
+/// True if a client other than the owner lists the pack, and nobody vouched for it.
+pub(in crate::repo) fn is_unattested(connection: &Connection, pack: &PackId, owner: &ClientId) -> Result<bool> {
+    let sql = "SELECT 1 FROM pack WHERE id = ?1 AND client IS NOT NULL AND client <> ?2
+               AND NOT EXISTS(SELECT 1 FROM attested WHERE pack = ?1)";
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;
-    let rows = statement.query_map([&owner.0[..]], |row| row.get::<_, Vec<u8>>(0)).map_err(failed)?;
-    let ids = rows.map(|row| row.map(|id| PackId::from_slice(&id)).map_err(failed)).collect::<Result<Vec<_>>>()?;
-    Ok(ids.into_iter().flatten().collect())
+    statement.exists([&pack.0[..], &owner.0[..]]).map_err(failed)
 }
 
 /// The number of a pack.
@@ -472,17 +439,14 @@ impl IndexReader {
         self.connection.query_row(sql, [], |row| row.get::<_, f64>(0)).map(|bytes| bytes as u64).map_err(failed)
     }
 
-    /// All packs: number, name, and length.
-    pub(in crate::repo) fn packs(&self) -> Result<Vec<(u32, PackRef)>> {
-        let mut statement = self.connection.prepare("SELECT no, id, size, toc_len FROM pack ORDER BY no").map_err(failed)?;
-        let rows = statement
-            .query_map([], |row| {
-                let (id, size): (Vec<u8>, i64) = (row.get(1)?, row.get(2)?);
-                let id = PackId::from_slice(&id).unwrap_or(PackId([0; 32]));
-                Ok((row.get(0)?, PackRef { id, size: size.cast_unsigned(), toc_len: row.get(3)? }))
-            })
-            .map_err(failed)?;
-        rows.collect::<Result<_, _>>().map_err(failed)
+    /// Calls `each` with every pack, in the order of their numbers.
+    pub(in crate::repo) fn each_pack(&self, each: &mut dyn FnMut(&PackRef) -> Result<()>) -> Result<()> {
+        let mut statement = self.connection.prepare("SELECT id, size, toc_len FROM pack ORDER BY no").map_err(failed)?;
+        let mut rows = statement.query([]).map_err(failed)?;
+        while let Some(row) = rows.next().map_err(failed)? {
+            each(&pack_ref(row).map_err(failed)?)?;
+        }
+        Ok(())
     }
 
     /// Calls `each` with every known prefix.

@@ -17,6 +17,7 @@ pub(super) mod remake;
 pub(super) mod shards;
 pub(super) mod stat;
 pub(super) mod sums;
+pub(super) mod unread;
 
 pub(super) use index::{IndexReader, Place, StoredBlock, StoredPack};
 pub(super) use log::CachedSnapshot;

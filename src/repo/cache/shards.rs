@@ -105,6 +105,13 @@ pub(in crate::repo) fn packs_of(connection: &Connection, set: i64) -> Result<Vec
     packs(connection, sql, params![set])
 }
 
+/// The same, without those whose tables of contents were not read.
+pub(in crate::repo) fn read_packs_of(connection: &Connection, set: i64) -> Result<Vec<PackId>> {
+    let unread = "SELECT 1 FROM unread WHERE unread.pack = shard_pack.pack";
+    let sql = format!("SELECT pack FROM shard_pack WHERE no = ? AND NOT EXISTS({unread}) ORDER BY pack");
+    packs(connection, &sql, params![set])
+}
+
 /// Packs that the log lists, that nobody condemned, and that none of these sets covers, ascending.
 pub(in crate::repo) fn uncovered(connection: &Connection, sets: &[&ShardSet]) -> Result<Vec<PackId>> {
     let numbers: Vec<String> = sets.iter().map(|set| set.number.to_string()).collect();

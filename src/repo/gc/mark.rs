@@ -95,7 +95,7 @@ impl Marker {
 }
 
 /// What seems to be nowhere may be in packs that could not be looked into: no reason to forget anything.
-pub(super) fn not_looked_into(packs: usize) -> Error {
+pub(super) fn not_looked_into(packs: u64) -> Error {
     Error::damaged(format!("mark what snapshots need: {packs} packs could not be looked into, so nothing is deleted"))
         .with_hint("run the same command again; if this stays, `lifeboat check` says what is wrong with them")
 }

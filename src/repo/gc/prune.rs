@@ -223,7 +223,7 @@ impl<'a> Prune<'a> {
     fn mark(&mut self) -> Result<View> {
         let seen = |repository: &Repository| -> Result<_> {
             let connection = repository.connection();
-            let unread = cache::index::unread(&connection, false)?.len();
+            let unread = cache::unread::count(&connection)?;
             Ok((cache::prune::newest(&connection)?, cache::log::heads(&connection)?, unread))
         };
         let mut attempts = 0;
@@ -277,8 +277,7 @@ impl<'a> Prune<'a> {
     fn candidates(&self, listed: &Listed, _: &View) -> Result<Vec<Candidate>> {
         let (states, unread, gone) = {
             let connection = self.repository.connection();
-            let unread: HashSet<PackId> =
-                cache::index::unread(&connection, false)?.into_iter().map(|(pack, _)| pack.id).collect();
+            let unread = cache::unread::ids(&connection)?;
             (cache::index::pack_states(&connection)?, unread, cache::prune::gone(&connection)?)
         };
         // A pack that is missing or cut off is no place to rely on.
@@ -454,8 +453,7 @@ impl<'a> Prune<'a> {
         let needed = states.iter().filter(|state| condemned.contains(&state.pack.id) && is_used(&state.number));
         let mut needed: HashSet<PackId> = needed.map(|state| state.pack.id).collect();
         // Who cannot look into a pack that a record lists must not delete it.
-        let unread = cache::index::unread(&self.repository.connection(), false)?;
-        needed.extend(unread.into_iter().map(|(pack, _)| pack.id).filter(|id| condemned.contains(id)));
+        needed.extend(cache::unread::ids(&self.repository.connection())?.intersection(condemned));
         Ok(needed)
     }
 

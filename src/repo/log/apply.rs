@@ -62,7 +62,7 @@ pub(super) fn note_pack(transaction: &Transaction<'_>, pack: &PackRef, client: &
     if cache::index::list_pack(transaction, &pack.id, client)? || cache::prune::is_gone(transaction, &pack.id)? {
         return Ok(());
     }
-    cache::index::add_unread(transaction, pack, client)
+    cache::unread::add(transaction, pack, client)
 }
 
 fn session_of(sealed: &SealedSnapshot) -> Result<SessionId> {

@@ -17,6 +17,8 @@ use std::sync::mpsc::sync_channel;
 
 /// Tables of contents that are read at once.
 const LOADERS: usize = 4;
+/// Packs that are taken on together.
+const AT_ONCE: usize = 1 << 13;
 /// Longest head of a pack.
 const MAX_HEAD: u64 = 1 << 20;
 
@@ -26,20 +28,37 @@ impl Repository {
     /// # Errors
     /// `Failed` if the cache cannot be used. A pack that cannot be read is a warning.
     pub fn load_index(&self, observer: &dyn Observer) -> Result<()> {
-        let unread = cache::index::unread(&self.connection(), false)?;
-        self.index_packs(&unread, observer)
+        self.index_unread(false, observer)
     }
 
     /// Puts the packs into the index that no shard covers. Those that could not be read before are tried again; by now a
     /// prune may be known that removed them.
     pub(super) fn index_uncovered(&self, observer: &dyn Observer) -> Result<()> {
-        let unread = cache::index::unread(&self.connection(), true)?;
-        self.index_packs(&unread, observer)
+        self.index_unread(true, observer)
+    }
+
+    /// Some after the others: somebody may have listed more packs that there are not than fit into memory. Long tables, which
+    /// no writer makes, come last.
+    fn index_unread(&self, uncovered: bool, observer: &dyn Observer) -> Result<()> {
+        let short = i64::try_from(HELD).expect("it is a few MiB");
+        for lengths in [(-1, short), (short, i64::MAX)] {
+            let wanted = cache::unread::Wanted { uncovered, lengths };
+            let mut after: Vec<u8> = Vec::new();
+            loop {
+                let some = cache::unread::next(&self.connection(), &wanted, (&after, AT_ONCE))?;
+                self.index_packs(&some, observer)?;
+                match some.last() {
+                    Some((last, _)) if some.len() == AT_ONCE => after = last.id.0.to_vec(),
+                    _ => break,
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Puts the pack into the index, if it is listed and not there yet.
     pub(in crate::repo) fn index_pack(&self, pack: &PackId) -> Result<()> {
-        let Some((pack, client)) = cache::index::find_unread(&self.connection(), pack)? else { return Ok(()) };
+        let Some((pack, client)) = cache::unread::find(&self.connection(), pack)? else { return Ok(()) };
         let _turn = self.turn_for(&pack);
         let (seals, toc) = self.load_toc(&pack)?;
         cache::index::insert_pack(&mut self.connection(), &pack, Some(&client), &seals, &toc)
@@ -52,7 +71,7 @@ impl Repository {
         if packs.is_empty() {
             return Ok(());
         }
-        // Long tables, which no writer makes, come last and one by one; in a simulation all do, and no thread is begun of which it
+        // Long tables come one by one; in a simulation all do, and no thread is begun of which it
         // does not know: who is read first must not hang on who runs first.
         let alone = |pack: &PackRef| u64::from(pack.toc_len) > HELD || self.keys().surroundings.is_simulated();
         let (long, packs): (Vec<_>, Vec<_>) = packs.iter().partition(|(pack, _)| alone(pack));

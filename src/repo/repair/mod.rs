@@ -18,14 +18,15 @@ use crate::repo::shards::IndexProblem;
 use crate::repo::verify::{Depth, Lost, PackReport, Trouble};
 use crate::repo::{Repository, cache};
 use crate::store::{AnyStore, Key, Location, Version};
+use serde::{Deserialize, Serialize};
 
 /// Most chunks that one record says are lost: 1 MiB.
 const MARKED: usize = 1 << 16;
 /// Most packs that one record says are lost: 1 MiB as well.
-const MARKED_PACKS: usize = 1 << 15;
+pub const MOST_ALIKE: usize = 1 << 15;
 
 /// One step of a repair.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mend {
     /// Puts a whole pack in the place of a damaged one, from parity.
     FromParity(PackRef),
@@ -233,7 +234,7 @@ impl Repairer {
         }
         let lost = |mend: &Mend| if let Mend::MarkLost(pack, None) = mend { Some(pack.id) } else { None };
         let packs: Vec<PackId> = mends.iter().filter_map(lost).collect();
-        for packs in packs.chunks(MARKED_PACKS) {
+        for packs in packs.chunks(MOST_ALIKE) {
             self.repository.append(RecordBody::Lost { packs: packs.to_vec(), chunks: Vec::new() })?;
         }
         self.repository.inner.mender.forget();

@@ -7,7 +7,7 @@ use crate::format::log::{MAX_RECORD, PackRef};
 use crate::format::repository::MAX_FORMAT;
 use crate::repo::log::object_hash;
 use crate::repo::sealed::open_object;
-use crate::repo::{Repository, cache};
+use crate::repo::{PackList, PackSet, Repository, cache};
 use crate::store::{AnyStore, Key};
 
 /// Longest object that is no pack.
@@ -214,24 +214,32 @@ impl Repairer {
         Ok(mends)
     }
 
-    /// Packs that have no parity, or not all of it.
+    /// Hands over those of `packs` that have no parity, or not all of it, without those of `planned`.
     ///
     /// # Errors
-    /// What kept the store from being listed.
-    pub fn plan_parity(&self, share: u16) -> Result<Vec<Mend>> {
-        let mut there = std::collections::HashMap::new();
+    /// What kept the store from being listed; those of `take`.
+    pub fn plan_parity(
+        &self,
+        share: u16,
+        packs: &PackList,
+        planned: &PackSet,
+        take: &mut dyn FnMut(Mend) -> Result<()>,
+    ) -> Result<()> {
+        let mut there = vec![0u32; packs.len()];
         self.repository.store().list("parity", &mut |entry| {
-            if let Some((pack, _)) = entry.key.parity_of() {
-                *there.entry(pack).or_insert(0u64) += 1;
+            if let Some((pack, _)) = entry.key.parity_of()
+                && let Some(at) = packs.find(&pack)?
+            {
+                there[at] = there[at].saturating_add(1);
             }
             Ok(())
         })?;
-        let mut mends = Vec::new();
-        for pack in self.repository.packs()? {
-            if there.get(&pack.id).copied().unwrap_or(0) != crate::format::parity::groups(pack.size) {
-                mends.push(Mend::Parity(pack, share));
+        for ((at, pack), there) in packs.iter().enumerate().zip(there) {
+            let pack = pack?;
+            if u64::from(there) != crate::format::parity::groups(pack.size) && !planned.has(at) {
+                take(Mend::Parity(pack, share))?;
             }
         }
-        Ok(mends)
+        Ok(())
     }
 }

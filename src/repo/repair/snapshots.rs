@@ -10,12 +10,12 @@ use crate::format::tree::ChunkType;
 use crate::id::{ChunkId, PackId, SnapshotId};
 use crate::repo::block::{Opener, table_digest};
 use crate::repo::gc::{Kept, Marker, View};
-use crate::repo::{Repository, Session, cache};
+use crate::repo::{PackList, Repository, Session, cache};
 use crate::store::Key;
 use std::collections::{BTreeMap, HashSet};
 
 /// A snapshot in a pack, of which no log knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct FoundSnapshot {
     /// Its id.
     pub id: SnapshotId,
@@ -61,27 +61,36 @@ impl Repository {
         Ok(())
     }
 
-    /// Packs in the store that no log lists and no plan names.
-    fn orphans(&self) -> Result<Vec<PackRef>> {
-        let known: HashSet<PackId> = self.packs()?.iter().map(|pack| pack.id).collect();
-        let gone = cache::prune::gone(&self.connection())?;
-        let listed = self.listed_packs()?;
-        let unknown = listed.iter().filter(|(id, _)| !known.contains(id) && !gone.contains(id));
-        Ok(unknown.filter_map(|(id, size)| self.pack_as_listed(id, *size).ok()).collect())
+    /// Packs in the store that no log lists, `packs` being those that some does, and that no plan names.
+    fn orphans(&self, packs: &PackList) -> Result<Vec<PackRef>> {
+        let mut unknown = Vec::new();
+        self.each_listed_pack(&mut |id, size| {
+            if packs.find(id)?.is_none() {
+                unknown.push((*id, size));
+            }
+            Ok(())
+        })?;
+        let mut orphans = Vec::new();
+        for (id, size) in unknown {
+            if !self.is_gone(&id)? {
+                orphans.extend(self.pack_as_listed(&id, size).ok());
+            }
+        }
+        Ok(orphans)
     }
 }
 
 impl Repairer {
-    /// The snapshots in packs that no record of `known` names, to be committed again.
+    /// The snapshots in `packs`, and in those that no log lists, that no record of `known` names, to be committed again.
     ///
     /// # Errors
     /// What kept the packs from being looked at.
-    pub fn plan_snapshots(&self, known: &HashSet<SnapshotId>, observer: &dyn Observer) -> Result<Vec<Mend>> {
+    pub fn plan_snapshots(&self, known: &HashSet<SnapshotId>, packs: &PackList, observer: &dyn Observer) -> Result<Vec<Mend>> {
         let repository = &self.repository;
-        let mut packs = repository.packs()?;
-        packs.extend(repository.orphans()?);
+        let orphans = repository.orphans(packs)?;
         let mut found: BTreeMap<SnapshotId, PackRef> = BTreeMap::new();
-        for pack in packs {
+        for pack in packs.iter().chain(orphans.into_iter().map(Ok)) {
+            let pack = pack?;
             stop_if_asked(observer)?;
             let looked = repository.each_snapshot_in(&pack, &mut |id, _| {
                 if !known.contains(&id) {
@@ -104,7 +113,7 @@ impl Repairer {
         if repository.all_snapshots()?.iter().any(|entry| entry.id == found.id) {
             return Ok(false);
         }
-        let mut packs = repository.orphans()?;
+        let mut packs = repository.orphans(&repository.packs()?)?;
         for pack in &packs {
             let (seals, toc) = repository.load_toc(pack)?;
             cache::index::insert_pack(&mut repository.connection(), pack, None, &seals, &toc)?;

@@ -130,10 +130,7 @@ impl Repository {
 
     /// The packs of a set whose tables of contents were read.
     fn read_packs(&self, set: &ShardSet) -> Result<Vec<PackId>> {
-        let packs = shards::packs_of(&self.connection(), set.number)?;
-        let unread: HashSet<PackId> =
-            cache::index::unread(&self.connection(), false)?.into_iter().map(|(pack, _)| pack.id).collect();
-        Ok(packs.into_iter().filter(|pack| !unread.contains(pack)).collect())
+        shards::read_packs_of(&self.connection(), set.number)
     }
 
     /// Writes index objects for everything that damaged ones cover, and names them in the log; false if a prune was faster
