@@ -37,6 +37,54 @@ fn a_mistyped_command_line_is_an_error_in_json_too() {
 }
 
 #[test]
+fn a_value_that_cannot_be_is_answered_with_how_it_is_written() {
+    let home = Home::filled();
+    let s3 = |option: &str| format!("s3://bucket/folder?endpoint=http://127.0.0.1:1&{option}");
+    let (mode, number, name) = (s3("lock-mode=foo"), s3("timeout=x"), s3("sse=aes256&region="));
+    for (arguments, hint) in [
+        (&["forget", "--keep-within", "5x"][..], "write it like 30d"),
+        (&["forget", "--keep-last", "0"], "a rule that keeps none is left out"),
+        (&["forget", "--keep-last", "1", "--group-by", "foo"], "`none`"),
+        (&["snapshots", "--limit-download", "0"], "leave it out"),
+        (&["snapshots", "--limit-upload", "0.5"], "leave it out"),
+        (&["snapshots", "--repo", &mode], "governance or compliance"),
+        (&["snapshots", "--repo", &number], "a number"),
+        (&["snapshots", "--repo", &name], "docs/reference/stores.md"),
+        (&["key", "policy", "--role", "writer"], "--s3|--ssh"),
+        (&["key", "enrol", "--role", "writer"], "--new-passphrase-file"),
+    ] {
+        let output = home.run(arguments);
+        assert!(output.status.code() == Some(2) && said(&output).contains(hint), "{arguments:?}: {}", said(&output));
+        let json = home.run(&[arguments, &["--json"]].concat());
+        let error: serde_json::Value = serde_json::from_slice(&json.stderr).unwrap();
+        let told = ["hint", "message"].iter().any(|part| error[part].as_str().unwrap().contains(hint));
+        assert!(told, "{arguments:?}: {error}");
+    }
+    std::fs::write(home.path("slow.toml"), "limit-upload = \"0\"\n").unwrap();
+    let output = home.run(&["snapshots", "--config", "slow.toml"]);
+    assert!(output.status.code() == Some(2) && said(&output).contains("limit-upload"), "{}", said(&output));
+}
+
+#[test]
+fn another_copy_that_is_not_there_is_not_to_be_made() {
+    let home = Home::filled();
+    let output = home.run(&["repair", "--from", "nowhere"]);
+    let said = said(&output);
+    assert!(output.status.code() == Some(10) && said.contains("a mirror of it") && !said.contains("init"), "{said}");
+}
+
+#[test]
+fn to_hold_once_more_without_a_word_keeps_the_reason() {
+    let home = Home::filled();
+    let id = home.json(&["snapshots", "--json"])[0]["id"].as_str().unwrap().to_owned();
+    home.ok(&["hold", &id, "--reason", "the audit"]);
+    home.ok(&["hold", &id]);
+    assert!(home.ok(&["show", &id]).contains("held (the audit)"));
+    home.ok(&["hold", &id, "--reason", "another one"]);
+    assert!(home.ok(&["show", &id]).contains("held (another one)"));
+}
+
+#[test]
 fn what_is_refused_or_only_tried_makes_neither_repository_nor_key() {
     let home = Home::documents();
     let output = home.run(&["backup", "documents", "--dry-run"]);

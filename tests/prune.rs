@@ -38,6 +38,27 @@ fn healthy(bench: &Bench) {
     assert!(!report.is_damaged(), "{:?}", report.findings);
 }
 
+#[test]
+fn a_prune_whose_time_is_up_says_what_it_put_off_and_the_next_one_does_it() {
+    let bench = Bench::new();
+    fill(&bench, 1);
+    bench.backup();
+    fill(&bench, 2);
+    bench.backup();
+    forget_first(&bench.open(), 1);
+    let hurried = PruneOptions { max_unused: 0.0, max_duration: Some(Duration::ZERO), ..options() };
+    let report = prune(&bench.open(), &hurried, &Silent).unwrap();
+    let planned = report.pruned.packs.iter().filter(|pack| pack.decision == Decision::Repack).count() as u64;
+    assert!(
+        planned > 0 && report.pruned.put_off == planned && report.pruned.written == 0,
+        "{} of {planned}",
+        report.pruned.put_off
+    );
+    let report = prune(&bench.open(), &PruneOptions { max_duration: None, ..hurried }, &Silent).unwrap();
+    assert!(report.pruned.put_off == 0 && report.pruned.written > 0);
+    healthy(&bench);
+}
+
 /// Every snapshot that is kept comes back as its tree was.
 fn restorable(bench: &Bench, expected: &[Tree]) {
     let snapshots = bench.open().snapshots().unwrap();

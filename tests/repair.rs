@@ -5,6 +5,7 @@ mod support;
 use lifeboat::event::Silent;
 use lifeboat::ops::backup::backup;
 use lifeboat::ops::check::{CheckOptions, CheckReport, check};
+use lifeboat::ops::prune::{PruneOptions, prune};
 use lifeboat::ops::repair::{Outcome, RepairOptions, RepairReport, repair};
 use lifeboat::ops::restore::restore;
 use lifeboat::repo::{OpenOptions, Repository};
@@ -142,6 +143,27 @@ fn what_is_lost_is_marked_and_the_next_backup_heals_it() {
     assert!(!look(&bench).damaged.is_empty());
     bench.backup();
     assert!(look(&bench).damaged.is_empty(), "what is still there was stored again");
+    for (number, entry) in bench.open().snapshots().unwrap().iter().enumerate() {
+        let target = bench.path(&format!("out-{number}"));
+        assert_eq!(bench.restore(entry, &target).failure_count, 0);
+        assert_eq!(contents(&target), contents(&bench.source()));
+    }
+}
+
+#[test]
+fn nobody_looks_for_a_pack_that_is_lost_once_what_was_in_it_is_stored_again_and_a_prune_has_run() {
+    let bench = filled(0);
+    bench.age_source();
+    bench.backup();
+    std::fs::remove_file(data_pack(&bench)).unwrap();
+    mend(&bench, apply());
+    let pruned = || prune(&bench.open(), &PruneOptions::default(), &Silent).unwrap();
+    pruned();
+    assert!(look(&bench).findings.has_damage(), "what snapshots need is not forgotten");
+    bench.backup();
+    assert!(look(&bench).damaged.is_empty() && look(&bench).findings.has_damage(), "a prune has not run yet");
+    pruned();
+    assert!(!look(&bench).findings.has_damage(), "{:?}", look(&bench).findings);
     for (number, entry) in bench.open().snapshots().unwrap().iter().enumerate() {
         let target = bench.path(&format!("out-{number}"));
         assert_eq!(bench.restore(entry, &target).failure_count, 0);

@@ -3,13 +3,13 @@
 mod support;
 
 use lifeboat::error::ErrorKind;
-use lifeboat::event::Silent;
+use lifeboat::event::{Event, Observer, Silent};
 use lifeboat::ops::backup::{BackupOptions, CheckpointOptions, backup};
 use lifeboat::store::{Measured, ObjectClass, Operation};
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 use support::home::Home;
 use support::interposed::{Fate, Interposed, Verb};
@@ -169,4 +169,56 @@ fn a_checkpoint_can_be_restored_and_gives_way_to_the_finished_snapshot() {
     backup(&writer, eager(&bench), &Silent).unwrap();
     let incomplete = bench.open().snapshots().unwrap().iter().filter(|entry| entry.snapshot.incomplete).count();
     assert_eq!(incomplete, 1, "only that of the run that was cut off is left");
+}
+
+/// Whenever a worker asks whether the backup goes on, which is between two files and two pieces of one, this lets it pause until there is
+/// a checkpoint, a few times and a little while at most, and counts how often it was asked before that.
+#[derive(Default)]
+struct Patient {
+    asked: AtomicU64,
+    written: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Observer for Patient {
+    fn observe(&self, event: Event<'_>) {
+        if matches!(event, Event::Note(note) if note.starts_with("checkpoint")) {
+            *self.written.lock().unwrap() = true;
+            self.changed.notify_all();
+        }
+    }
+
+    fn interrupted(&self) -> bool {
+        let on_a_worker = std::thread::current().name().is_some_and(|name| name.starts_with("worker"));
+        let written = self.written.lock().unwrap();
+        if on_a_worker && !*written && self.asked.fetch_add(1, Ordering::SeqCst) < 10 {
+            drop(self.changed.wait_timeout_while(written, Duration::from_millis(800), |written| !*written).unwrap());
+        }
+        false
+    }
+}
+
+/// How often the only worker asked before there was a checkpoint.
+fn asked_before_a_checkpoint(bench: &Bench) -> u64 {
+    let observer = Patient::default();
+    backup(&bench.open(), BackupOptions { threads: 1, ..eager(bench) }, &observer).unwrap();
+    undamaged(bench);
+    assert!(*observer.written.lock().unwrap(), "there was none at all");
+    observer.asked.load(Ordering::SeqCst)
+}
+
+#[test]
+fn a_checkpoint_waits_for_no_directory_to_end() {
+    let bench = Bench::in_memory();
+    (0..200).for_each(|file| bench.write(&format!("f{file:03}"), noise(file, 40_000)));
+    let asked = asked_before_a_checkpoint(&bench);
+    assert!(asked < 200, "there was none before the end: {asked}");
+}
+
+#[test]
+fn a_checkpoint_waits_for_no_large_file_to_end() {
+    let bench = Bench::in_memory();
+    bench.write("image", noise(1, 64 << 20));
+    let asked = asked_before_a_checkpoint(&bench);
+    assert!(asked < 16, "there was none before the end: {asked}");
 }

@@ -69,10 +69,10 @@ pub(super) struct Globals {
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) connections: Option<u16>,
     /// Bytes per second that may be sent to the store
-    #[arg(long, global = true, value_name = "RATE", value_parser = super::text::parse_size)]
+    #[arg(long, global = true, value_name = "RATE", value_parser = super::text::parse_rate)]
     pub(super) limit_upload: Option<u64>,
     /// Bytes per second that may be fetched from the store
-    #[arg(long, global = true, value_name = "RATE", value_parser = super::text::parse_size)]
+    #[arg(long, global = true, value_name = "RATE", value_parser = super::text::parse_rate)]
     pub(super) limit_download: Option<u64>,
 }
 

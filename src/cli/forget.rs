@@ -208,7 +208,10 @@ pub(super) fn run(context: &Context, arguments: &ForgetArguments) -> Result<u8> 
         let gone = text::number(report.forgotten.len() as u64, "snapshot", "snapshots");
         let left = report.kept;
         context.note(&serde_json::json!({"forgotten": report.forgotten.len(), "kept": left}));
-        context.say(&format!("forgot {gone}, kept {left}; until a prune, `lifeboat unforget` brings them back"));
+        match report.forgotten.len() {
+            0 => context.say(&format!("forgot nothing, kept {left}")),
+            _ => context.say(&format!("forgot {gone}, kept {left}; until a prune, `lifeboat unforget` brings them back")),
+        }
     }
     let (going, all) = (plan.going().count(), plan.fates.len());
     if context.globals.json {

@@ -402,10 +402,10 @@ impl Configuration {
             let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
             format!("line {line}: {}", error.message().lines().next().unwrap_or_default())
         })?;
-        for (name, size) in
-            [("cache-size", &read.cache_size), ("limit-upload", &read.limit_upload), ("limit-download", &read.limit_download)]
-        {
-            size.as_ref().map(|size| super::text::parse_size(size)).transpose().map_err(|why| format!("{name}: {why}"))?;
+        let size = read.cache_size.as_deref().map(super::text::parse_size).transpose();
+        size.map_err(|why| format!("cache-size: {why}"))?;
+        for (name, rate) in [("limit-upload", &read.limit_upload), ("limit-download", &read.limit_download)] {
+            rate.as_deref().map(super::text::parse_rate).transpose().map_err(|why| format!("{name}: {why}"))?;
         }
         let retain = read.retain.as_deref().map(str::parse::<Retain>).transpose();
         retain.map_err(|error| format!("retain: {error}"))?;

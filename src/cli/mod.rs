@@ -67,6 +67,9 @@ pub fn main() -> ExitCode {
                 report(&mistake(&error), true);
             } else {
                 let _ = error.print();
+                if let Some(hint) = hint_of(&error) {
+                    eprintln!("hint: {hint}");
+                }
             }
             return ExitCode::from(2);
         }
@@ -169,7 +172,17 @@ fn mistake(error: &clap::Error) -> Error {
     let text = error.render().to_string();
     let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
     let said = lines.collect::<Vec<_>>().join(" ");
-    Error::usage(format!("read the command line: {}", said.strip_prefix("error: ").unwrap_or(&said)))
+    let mistake = Error::usage(format!("read the command line: {}", said.strip_prefix("error: ").unwrap_or(&said)));
+    match hint_of(error) {
+        Some(hint) => mistake.with_hint(hint),
+        None => mistake,
+    }
+}
+
+/// What whoever read a value would have it written like.
+fn hint_of(error: &clap::Error) -> Option<String> {
+    let cause = std::error::Error::source(error)?.downcast_ref::<Error>()?;
+    Some(cause.hint().to_owned())
 }
 
 fn report(error: &Error, json: bool) {

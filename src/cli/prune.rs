@@ -149,7 +149,7 @@ fn json(report: &PruneReport, dry_run: bool) -> serde_json::Value {
         .collect();
     serde_json::json!({
         "dry_run": dry_run, "packs": packs, "generation": pruned.generation, "written": pruned.written,
-        "bytes_written": pruned.bytes_written, "deleted": pruned.deleted, "bytes_deleted": pruned.bytes_deleted,
+        "bytes_written": pruned.bytes_written, "put_off": pruned.put_off, "deleted": pruned.deleted, "bytes_deleted": pruned.bytes_deleted,
         "index_objects_written": pruned.compacted.shards, "index_objects_deleted": pruned.index_deleted,
         "spared": pruned.spared, "archived": pruned.archived, "locks_looked_at": pruned.locks.looked_at,
         "locks_extended": pruned.locks.extended, "locks_refused": pruned.locks.refused, "locked": pruned.locks.left,
@@ -241,6 +241,10 @@ fn print(context: &Context, report: &PruneReport, options: &PruneOptions) {
     }
     if pruned.records_deleted > 0 {
         context.say(&format!("logs:    {} deleted", text::number(pruned.records_deleted, "old record", "old records")));
+    }
+    if pruned.put_off > 0 {
+        let packs = text::number(pruned.put_off, "pack was", "packs were");
+        context.say(&format!("put off: time was up before {packs} written anew; the next prune goes on with that"));
     }
     let written = match pruned.written {
         0 => String::new(),

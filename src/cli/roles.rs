@@ -35,6 +35,7 @@ impl From<RoleName> for Role {
 /// What can be written after `lifeboat key enrol`.
 #[derive(clap::Args)]
 #[command(
+    group = clap::ArgGroup::new("slot").args(["recipient", "passphrase", "new_passphrase_file"]).required(true),
     after_help = "The machine makes its own identity, with `age-keygen` or `ssh-keygen`, and only its public half comes here.\n\n\
     Examples:\n  lifeboat key enrol --role writer --recipient age1… --name laptop\n  \
     lifeboat key enrol --role reader --recipient \"$(cat restore.pub)\" --name drill\n  \
@@ -45,13 +46,13 @@ pub(super) struct EnrolArguments {
     #[arg(long)]
     role: RoleName,
     /// Seal its keys to this recipient: age1…, that of an age plugin too, or an SSH public key
-    #[arg(long, value_name = "RECIPIENT", required_unless_present_any = ["passphrase", "new_passphrase_file"])]
+    #[arg(long, value_name = "RECIPIENT")]
     recipient: Option<String>,
     /// Seal its keys with a passphrase, which is asked for
-    #[arg(long, conflicts_with_all = ["recipient", "new_passphrase_file"])]
+    #[arg(long)]
     passphrase: bool,
     /// Seal its keys with the passphrase in the first line of this file
-    #[arg(long, value_name = "FILE", conflicts_with = "recipient")]
+    #[arg(long, value_name = "FILE")]
     new_passphrase_file: Option<PathBuf>,
     /// What to call it
     #[arg(long, default_value = "")]
@@ -100,14 +101,17 @@ impl RotateArguments {
 
 /// What can be written after `lifeboat key policy`.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  lifeboat key policy --role writer --s3 --bucket backups --prefix home\n  \
-    lifeboat key policy --role writer --ssh --directory /srv/backup")]
+#[command(
+    group = clap::ArgGroup::new("store").args(["s3", "ssh"]).required(true),
+    after_help = "Examples:\n  lifeboat key policy --role writer --s3 --bucket backups --prefix home\n  \
+    lifeboat key policy --role writer --ssh --directory /srv/backup"
+)]
 pub(super) struct PolicyArguments {
     /// For whom
     #[arg(long)]
     pub(super) role: RoleName,
     /// A bucket policy for S3
-    #[arg(long, conflicts_with = "ssh", required_unless_present = "ssh")]
+    #[arg(long)]
     pub(super) s3: bool,
     /// A line of authorized_keys for OpenSSH
     #[arg(long)]
@@ -149,7 +153,18 @@ pub(super) fn enrol(context: &Context, repository: &Repository, access: &Access,
     }
     context.say(&format!("enrolled client {} as {}", enrolled.client.short(), role.name()));
     context.say(&format!("there: lifeboat --repo … --fingerprint {} --identity FILE …", repository.fingerprint()));
-    context.say(&format!("the store's own credential should allow no more: `lifeboat key policy --role {}`", role.name()));
+    let place = context.location()?.0.to_string();
+    let kind = match place.split_once("://").map(|(scheme, _)| scheme) {
+        Some("s3" | "b2") => Some("--s3"),
+        Some("sftp") => Some("--ssh"),
+        _ => None,
+    };
+    context.say(&match kind {
+        Some(kind) => {
+            format!("the store's own credential should allow no more: `lifeboat key policy --role {} {kind}`", role.name())
+        }
+        None => "the store's own credential should allow no more: docs/reference/keys.md says how, store by store".to_owned(),
+    });
     Ok(())
 }
 

@@ -220,6 +220,14 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     if (0.0..9e18).contains(&bytes) { Ok(bytes as u64) } else { Err(format!("{text:?} is too large")) }
 }
 
+/// Reads a rate: bytes for each second, at least one.
+pub(super) fn parse_rate(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        0 => Err(format!("{text:?} would never let anything through; without a limit, leave it out")),
+        rate => Ok(rate),
+    }
+}
+
 /// Reads `90s`, `30m`, `2h`, `30d`; a day has 24 hours.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let span = text.parse::<jiff::Span>().and_then(|span| span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()));

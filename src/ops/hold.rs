@@ -11,7 +11,11 @@ use crate::repo::{Repository, SnapshotEntry};
 /// `Missing` if one is not there, `Usage` if a beginning is that of several.
 pub fn hold(repository: &Repository, names: &[String], reason: &str) -> Result<Vec<SnapshotId>> {
     let chosen = select::all_named(repository, names)?;
-    repository.hold(&records(&chosen), reason)?;
+    // To hold once more without a word takes no reason away.
+    let fresh: Vec<_> = chosen.iter().filter(|entry| !(reason.is_empty() && entry.is_held())).cloned().collect();
+    if !fresh.is_empty() || chosen.is_empty() {
+        repository.hold(&records(&fresh), reason)?;
+    }
     Ok(ids(&chosen))
 }
 

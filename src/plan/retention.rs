@@ -360,7 +360,8 @@ impl FromStr for GroupBy {
             "kind" => Ok(Self::Kind),
             "paths" => Ok(Self::Paths),
             "tags" => Ok(Self::Tags),
-            _ => Err(Error::usage(format!("group by {text:?}: not one of host, kind, paths, tags"))),
+            _ => Err(Error::usage(format!("group by {text:?}: not one of host, kind, paths, tags"))
+                .with_hint("several go with commas between them, and `none`, alone, makes one group of all that a client has")),
         }
     }
 }

@@ -87,7 +87,10 @@ impl Address {
     pub(super) fn parse(text: &str) -> Result<Option<Self>> {
         let Some(scheme) = text.split_once("://").and_then(|(scheme, _)| Scheme::parse(scheme)) else { return Ok(None) };
         let shown = text.split_once("://").map_or("", |(scheme, _)| scheme);
-        let wrong = |why: &str| Error::usage(format!("read the URL {shown}://…: {why}"));
+        let wrong = |why: &str| {
+            Error::usage(format!("read the URL {shown}://…: {why}"))
+                .with_hint("docs/reference/stores.md says how each kind is written, and which options it has")
+        };
         let url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
         if url.password().is_some() {
             let hint = "URLs are printed and logged; docs/reference/stores.md says where each store takes its secret from";
@@ -147,7 +150,12 @@ fn options(scheme: Scheme, url: &Url, wrong: &dyn Fn(&str) -> Error) -> Result<B
             _ => &[],
         };
         if !fits || value.is_empty() || !(choices.is_empty() || choices.contains(&value.as_ref())) {
-            return Err(wrong(&format!("the option {name:?} cannot be {value:?}")));
+            let wrong = wrong(&format!("the option {name:?} cannot be {value:?}"));
+            return Err(match (choices, numeric) {
+                ([], false) => wrong,
+                ([], true) => wrong.with_hint("it takes a number"),
+                _ => wrong.with_hint(format!("it can be {}", choices.join(" or "))),
+            });
         }
         if matches!(name.as_ref(), "endpoint" | "proxy") {
             let inner = Url::parse(&value).map_err(|error| wrong(&format!("the option {name:?} is no URL: {error}")))?;

@@ -334,7 +334,8 @@ impl Inner {
     /// Parts of listings, side by side: the next ones of `folders`, each from where it goes on.
     async fn pages(&self, folders: Vec<(String, Option<String>)>) -> Result<Vec<(String, Page)>> {
         let one = async |(folder, next): (String, Option<String>)| {
-            let page = self.attempt("list the objects in", &folder, || self.remote.list(&folder, next.clone())).await;
+            let shown = if folder.is_empty() { "the repository" } else { &folder };
+            let page = self.attempt("list the objects in", shown, || self.remote.list(&folder, next.clone())).await;
             page.map(|page| (folder, page))
         };
         join_all(folders.into_iter().map(one)).await.into_iter().collect()

@@ -1,15 +1,15 @@
 //! Checkpoints of a backup that goes on for long: what is finished so far, as a snapshot that is marked incomplete.
 //!
 //! A thread of its own looks now and then. It builds the tree of what every open directory has so far, lets every worker
-//! seal what it holds, waits until all of that is durable, and appends a claim. The walk goes on meanwhile; a worker is
-//! held up only while it hands its open blocks over.
+//! seal what it holds as soon as it is between two files, waits until all of that is durable, and appends a claim. The walk
+//! goes on meanwhile; a worker is held up only while it hands its open blocks over.
 
 use super::directory::Dir;
 use super::pages::PageBuilder;
 use super::run::Run;
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::format::snapshot::{Counts, Snapshot};
+use crate::format::snapshot::Snapshot;
 use crate::format::tree::{Node, encode_node};
 use crate::id::ChunkId;
 use crate::ops::on_panic::OnPanic;
@@ -98,13 +98,7 @@ fn keep(run: &Run<'_>, options: CheckpointOptions, snapshot: &Snapshot, ending: 
 fn write(run: &Run<'_>, mut snapshot: Snapshot) -> Result<()> {
     let mut writer = run.session.writer()?;
     let Some(root) = tree(run, &mut writer)? else { return Ok(()) };
-    snapshot.counts = Counts::default();
-    for worker in &run.workers {
-        // What a worker had that panicked is nowhere.
-        let mut worker = worker.lock().map_err(|_| Error::panicked("back up files"))?;
-        worker.writer.flush()?;
-        snapshot.counts.add(&worker.counts);
-    }
+    snapshot.counts = run.gather()?;
     snapshot.root = root;
     snapshot.incomplete = true;
     // The retention is that of the finished backup; what stands in for it goes as soon as there is one.

@@ -168,6 +168,7 @@ impl LargeFile {
     pub(super) fn work(&self, run: &Run<'_>, worker: &mut Worker) -> bool {
         let _let_go = OnPanic(|| self.let_go());
         loop {
+            run.hand_over(worker);
             // A segment is taken only by a running worker, in order: whoever waits, waits for one that runs, or that lets
             // all others go when it panics.
             let number = self.next.fetch_add(1, Ordering::Relaxed);

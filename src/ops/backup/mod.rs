@@ -4,6 +4,7 @@ mod checkpoint;
 mod content;
 mod directory;
 mod entries;
+mod handover;
 pub(in crate::ops) mod lists;
 pub(in crate::ops) mod pages;
 mod run;

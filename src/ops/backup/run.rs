@@ -1,6 +1,7 @@
 //! What all workers of a backup share, and what each has of its own.
 
 use super::directory::Dir;
+use super::handover::Handover;
 use crate::error::Error;
 use crate::event::{Event, Observer, Progress};
 use crate::format::snapshot::{Counts, Failure, MAX_FAILURES};
@@ -116,6 +117,8 @@ pub(super) struct Run<'a> {
     pub(super) progress: Arc<Progress>,
     pub(super) session: &'a crate::repo::Session,
     pub(super) workers: Vec<Mutex<Worker>>,
+    /// One for each worker.
+    pub(super) handovers: Vec<Handover>,
     /// Directories that may be open; those that are gone are dropped now and then.
     open: Mutex<Vec<Weak<Dir>>>,
     pub(super) links: Mutex<HashMap<(u64, u64), Linked>>,
@@ -142,6 +145,7 @@ impl<'a> Run<'a> {
             observer,
             progress: Arc::default(),
             session,
+            handovers: workers.iter().map(|_| Handover::default()).collect(),
             workers,
             open: Mutex::default(),
             links: Mutex::default(),

@@ -120,6 +120,7 @@ fn entries<'s>(scope: &Scope<'s>, run: &'s Run<'s>, dir: Arc<Dir>, start: usize,
         if run.stopped() {
             return;
         }
+        run.hand_over(&mut worker);
         let below = tops.as_ref().and_then(|tops| tops.below.get(dir.listing.name(position)));
         match entry(scope, run, &mut worker, &dir, position, below) {
             Ok(Some(done)) => settle(run, &mut worker, &dir, position, Ok(done)),

@@ -75,8 +75,11 @@ impl PruneReport {
     }
 }
 
+/// Packs as the store lists them: length, and when it got them.
+pub(super) type Listed = BTreeMap<PackId, (u64, i64)>;
+
 /// Leaves the largest `most` of the packs, whose lengths are `sizes`.
-pub(super) fn largest(packs: &mut BTreeSet<PackId>, sizes: &BTreeMap<PackId, (u64, i64)>, most: usize) {
+pub(super) fn largest(packs: &mut BTreeSet<PackId>, sizes: &Listed, most: usize) {
     let mut order: Vec<PackId> = packs.iter().copied().collect();
     order.sort_by_key(|id| std::cmp::Reverse(sizes.get(id).map_or(0, |(size, _)| *size)));
     order.truncate(most);

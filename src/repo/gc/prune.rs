@@ -1,7 +1,7 @@
 //! The steps of a prune.
 
 use super::decide::{ARCHIVED, Candidate, Decision, PackDecision, PruneOptions, Truncation, decide, reason, weigh};
-use super::full::largest;
+use super::full::{Listed, largest};
 use super::lock::{LockReport, Reach, WantedLocks};
 use super::mark::{Marker, Trusted, not_looked_into};
 use super::view::View;
@@ -19,7 +19,7 @@ use crate::repo::sealed::{not_allowed, seal_object};
 use crate::repo::{CompactReport, Repository, ThawPlan, cache};
 use crate::store::{Key, Next, Removal, remove};
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -41,6 +41,8 @@ pub struct PruneReport {
     pub written: u64,
     /// Bytes of them.
     pub bytes_written: u64,
+    /// Packs that were to be written anew, and stay as they are because time was up.
+    pub put_off: u64,
     /// Packs deleted.
     pub deleted: u64,
     /// Bytes of them.
@@ -66,9 +68,6 @@ pub struct PruneReport {
     /// Old records that are worth a prune by the owner, where this one may not let them go.
     pub records_for_owner: u64,
 }
-
-/// Packs as the store lists them: length, and when it got them.
-type Listed = BTreeMap<PackId, (u64, i64)>;
 
 pub(super) struct Prune<'a> {
     pub(super) repository: &'a Repository,
@@ -148,7 +147,7 @@ impl<'a> Prune<'a> {
         self.repository.expect_listings(if self.options.dry_run { &["packs"] } else { &["packs", "index"] });
         let view = self.mark()?;
         let listed = self.list()?;
-        let candidates = self.candidates(&listed, &view)?;
+        let candidates = self.candidates(&listed)?;
         let target = u64::from(self.repository.format().pack_target);
         let mut decisions = decide(&candidates, self.options, target);
         let frozen = self.spare_archived(&candidates, &mut decisions)?;
@@ -273,8 +272,8 @@ impl<'a> Prune<'a> {
         Ok(listed)
     }
 
-    /// All packs in the store, with what is needed of each.
-    fn candidates(&self, listed: &Listed, _: &View) -> Result<Vec<Candidate>> {
+    /// All packs in the store, with what is needed of each, and those that are gone from it and that nobody needs.
+    fn candidates(&self, listed: &Listed) -> Result<Vec<Candidate>> {
         let (states, unread, gone) = {
             let connection = self.repository.connection();
             let unread = cache::unread::ids(&connection)?;
@@ -290,13 +289,14 @@ impl<'a> Prune<'a> {
         let now = self.repository.now();
         let is_young = |id: &PackId| listed.get(id).is_some_and(|(_, modified)| now.saturating_sub(*modified) < grace);
         let known: HashSet<PackId> = states.iter().map(|state| state.pack.id).collect();
+        let is_used = |number: &u32| usage.get(number).is_some_and(|usage| usage.used_chunks > 0);
         let mut candidates: Vec<Candidate> = states
             .iter()
-            .filter(|state| listed.contains_key(&state.pack.id))
+            .filter(|state| listed.contains_key(&state.pack.id) || state.committed && !is_used(&state.number))
             .map(|state| Candidate {
                 number: Some(state.number),
                 id: state.pack.id,
-                size: state.pack.size,
+                size: if listed.contains_key(&state.pack.id) { state.pack.size } else { 0 },
                 usage: usage.get(&state.number).copied().unwrap_or_default(),
                 young: !state.committed && is_young(&state.pack.id),
                 broken: broken.contains(&state.number),
@@ -337,6 +337,7 @@ impl<'a> Prune<'a> {
             progress.bytes_total.store(sources.iter().map(|(_, pack)| pack.size).sum(), Ordering::Relaxed);
             self.repository.repack(&self.marker, &sources, deadline, progress, self.observer)
         })?;
+        self.report.put_off = repacked.put_off;
         self.report.written = repacked.packs.len() as u64;
         self.report.bytes_written = repacked.packs.iter().map(|pack| pack.size).sum();
         // Only once the log lists them does everybody find the chunks there.

@@ -37,6 +37,8 @@ pub(in crate::repo) struct Repacked {
     pub(in crate::repo) packs: Vec<PackRef>,
     /// Numbers of the packs that are not needed any more.
     pub(in crate::repo) done: HashSet<u32>,
+    /// How many stay because time was up.
+    pub(in crate::repo) put_off: u64,
 }
 
 struct Copier<'a> {
@@ -245,12 +247,10 @@ impl Repository {
         self.expect_parity();
         let (copier, rewrite) = (Copier::new(self), Rewrite::start(self)?);
         let mut repacking = Repacking { sources, copier, rewrite, done: HashSet::new(), given_up: None };
+        let mut is_late = false;
         let mut goes_on = || {
             stop_if_asked(observer)?;
-            let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            if is_late {
-                observer.observe(Event::Note("time is up: the rest is repacked another time"));
-            }
+            is_late |= deadline.is_some_and(|deadline| Instant::now() >= deadline);
             Ok(!is_late)
         };
         let mut last = None;
@@ -264,7 +264,10 @@ impl Repository {
         });
         let Repacking { copier, rewrite, done, .. } = repacking;
         match taken {
-            Ok(()) => Ok(Repacked { packs: copier.finish(rewrite)?, done }),
+            Ok(()) => {
+                let put_off = if is_late { sources.len().saturating_sub(done.len()) as u64 } else { 0 };
+                Ok(Repacked { packs: copier.finish(rewrite)?, done, put_off })
+            }
             Err(error) => Err(rewrite.cause_of(error)),
         }
     }

@@ -90,7 +90,11 @@ impl Repository {
     /// # Errors
     /// `NoRepository`; `Refused` if another repository is there.
     pub fn repairer(&self, other: Option<&Location>) -> Result<Repairer> {
-        let other = other.map(Location::open).transpose()?;
+        let none = |error: Error| match error.kind() {
+            ErrorKind::NoRepository => error.with_hint("--from names a copy of the same repository, such as a mirror of it"),
+            _ => error,
+        };
+        let other = other.map(|other| other.open().map_err(none)).transpose()?;
         if let Some(other) = &other {
             let theirs = other.get(&Key::format(), crate::format::repository::MAX_FORMAT)?;
             if theirs != self.inner.format.encode() {
