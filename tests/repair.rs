@@ -203,7 +203,7 @@ fn a_salvage_writes_what_is_left_and_lists_what_is_missing() {
     assert!(report.damaged && report.salvaged.len() == 1);
     assert!(!bench.path("out/large").exists() && bench.path("out/small").exists());
     let (left, whole) = (std::fs::read(bench.path("out/large.damaged")).unwrap(), noise(1, 3_000_000));
-    let file = &report.salvaged[0];
+    let file = &report.salvaged.first(1).unwrap()[0];
     assert_eq!((left.len(), file.holes.is_empty()), (whole.len(), false));
     for (at, byte) in left.iter().enumerate() {
         let missing = file.holes.iter().any(|(offset, length)| (*offset..offset + length).contains(&(at as u64)));

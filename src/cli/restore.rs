@@ -1,11 +1,12 @@
 //! `lifeboat restore`.
 
 use super::arguments::{RestoreArguments, When};
+use super::document::{self, list};
 use super::globals::Context;
 use super::{DAMAGED, INCOMPLETE, show, text, thaw};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
-use crate::ops::restore::{Overwrite, RestoreOptions, RestoreReport, restore};
+use crate::ops::restore::{Overwrite, RestoreOptions, RestoreReport, SalvagedFile, restore};
 use crate::repo::Rescued;
 use crate::source::files::RuleOptions;
 
@@ -43,10 +44,11 @@ pub(super) fn run(context: &Context, arguments: &RestoreArguments) -> Result<u8>
     if let Some(thawed) = &report.thaw {
         object["thaw"] = thaw::json(context, thawed, &options.thaw);
     }
-    context.note(&object);
     if context.globals.json {
-        println!("{object}");
+        document::print(vec![list("salvaged", &report.salvaged, salvaged_json)], &object)?;
+        context.note(&object);
     } else {
+        context.note(&object);
         summary(context, &report, &options);
     }
     verify_matched(&report, &options, &context.watcher)?;
@@ -72,21 +74,20 @@ fn verify_matched(report: &RestoreReport, options: &RestoreOptions, observer: &d
         .with_hint("patterns are matched with names, or with whole paths as `lifeboat ls -R SNAPSHOT` shows them"))
 }
 
+fn salvaged_json(file: &SalvagedFile) -> serde_json::Value {
+    let name = file.name.as_ref().map(|name| String::from_utf8_lossy(name));
+    serde_json::json!({"path": String::from_utf8_lossy(&file.path), "name": name, "size": file.size, "holes": file.holes})
+}
+
 fn json(report: &RestoreReport) -> serde_json::Value {
     let failures: Vec<_> = report.failures.iter().map(show::failure_json).collect();
-    let salvaged: Vec<_> = (report.salvaged.iter())
-        .map(|file| {
-            let name = file.name.as_ref().map(|name| String::from_utf8_lossy(name));
-            serde_json::json!({"path": String::from_utf8_lossy(&file.path), "name": name, "size": file.size, "holes": file.holes})
-        })
-        .collect();
     let rescued: Vec<_> = report.rescued.packs.iter().map(ToString::to_string).collect();
     serde_json::json!({
         "files": report.files, "unchanged": report.unchanged, "skipped": report.skipped,
         "directories": report.directories, "others": report.others, "deleted": report.deleted,
         "bytes": report.bytes, "bytes_written": report.bytes_written, "verified": report.verified,
         "warnings": report.warnings, "failures": failures, "failure_count": report.failure_count,
-        "damaged": report.damaged, "rescued": report.rescued.reads, "rescued_packs": rescued, "salvaged": salvaged,
+        "damaged": report.damaged, "rescued": report.rescued.reads, "rescued_packs": rescued,
         "unmatched": report.unmatched, "seconds": report.elapsed.as_secs_f64(),
     })
 }
@@ -138,7 +139,7 @@ fn summary(context: &Context, report: &RestoreReport, options: &RestoreOptions) 
         ));
     }
     if !report.salvaged.is_empty() {
-        let count = report.salvaged.iter().filter(|file| file.name.is_some()).count();
+        let count = report.salvaged.iter().filter(|file| file.as_ref().is_ok_and(|file| file.name.is_some())).count();
         let list = options.target.join(".lifeboat-holes.txt");
         context.say(&format!(
             "salvaged: parts of {} as NAME.damaged; {} lists what is missing",

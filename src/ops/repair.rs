@@ -6,7 +6,7 @@ use crate::format::log::PackRef;
 use crate::ops::check::{self, Finding, Findings, PackFindings, Severity};
 use crate::ops::gathered::Gathered;
 use crate::ops::thaw::ThawOptions;
-use crate::repo::{Act, MOST_ALIKE, Mend, PackList, PackSet, RecordsReport, Repairer, Repository, Trouble};
+use crate::repo::{Act, MOST_ALIKE, Mend, PackList, PackSet, RecordProblem, RecordsReport, Repairer, Repository, Trouble};
 use crate::store::Location;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -129,10 +129,16 @@ fn plan(
     let found = plan_packs(repository, &repairer, (packs, options, progress), (&mut mends, report), observer)?;
     // What cannot be read of tables of contents is a finding of its pack already.
     repository.load_index(&Silent)?;
-    let shards = repository.verify_index_objects(found.index, observer)?;
-    report.findings.extend(shards.iter().filter(|problem| !problem.needless).map(Finding::of_index))?;
+    let mut index_is_damaged = false;
+    repository.verify_index_objects(found.index, observer, &mut |problem| {
+        if problem.needless {
+            return Ok(());
+        }
+        index_is_damaged = true;
+        report.findings.add(&Finding::of_index(problem))
+    })?;
     let mut add = |mend: Mend| mends.push(&mend);
-    repairer.plan_index(&shards).into_iter().try_for_each(&mut add)?;
+    repairer.plan_index().filter(|_| index_is_damaged).into_iter().try_for_each(&mut add)?;
     repairer.plan_snapshots(&records.snapshots, &found.packs, observer)?.into_iter().try_for_each(&mut add)?;
     if let Some(share) = options.parity {
         repairer.plan_parity(share, &found.packs, &found.parity, &mut add)?;
@@ -151,23 +157,24 @@ fn plan_objects(
     mends: &mut Gathered<Mend>,
     (report, observer): (&mut RepairReport, &dyn Observer),
 ) -> Result<RecordsReport> {
-    let mut records = repository.verify_records(observer)?;
     let mut last = None;
-    for problem in std::mem::take(&mut records.problems).into_iter().chain(repository.verify_slots()?) {
+    let mut take = |problem: RecordProblem| {
         if !problem.harmless
             && let Some(name) = problem.object.strip_prefix("object ")
         {
             match repairer.plan_object(name) {
                 Ok(mend) if mend != last => {
                     mend.iter().try_for_each(|mend| mends.push(mend))?;
-                    last = mend.or(last);
+                    last = mend.or(last.take());
                 }
                 Ok(_) => {}
                 Err(error) => report.findings.add(&not_looked_at(&problem.object, error)?)?,
             }
         }
-        report.findings.add(&Finding::of_record(problem))?;
-    }
+        report.findings.add(&Finding::of_record(problem))
+    };
+    let records = repository.verify_records(observer, &mut take)?;
+    repository.verify_slots()?.into_iter().try_for_each(take)?;
     Ok(records)
 }
 

@@ -56,7 +56,7 @@ pub use kit::{identity_in, join_shares, parse_identity, split_identity};
 pub use known_damage::Unreadable;
 pub use log::{
     ATTESTED, EVERYBODY, LostRecords, Member, RecordProblem, RecordsReport, Rollback, SealedEntry, SnapshotEntry, Standing,
-    StoredTime, Turn,
+    StoredTime, TakeProblem, Turn,
 };
 pub use mirror::{MirrorOptions, MirrorReport, mirror, mirror_stores};
 pub use nodes::Nodes;

@@ -5,7 +5,7 @@ use super::support::counterfeit::{Forged, file, leaf};
 use lifeboat::format::log::{PackRef, RecordBody};
 use lifeboat::format::pack::{Codec, TableEntry};
 use lifeboat::format::tree::{ChunkRef, ChunkType};
-use lifeboat::id::{ChunkId, PackId};
+use lifeboat::id::{ChunkId, IndexId, PackId};
 use lifeboat::store::Key;
 
 const FRAME: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -254,4 +254,45 @@ fn records_that_are_as_long_as_can_be_are_not_all_held_at_once() {
         assert!(code == 0, "{code}: {said}");
         std::fs::remove_dir_all(scene.home.path(".cache")).unwrap();
     }
+}
+
+/// With `LIFEBOAT_ALL` three records that name as many as they have room for.
+#[test]
+fn index_objects_that_there_are_not_are_told_in_bounded_memory() {
+    let scene = Scene::new();
+    let forger = &scene.forger;
+    let (records, count): (u32, u32) = if std::env::var_os("LIFEBOAT_ALL").is_some() { (3, 400_000) } else { (1, 5_000) };
+    for record in 0..records {
+        let id = |number: u32| IndexId(*blake3::hash(&number.to_le_bytes()).as_bytes());
+        let indexes = (record * count..(record + 1) * count).map(id).collect();
+        forger.thief.record(forger.thief.client(), 0, None, RecordBody::Index { indexes, packs: forger.thief.packs() });
+    }
+    let Outcome { code, said, .. } = scene.run(&["check"]);
+    assert_eq!(code, 13, "{said}");
+    let more = format!("it is gone (and {} more like this)", count - 100);
+    assert_eq!(said.matches(&more).count(), records as usize, "{said}");
+    assert!(said.lines().count() < 1000, "what is alike is told together");
+    let Outcome { code, said, .. } = scene.run(&["repair", "--apply"]);
+    assert!(code == 13 && said.contains("write the damaged index objects anew"), "{code}: {said}");
+    let Outcome { code, said, .. } = scene.run(&["check"]);
+    assert_eq!(code, 0, "{said}");
+}
+
+#[test]
+fn each_record_that_is_none_is_told_as_it_is_found() {
+    let scene = Scene::new();
+    let log = scene.home.path(".local/share/lifeboat/repository/log");
+    let log = std::fs::read_dir(log).unwrap().flatten().next().unwrap().path();
+    let head = std::fs::read_dir(&log).unwrap().count();
+    for seq in head..head + 300 {
+        std::fs::write(log.join(format!("{seq:016x}")), [7; 100]).unwrap();
+    }
+    for arguments in [&["check"][..], &["repair"], &["check", "--json"]] {
+        let Outcome { code, said, .. } = scene.run(arguments);
+        assert_eq!((code, said.matches("it was void from the beginning").count()), (0, 300), "{said}");
+    }
+    // A snapshot that follows says nothing else of them.
+    scene.home.ok(&["backup", "documents"]);
+    let Outcome { code, said, .. } = scene.run(&["check"]);
+    assert_eq!((code, said.matches("it was void from the beginning").count()), (0, 300), "{said}");
 }

@@ -106,11 +106,8 @@ impl Finding {
             Trouble::Index => "nothing is lost: `lifeboat cache rebuild` reads this machine's index anew",
         };
         let severity = if problem.trouble == Trouble::Index { Severity::Notice } else { Severity::Damage };
-        let more = match problem.more {
-            0 => String::new(),
-            more => format!(" (and {more} more like this)"),
-        };
-        Self { severity, object: format!("pack {pack}"), problem: format!("{}{more}", problem.error), hint: hint.into() }
+        let problem = format!("{}{}", problem.error, more(problem.more));
+        Self { severity, object: format!("pack {pack}"), problem, hint: hint.into() }
     }
 
     pub(in crate::ops) fn of_index(problem: &IndexProblem) -> Self {
@@ -121,7 +118,8 @@ impl Finding {
             }
         };
         let object = format!("object index/{}", problem.id);
-        Self { severity, object, problem: problem.error.to_string(), hint: hint.into() }
+        let problem = format!("{}{}", problem.error, more(problem.more));
+        Self { severity, object, problem, hint: hint.into() }
     }
 
     /// What a tree needs could not be read, and then it could.
@@ -159,4 +157,9 @@ impl Finding {
         let hint = "`lifeboat restore --salvage` brings back all that is left, with a list of what is missing";
         Self { severity: Severity::Damage, object: format!("snapshot {}", damaged.id), problem, hint: hint.into() }
     }
+}
+
+/// How many there are besides one that is told of.
+fn more(more: u64) -> String {
+    if more == 0 { String::new() } else { format!(" (and {more} more like this)") }
 }

@@ -112,8 +112,8 @@ fn verify(repository: &Repository, options: &CheckOptions, observer: &dyn Observ
 
 /// Compares index objects with the tables of contents, as far as this machine's index has them right.
 fn verify_index(repository: &Repository, quick: bool, observer: &dyn Observer, report: &mut CheckReport) -> Result<()> {
-    let found = repository.verify_index_objects(quick || report.own_index_differs, observer)?;
-    report.findings.extend(found.iter().map(Finding::of_index))
+    let quick = quick || report.own_index_differs;
+    repository.verify_index_objects(quick, observer, &mut |problem| report.findings.add(&Finding::of_index(problem)))
 }
 
 fn look(
@@ -123,9 +123,8 @@ fn look(
     observer: &dyn Observer,
     report: &mut CheckReport,
 ) -> Result<()> {
-    let records = repository.verify_records(observer)?;
-    report.records = records.looked_at;
-    report.findings.extend(records.problems.into_iter().map(Finding::of_record))?;
+    let mut take = |problem| report.findings.add(&Finding::of_record(problem));
+    report.records = repository.verify_records(observer, &mut take)?.looked_at;
     report.findings.extend(repository.verify_slots()?.into_iter().map(Finding::of_record))?;
     if !options.quick {
         let locks = repository.look_at_locks(observer)?;

@@ -16,6 +16,7 @@ use crate::error::Result;
 use crate::event::{Event, Observer, Stage};
 use crate::format::snapshot::Failure;
 use crate::format::tree::NodeKind;
+use crate::ops::gathered::Gathered;
 use crate::ops::thaw::{ThawOptions, ThawReport};
 use crate::repo::{Act, Repository, Rescued, SnapshotEntry};
 use crate::source::files::RuleOptions;
@@ -74,7 +75,7 @@ pub struct RestoreOptions {
 }
 
 /// A file of which only a part could be restored.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SalvagedFile {
     /// Where it belongs.
     pub path: Vec<u8>,
@@ -120,7 +121,7 @@ pub struct RestoreReport {
     /// What is damaged and could be restored all the same, from parity or from another pack.
     pub rescued: Rescued,
     /// What is left of damaged files, with `salvage`.
-    pub salvaged: Vec<SalvagedFile>,
+    pub salvaged: Gathered<SalvagedFile>,
     /// What had to be thawed; absent where nothing can be archived.
     pub thaw: Option<ThawReport>,
     /// How long it took.

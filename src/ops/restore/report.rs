@@ -4,6 +4,7 @@ use super::RestoreReport;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer, Progress, stop_if_asked};
 use crate::format::snapshot::{Failure, MAX_FAILURES};
+use crate::ops::gathered::Gathered;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -18,7 +19,7 @@ pub(super) struct Tally<'a> {
     /// Bytes of the failures that are kept.
     told: AtomicU64,
     /// Paths of what is damaged, if anybody asked for them.
-    lost: Option<Mutex<Vec<Vec<u8>>>>,
+    lost: Option<Mutex<Gathered<Vec<u8>>>>,
     files: AtomicU64,
     bytes: AtomicU64,
     written: AtomicU64,
@@ -70,7 +71,10 @@ impl<'a> Tally<'a> {
         }
         self.observer.observe(Event::Failure { path, error });
         if let Some(lost) = self.lost.as_ref().filter(|_| error.kind() == ErrorKind::Damaged) {
-            lost.lock().expect("no code panics while it holds this lock").push(path.to_vec());
+            let noted = lost.lock().expect("no code panics while it holds this lock").push(&path.to_vec());
+            if let Err(error) = noted {
+                let _ = self.full.set(error);
+            }
         }
         let reason = error.to_string();
         let told = self.told.fetch_add((path.len() + reason.len()) as u64, Ordering::Relaxed);
@@ -111,10 +115,10 @@ impl<'a> Tally<'a> {
     }
 
     /// Paths of what is damaged.
-    pub(super) fn take_lost(&self) -> Vec<Vec<u8>> {
-        let lost =
-            self.lost.as_ref().map(|lost| std::mem::take(&mut *lost.lock().expect("no code panics while it holds this lock")));
-        lost.unwrap_or_default()
+    pub(super) fn take_lost(&self) -> Gathered<Vec<u8>> {
+        let take =
+            |lost: &Mutex<Gathered<_>>| std::mem::take(&mut *lost.lock().expect("no code panics while it holds this lock"));
+        self.lost.as_ref().map(take).unwrap_or_default()
     }
 
     pub(super) fn into_report(self) -> RestoreReport {

@@ -4,6 +4,7 @@ use super::SalvagedFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Observer, stop_if_asked};
 use crate::format::tree::{ChunkType, DataMap, Node, NodeKind};
+use crate::ops::gathered::Gathered;
 use crate::repo::Reader;
 use crate::source::files::TargetDir;
 
@@ -11,6 +12,8 @@ use crate::source::files::TargetDir;
 const SUFFIX: &[u8] = b".damaged";
 /// Longest name that file systems take.
 const MAX_NAME: usize = 255;
+/// Bytes of the list that are written at once, and some more.
+const STEP: usize = 64 << 10;
 /// Name of the list of what is missing.
 pub(super) const LIST: &[u8] = b".lifeboat-holes.txt";
 
@@ -20,23 +23,24 @@ pub(super) fn salvage(
     reader: &Reader,
     top: &Node,
     target: &TargetDir,
-    paths: &[Vec<u8>],
+    paths: &Gathered<Vec<u8>>,
     observer: &dyn Observer,
-) -> Result<Vec<SalvagedFile>> {
-    let mut salvaged = Vec::new();
-    for path in paths {
+) -> Result<Gathered<SalvagedFile>> {
+    let mut salvaged = Gathered::default();
+    for path in paths.iter() {
+        let path = path?;
         stop_if_asked(observer)?;
         let node = match &top.subtree {
-            Some(root) => reader.resolve(root, path).ok(),
+            Some(root) => reader.resolve(root, &path).ok(),
             None => Some(top.clone()),
         };
         let file = node.filter(|node| node.kind == NodeKind::File);
-        let written = file.map(|node| write(reader, &node, target, path)).transpose();
-        salvaged.push(match written {
+        let written = file.map(|node| write(reader, &node, target, &path)).transpose();
+        salvaged.push(&match written {
             Err(error) if matches!(error.kind(), ErrorKind::Full | ErrorKind::Interrupted) => return Err(error),
             Ok(Some(file)) => file,
-            Ok(None) | Err(_) => SalvagedFile { path: path.clone(), name: None, size: 0, holes: Vec::new() },
-        });
+            Ok(None) | Err(_) => SalvagedFile { path, name: None, size: 0, holes: Vec::new() },
+        })?;
     }
     write_list(target, &salvaged)?;
     Ok(salvaged)
@@ -88,19 +92,25 @@ fn write(reader: &Reader, node: &Node, target: &TargetDir, path: &[u8]) -> Resul
 }
 
 /// One line for each hole: offset, length, path; a path of which nothing is left has neither.
-fn write_list(target: &TargetDir, salvaged: &[SalvagedFile]) -> Result<()> {
-    let mut text = Vec::new();
-    for file in salvaged {
+fn write_list(target: &TargetDir, salvaged: &Gathered<SalvagedFile>) -> Result<()> {
+    let list = target.create_file(&TargetDir::temporary_name())?;
+    let (mut text, mut at) = (Vec::new(), 0);
+    for file in salvaged.iter() {
+        let file = file?;
         let path = file.path.escape_ascii();
         if file.name.is_none() {
             text.extend_from_slice(format!("all\t{path}\n").as_bytes());
         }
         for (offset, length) in &file.holes {
             text.extend_from_slice(format!("{offset}\t{length}\t{path}\n").as_bytes());
+            if text.len() >= STEP {
+                list.write_at(at, &text)?;
+                at += text.len() as u64;
+                text.clear();
+            }
         }
     }
-    let list = target.create_file(&TargetDir::temporary_name())?;
-    list.write_at(0, &text)?;
+    list.write_at(at, &text)?;
     let mut node = Node::new(LIST.to_vec(), NodeKind::File);
     node.mode = 0o600;
     let now = target.directory().stat_self()?;

@@ -28,7 +28,7 @@ pub(super) use instance::load as load_instance;
 pub use judge::Standing;
 pub(super) use judge::{Deed, Judgement, Seen};
 pub use members::{ATTESTED, EVERYBODY, Member};
-pub use records::{RecordProblem, RecordsReport};
+pub use records::{RecordProblem, RecordsReport, TakeProblem};
 pub use rollback::{LostRecords, Rollback};
 pub(super) use snapshots::open_snapshot;
 pub use snapshots::{SealedEntry, SnapshotEntry};

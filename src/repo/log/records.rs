@@ -35,8 +35,6 @@ pub struct RecordProblem {
 /// What was seen of logs and prune objects.
 #[derive(Debug, Default)]
 pub struct RecordsReport {
-    /// Everything that is wrong.
-    pub problems: Vec<RecordProblem>,
     /// Objects looked at.
     pub looked_at: u64,
     /// The snapshots that records name which can be read, those too that were forgotten or pruned.
@@ -90,14 +88,53 @@ impl Ahead<'_> {
     }
 }
 
-impl RecordsReport {
-    fn add_void(&mut self, key: &Key, error: Error) {
+/// Takes what is wrong as soon as it is found: somebody may have written any number of records that are none.
+pub type TakeProblem<'a> = &'a mut dyn FnMut(RecordProblem) -> Result<()>;
+
+/// What was seen, and who is told what is wrong.
+struct Look<'a> {
+    report: RecordsReport,
+    take: TakeProblem<'a>,
+    observer: &'a dyn Observer,
+}
+
+fn gone(member: &Member, seq: u64) -> Error {
+    Error::damaged(format!("read record {seq} of the log of {}: it is gone", member.id))
+}
+
+impl Look<'_> {
+    fn add_void(&mut self, key: &Key, error: Error) -> Result<()> {
         let error = error.while_doing("it was void from the beginning and says nothing");
-        self.problems.push(RecordProblem { object: format!("object {key}"), error, harmless: true });
+        (self.take)(RecordProblem { object: format!("object {key}"), error, harmless: true })
     }
 
-    fn add(&mut self, key: &Key, error: Error) {
-        self.problems.push(RecordProblem { object: format!("object {key}"), error, harmless: false });
+    fn add(&mut self, key: &Key, error: Error) -> Result<()> {
+        (self.take)(RecordProblem { object: format!("object {key}"), error, harmless: false })
+    }
+}
+
+/// Records of a log that cannot be read or do not fit, by their places: what is wrong with each is looked at again once it
+/// is known whether they were so when they were written.
+#[derive(Default)]
+struct Doubtful {
+    /// First and last places of runs.
+    runs: Vec<(u64, u64)>,
+    /// Hash of the last one.
+    last: Option<ObjectHash>,
+}
+
+impl Doubtful {
+    fn add(&mut self, seq: u64, hash: ObjectHash) {
+        self.last = Some(hash);
+        match self.runs.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(seq) => *last = seq,
+            _ => self.runs.push((seq, seq)),
+        }
+    }
+
+    fn take(&mut self) -> impl Iterator<Item = u64> + use<> {
+        self.last = None;
+        std::mem::take(&mut self.runs).into_iter().flat_map(|(first, last)| first..=last)
     }
 }
 
@@ -105,14 +142,14 @@ impl Repository {
     /// Verifies that every record that was ever read is still there and follows the one before it, and every prune object.
     ///
     /// # Errors
-    /// Only what kept them from being looked at.
-    pub fn verify_records(&self, observer: &dyn Observer) -> Result<RecordsReport> {
-        let mut report = RecordsReport::default();
+    /// Only what kept them from being looked at; those of `take`.
+    pub fn verify_records(&self, observer: &dyn Observer, take: TakeProblem<'_>) -> Result<RecordsReport> {
+        let mut look = Look { report: RecordsReport::default(), take, observer };
         // They are looked at after the logs, and need nothing of them.
         self.expect_listings(&["keys", "packs", "index"]);
         // Ascending, so that the last one of each log stays.
         let remembered: HashMap<ClientId, Head> = self.seen_heads()?.into_iter().map(|head| (head.client, head)).collect();
-        let cut = self.verify_checkpoint(&mut report, observer)?;
+        let cut = self.verify_checkpoint(&mut look)?;
         let members = self.members()?;
         let spans = members.iter().map(|member| {
             let head = remembered.get(&member.id).copied();
@@ -123,48 +160,48 @@ impl Repository {
         let mut ahead = Ahead { repository: self, keys: Box::new(places), limit: MAX_RECORD, found: VecDeque::new() };
         for (member, span) in members.iter().zip(&spans) {
             if let Some(span) = span {
-                self.verify_log((member, span), &mut ahead, (&mut report, observer))?;
+                self.verify_log((member, span), &mut ahead, &mut look)?;
             }
         }
-        self.verify_prunes(&mut report)?;
-        Ok(report)
+        self.verify_prunes(&mut look)?;
+        Ok(look.report)
     }
 
     /// Verifies the checkpoint in force and the records that it says are there, and takes in what it says of snapshots.
-    fn verify_checkpoint(&self, report: &mut RecordsReport, observer: &dyn Observer) -> Result<Option<InForce>> {
+    fn verify_checkpoint(&self, look: &mut Look<'_>) -> Result<Option<InForce>> {
         let Some(in_force) = cache::checkpoint::in_force(&self.connection())? else { return Ok(None) };
         let key = Key::log(&self.owner(), in_force.seq);
-        let mut look = || -> Result<bool> {
+        let mut load = || -> Result<bool> {
             let Some(checkpoint) = self.load_checkpoint(&in_force)? else { return Ok(false) };
             for head in checkpoint.staying.iter().filter(|head| in_force.floor(&head.client) != Some(head)) {
-                stop_if_asked(observer)?;
-                report.looked_at += 1;
+                stop_if_asked(look.observer)?;
+                look.report.looked_at += 1;
                 let verified = self.staying_record(head).and_then(|bytes| self.open_record(&bytes));
                 match verified {
                     Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
-                    Err(error) => report.add(&Key::log(&head.client, head.seq), error),
+                    Err(error) => look.add(&Key::log(&head.client, head.seq), error)?,
                     Ok(_) => {}
                 }
             }
             self.each_part(checkpoint, &mut |part| {
-                report.snapshots.extend(&part.pruned);
+                look.report.snapshots.extend(&part.pruned);
                 for bytes in &part.records {
-                    report.snapshots.extend(snapshot_named(&Record::decode(bytes)?));
+                    look.report.snapshots.extend(snapshot_named(&Record::decode(bytes)?));
                 }
-                stop_if_asked(observer).map(|()| ControlFlow::Continue(()))
+                stop_if_asked(look.observer).map(|()| ControlFlow::Continue(()))
             })?;
             Ok(true)
         };
-        match look() {
+        match load() {
             Ok(counts) => return Ok(counts.then_some(in_force)),
             Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
             // The walk through the owner's log finds the object that is gone or damaged.
             Err(error) if matches!(error.kind(), ErrorKind::Missing | ErrorKind::Damaged) => {}
-            Err(error) => report.add(&key, error),
+            Err(error) => look.add(&key, error)?,
         }
         // What the records that are gone named is known from the cache, as far as it is.
-        report.snapshots.extend(cache::checkpoint::pruned(&self.connection())?);
-        report.snapshots.extend(self.standings()?.into_iter().map(|(cached, _, _)| cached.id));
+        look.report.snapshots.extend(cache::checkpoint::pruned(&self.connection())?);
+        look.report.snapshots.extend(self.standings()?.into_iter().map(|(cached, _, _)| cached.id));
         Ok(Some(in_force))
     }
 
@@ -176,30 +213,24 @@ impl Repository {
         Ok(last.map(|last| Span { known, remembered, floor, last }))
     }
 
-    fn verify_log(
-        &self,
-        (member, span): (&Member, &Span),
-        ahead: &mut Ahead<'_>,
-        (report, observer): (&mut RecordsReport, &dyn Observer),
-    ) -> Result<()> {
+    fn verify_log(&self, (member, span): (&Member, &Span), ahead: &mut Ahead<'_>, look: &mut Look<'_>) -> Result<()> {
         let Span { known, remembered, floor, .. } = *span;
         let mut before = if floor.is_some() { Before::Unknown } else { Before::Read(None) };
-        // Those that cannot be read or do not fit, since the last one that does: the next one that does says whether they
-        // were so when it was written.
-        let mut doubtful: Vec<(Key, ObjectHash, Error)> = Vec::new();
+        // Those since the last one that does fit: the next one that does says whether they were so when it was written.
+        let mut doubtful = Doubtful::default();
         for seq in span.seqs() {
-            stop_if_asked(observer)?;
-            report.looked_at += 1;
+            stop_if_asked(look.observer)?;
+            look.report.looked_at += 1;
             let key = Key::log(&member.id, seq);
             let bytes = match ahead.get(&key) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
                 Err(error) => {
-                    report.add(&key, error);
+                    look.add(&key, error)?;
                     before = Before::Unknown;
                     continue;
                 }
                 Ok(None) => {
-                    report.add(&key, Error::damaged(format!("read record {seq} of the log of {}: it is gone", member.id)));
+                    look.add(&key, gone(member, seq))?;
                     before = Before::Unknown;
                     continue;
                 }
@@ -209,42 +240,61 @@ impl Repository {
             let seen = [known, remembered, floor].into_iter().flatten().find(|head| head.seq == seq);
             if seen.is_some_and(|Head { hash: seen, .. }| seen != hash) {
                 let message = "verify a log record: it is not the one that was seen before";
-                report.add(&key, Error::new(ErrorKind::RolledBack, message));
+                look.add(&key, Error::new(ErrorKind::RolledBack, message))?;
             }
-            let expected = match (doubtful.last(), before) {
-                (Some((_, hash, _)), _) => Some(Some(*hash)),
+            let expected = match (doubtful.last, before) {
+                (Some(hash), _) => Some(Some(hash)),
                 (None, Before::Read(hash)) => Some(hash),
                 (None, Before::Unknown) => None,
             };
             match self.open_record(&bytes) {
                 Ok(record) if (record.client, record.seq) == (member.id, seq) => {
-                    report.snapshots.extend(snapshot_named(&record));
+                    look.report.snapshots.extend(snapshot_named(&record));
                     let fits = expected.is_none_or(|expected| expected == record.previous);
-                    if !fits && doubtful.is_empty() {
-                        let error = Error::damaged("verify a log record: it does not follow the record before it");
-                        doubtful.push((key, hash, error));
+                    if !fits && doubtful.last.is_none() {
+                        doubtful.add(seq, hash);
                         continue;
                     }
-                    for (key, _, error) in doubtful.drain(..) {
-                        if fits { report.add_void(&key, error) } else { report.add(&key, error) }
+                    for seq in doubtful.take() {
+                        self.tell_doubtful((member, seq), look, &|_| fits)?;
                     }
                     before = Before::Read(Some(hash));
                 }
-                Ok(_) => doubtful.push((key, hash, Error::damaged("verify a log record: it belongs to another place"))),
-                Err(error) => doubtful.push((key, hash, error)),
+                _ => doubtful.add(seq, hash),
             }
         }
         // Whoever saw these as something else says so, and so does a duplicate that is right.
-        for (key, _, error) in doubtful {
+        let was_never_right = |key: &Key| {
             let is_record =
                 |bytes: &[u8]| self.open_record(bytes).is_ok_and(|record| Some((record.client, record.seq)) == key.log_seq());
-            let was_right = self.second_copy(&key, &is_record).is_some();
-            if was_right { report.add(&key, error) } else { report.add_void(&key, error) }
+            self.second_copy(key, &is_record).is_none()
+        };
+        for seq in doubtful.take() {
+            self.tell_doubtful((member, seq), look, &was_never_right)?;
         }
         Ok(())
     }
 
-    fn verify_prunes(&self, report: &mut RecordsReport) -> Result<()> {
+    /// Says what is wrong with a record that was in doubt.
+    fn tell_doubtful(&self, (member, seq): (&Member, u64), look: &mut Look<'_>, is_void: &dyn Fn(&Key) -> bool) -> Result<()> {
+        stop_if_asked(look.observer)?;
+        let key = Key::log(&member.id, seq);
+        let error = match self.front_of(&key, MAX_RECORD) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
+            Err(error) => return look.add(&key, error),
+            Ok(None) => return look.add(&key, gone(member, seq)),
+            Ok(Some(bytes)) => match self.open_record(&bytes) {
+                Ok(record) if (record.client, record.seq) == (member.id, seq) => {
+                    Error::damaged("verify a log record: it does not follow the record before it")
+                }
+                Ok(_) => Error::damaged("verify a log record: it belongs to another place"),
+                Err(error) => error,
+            },
+        };
+        if is_void(&key) { look.add_void(&key, error) } else { look.add(&key, error) }
+    }
+
+    fn verify_prunes(&self, look: &mut Look<'_>) -> Result<()> {
         let known = cache::prune::all(&self.connection())?;
         let keys = known.iter().flat_map(|row| {
             let condemn = row.condemn.map(|_| Key::condemn(row.generation));
@@ -257,17 +307,17 @@ impl Repository {
                 [(ObjectKind::Condemn, Key::condemn(generation), condemn), (ObjectKind::Plan, Key::plan(generation), plan)];
             for (kind, key, hash) in objects {
                 let Some(hash) = hash else { continue };
-                report.looked_at += 1;
+                look.report.looked_at += 1;
                 match ahead.get(&key) {
                     Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
-                    Err(error) => report.add(&key, error),
-                    Ok(None) => report.add(&key, Error::damaged(format!("read the object {key}: it is gone"))),
+                    Err(error) => look.add(&key, error)?,
+                    Ok(None) => look.add(&key, Error::damaged(format!("read the object {key}: it is gone")))?,
                     Ok(Some(bytes)) if object_hash(&bytes) != hash => {
-                        report.add(&key, Error::damaged(format!("verify {key}: it is not the one that was seen before")));
+                        look.add(&key, Error::damaged(format!("verify {key}: it is not the one that was seen before")))?;
                     }
                     Ok(Some(bytes)) => {
                         if let Err(error) = open_object(self.keys(), kind, &bytes) {
-                            report.add_void(&key, error);
+                            look.add_void(&key, error)?;
                         }
                     }
                 }

@@ -14,7 +14,6 @@ pub use versions::{Covered, uncover};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::log::{PackRef, RecordBody};
 use crate::id::{ChunkPrefix, PackId};
-use crate::repo::shards::IndexProblem;
 use crate::repo::verify::{Depth, Lost, PackReport, Trouble};
 use crate::repo::{Repository, cache};
 use crate::store::{AnyStore, Key, Location, Version};
@@ -222,9 +221,8 @@ impl Repairer {
 
     /// What can be done about damaged index objects.
     #[must_use]
-    pub fn plan_index(&self, found: &[IndexProblem]) -> Option<Mend> {
-        let damaged = found.iter().any(|problem| !problem.needless);
-        (damaged && self.repository.may_write_index()).then_some(Mend::Shards)
+    pub fn plan_index(&self) -> Option<Mend> {
+        self.repository.may_write_index().then_some(Mend::Shards)
     }
 
     /// Carries one step out, or several that mark all of their packs as lost; false if it turned out that there was nothing to

@@ -13,7 +13,7 @@ use crate::repo::Repository;
 use crate::repo::cache;
 use crate::repo::cache::shards::{self, ShardSet};
 use crate::store::Key;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 /// Bytes that are hashed at a time.
 const STEP: usize = 1 << 20;
@@ -25,39 +25,75 @@ pub struct IndexProblem {
     pub id: IndexId,
     /// What is wrong.
     pub error: Error,
+    /// How many more objects of the same record are like it, after as many as are worth telling one by one.
+    pub more: u64,
     /// True if nobody needs the object: another one covers what it does, or no record names it.
     pub needless: bool,
+}
+
+/// Objects of one set that are told of one by one: a record may name as many that there are not as it has room for.
+const TOLD: usize = 100;
+
+/// What is wrong with the objects of a set.
+#[derive(Default)]
+struct Problems {
+    told: Vec<(IndexId, Error)>,
+    more: u64,
+}
+
+impl Problems {
+    fn add(&mut self, id: IndexId, error: Error) {
+        match self.told.len() {
+            TOLD => self.more += 1,
+            _ => self.told.push((id, error)),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.told.is_empty()
+    }
 }
 
 /// A set of which something is wrong.
 struct Bad {
     set: ShardSet,
-    problems: Vec<(IndexId, Error)>,
+    problems: Problems,
 }
 
 impl Repository {
     /// Verifies the index objects that count: that they are there, are what their names say, and say what the tables of
-    /// contents say. With `quick`, only that they are there. Packs whose tables cannot be read are left out.
+    /// contents say. With `quick`, only that they are there. Packs whose tables cannot be read are left out. Hands over what is
+    /// wrong.
     ///
     /// # Errors
-    /// Only what kept them from being looked at.
-    pub fn verify_index_objects(&self, quick: bool, observer: &dyn Observer) -> Result<Vec<IndexProblem>> {
+    /// Only what kept them from being looked at; those of `take`.
+    pub fn verify_index_objects(
+        &self,
+        quick: bool,
+        observer: &dyn Observer,
+        take: &mut dyn FnMut(&IndexProblem) -> Result<()>,
+    ) -> Result<()> {
         let (bad, good) = self.judge_sets(quick, observer)?;
-        let mut found = Vec::new();
         let good: Vec<&ShardSet> = good.iter().collect();
-        for Bad { set, problems } in bad {
+        for Bad { set, problems: Problems { told, more } } in bad {
             let needless = shards::is_covered(&self.connection(), &set, &good, &HashSet::new())?;
-            found.extend(problems.into_iter().map(|(id, error)| IndexProblem { id, error, needless }));
-        }
-        let named: HashSet<IndexId> = shards::sets(&self.connection())?.into_iter().flat_map(|set| set.shards).collect();
-        let gone = cache::prune::gone(&self.connection())?;
-        for (id, size, _) in self.listed_shards()? {
-            if !named.contains(&id) && !gone.contains(&PackId(id.0)) {
-                let error = Error::failed(format!("no record of the log names it ({size} bytes)"));
-                found.push(IndexProblem { id, error, needless: true });
+            let last = told.len().saturating_sub(1);
+            for (position, (id, error)) in told.into_iter().enumerate() {
+                take(&IndexProblem { id, error, more: if position == last { more } else { 0 }, needless })?;
             }
         }
-        Ok(found)
+        // Those that there are, less those that are named: a record may name many that there are not.
+        let mut unnamed: BTreeMap<IndexId, u64> = self.listed_shards()?.into_iter().map(|(id, size, _)| (id, size)).collect();
+        for id in shards::sets(&self.connection())?.into_iter().flat_map(|set| set.shards) {
+            unnamed.remove(&id);
+        }
+        for (id, size) in unnamed {
+            if !cache::prune::is_gone(&self.connection(), &PackId(id.0))? {
+                let error = Error::failed(format!("no record of the log names it ({size} bytes)"));
+                take(&IndexProblem { id, error, more: 0, needless: true })?;
+            }
+        }
+        Ok(())
     }
 
     fn judge_sets(&self, quick: bool, observer: &dyn Observer) -> Result<(Vec<Bad>, Vec<ShardSet>)> {
@@ -71,11 +107,12 @@ impl Repository {
         Ok((bad, good))
     }
 
-    fn judge_set(&self, set: &ShardSet, quick: bool, observer: &dyn Observer) -> Result<Vec<(IndexId, Error)>> {
-        let mut problems = Vec::new();
+    fn judge_set(&self, set: &ShardSet, quick: bool, observer: &dyn Observer) -> Result<Problems> {
+        let mut problems = Problems::default();
         for id in &set.shards {
+            stop_if_asked(observer)?;
             if let Err(error) = self.verify_shard(id, quick) {
-                problems.push((*id, finding(error)?));
+                problems.add(*id, finding(error)?);
             }
         }
         if quick || !problems.is_empty() {
@@ -85,12 +122,14 @@ impl Repository {
         let mut next = Some([0; 16]);
         for (id, (first, last)) in &ranges {
             if next != Some(*first) {
-                problems.push((*id, Error::damaged("its range does not begin where the one before ends")));
+                problems.add(*id, Error::damaged("its range does not begin where the one before ends"));
             }
             next = u128::from_be_bytes(*last).checked_add(1).map(u128::to_be_bytes);
         }
         if next.is_some() || !problems.is_empty() {
-            problems.extend(ranges.last().filter(|_| next.is_some()).map(|(id, _)| (*id, Error::damaged("nothing follows it"))));
+            if let Some((id, _)) = ranges.last().filter(|_| next.is_some()) {
+                problems.add(*id, Error::damaged("nothing follows it"));
+            }
             return Ok(problems);
         }
         let packs = self.read_packs(set)?;
@@ -98,8 +137,8 @@ impl Repository {
         let found: Stream<'_> = Box::new(SetStream::new(self, &packs, set.shards.clone()));
         let owner = |prefix: &ChunkPrefix| ranges[ranges.partition_point(|(_, (_, last))| last < prefix).min(ranges.len() - 1)].0;
         match differences(expected, found, &owner, observer) {
-            Ok(differing) => problems.extend(differing),
-            Err(error) => problems.push((set.shards[0], finding(error)?)),
+            Ok(differing) => differing.into_iter().for_each(|(id, error)| problems.add(id, error)),
+            Err(error) => problems.add(set.shards[0], finding(error)?),
         }
         Ok(problems)
     }
@@ -170,7 +209,7 @@ fn differences<'a>(
     owner: &dyn Fn(&ChunkPrefix) -> IndexId,
     observer: &dyn Observer,
 ) -> Result<Vec<(IndexId, Error)>> {
-    let mut counts: std::collections::BTreeMap<IndexId, (u64, u64)> = std::collections::BTreeMap::new();
+    let mut counts: BTreeMap<IndexId, (u64, u64)> = BTreeMap::new();
     let key = |entry: &IndexEntry| (entry.prefix, entry.pack);
     let (mut left, mut right) = (expected.next().transpose()?, found.next().transpose()?);
     let mut steps = 0u64;
