@@ -168,7 +168,12 @@ fn completions_manuals_and_versions_are_printed() {
     let home = Home::new();
     assert!(home.ok(&["completions", "bash"]).contains("lifeboat"));
     assert!(home.ok(&["man"]).contains("lifeboat"));
-    assert_eq!(home.json(&["version", "--json"])["format"], 1);
+    let version = home.json(&["version", "--json"]);
+    assert_eq!((&version["format"], &version["stores"][0]), (&1.into(), &"directory".into()), "{version}");
+    for scheme in version["stores"].as_array().unwrap().iter().skip(1) {
+        let url = format!("{}://host:x", scheme.as_str().unwrap());
+        assert_eq!(home.code(&["snapshots", "--repo", &url]), 2, "{url} is read as a URL");
+    }
     home.ok(&["man", "--dir", "man"]);
     assert!(home.path("man/lifeboat-backup.1").exists());
 }

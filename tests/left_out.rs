@@ -1,6 +1,5 @@
 //! What a backup has is what was there, but for what it was told to leave out: the listing of a walk of the test's own beside
 //! that of the snapshot, for each option and for two of them at once, and for each way to say what to back up.
-
 #![expect(clippy::print_stdout, reason = "a test says what it skips")]
 
 mod support;

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::process::Output;
 use support::home::Home;
 
@@ -419,6 +421,53 @@ fn a_full_disk_behind_standard_output_is_named() {
         assert!(output.status.code() == Some(1) && text.contains("no space left on device"), "{arguments:?}: {text}");
         assert!(text.contains("output") && text.contains("\nhint: "), "{arguments:?}: {text}");
     }
+}
+
+#[test]
+fn a_path_in_a_snapshot_may_have_any_bytes() {
+    let home = Home::new();
+    std::fs::create_dir(home.path("old")).unwrap();
+    let named = |text: &[u8]| OsStr::from_bytes(text).to_owned();
+    std::fs::write(home.path("old").join(named(b"caf\xe9")), "from latin-1").unwrap();
+    home.ok(&["backup", "old"]);
+    let run = |arguments: &[OsString]| home.command(&[]).args(arguments).output().unwrap();
+    let output = run(&["cat".into(), named(b"latest:old//caf\xe9")]);
+    assert_eq!(output.stdout, b"from latin-1", "{}", said(&output));
+    let output = run(&["restore".into(), named(b"latest:old/caf\xe9"), "--to".into(), "out".into()]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(std::fs::read(home.path("out").join(named(b"caf\xe9"))).unwrap(), b"from latin-1");
+    let output = run(&["ls".into(), named(b"latest:caf\xe9")]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+}
+
+#[test]
+fn what_was_asked_for_and_is_not_done_is_not_passed_over() {
+    let home = Home::filled();
+    home.ok(&["backup", "documents"]);
+    let output = home.run(&["show", "latest:documents"]);
+    assert!(output.status.code() == Some(2) && said(&output).contains("ls -l"), "{}", said(&output));
+    let output = home.run(&["key", "add"]);
+    assert!(said(&output).contains("--recipient") && said(&output).contains("--new-passphrase-file"), "{}", said(&output));
+}
+
+#[test]
+fn devices_of_both_kinds_are_found_and_further_names_are_counted_as_what_they_are() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: only root can make devices");
+    }
+    let home = Home::new();
+    std::fs::create_dir(home.path("nodes")).unwrap();
+    for (name, of, numbers) in [("character", "c", "3"), ("block", "b", "7")] {
+        let made = std::process::Command::new("mknod").arg(home.path("nodes").join(name)).args([of, "1", numbers]).status();
+        if !made.is_ok_and(|status| status.success()) {
+            return println!("skipped: no device can be made here");
+        }
+    }
+    std::fs::hard_link(home.path("nodes/character"), home.path("nodes/other name")).unwrap();
+    home.ok(&["backup", "nodes"]);
+    assert_eq!(home.ok(&["find", "--type", "device"]).lines().count(), 3);
+    let report = home.json(&["restore", "latest", "--to", "out", "--json"]);
+    assert_eq!((&report["files"], &report["others"]), (&0.into(), &3.into()), "{report}");
 }
 
 #[test]

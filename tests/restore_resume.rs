@@ -2,6 +2,7 @@
 
 mod support;
 
+use lifeboat::ops::restore::restore;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -146,4 +147,16 @@ fn two_restores_into_one_directory_at_once_end_with_the_whole_tree() {
         assert!(contents(&home.path("out")) == expected);
         std::fs::remove_dir_all(home.path("out")).unwrap();
     }
+}
+
+#[test]
+fn a_restore_that_is_stopped_says_what_becomes_of_the_files_that_are_there() {
+    let bench = support::Bench::in_memory();
+    bench.write("file", noise(1, 100_000));
+    bench.backup();
+    let stopped = support::Recorder { stop: true.into(), ..support::Recorder::default() };
+    let target = bench.path("out");
+    let error = restore(&bench.open(), &bench.latest(), &bench.restore_options(&target), &stopped).unwrap_err();
+    assert!(error.hint().contains("restored already is not written again"), "{error}, {}", error.hint());
+    assert_eq!(bench.restore(&bench.latest(), &target).files, 1);
 }

@@ -3,6 +3,7 @@
 use super::globals::THREADS;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueHint};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Encrypted, deduplicated backups, and recovery from them.
@@ -88,7 +89,7 @@ pub(super) enum Verb {
     #[command(visible_alias = "list")]
     Snapshots(SnapshotsArguments),
     /// Show everything about one snapshot
-    Show(OneArguments),
+    Show(ShowArguments),
     /// List the files of a snapshot
     Ls(LsArguments),
     /// Print a file of a snapshot
@@ -277,10 +278,18 @@ pub(super) struct SnapshotsArguments {
 }
 
 #[derive(Args)]
+pub(super) struct ShowArguments {
+    /// A snapshot: `latest` or the beginning of its id
+    pub(super) snapshot: String,
+    #[command(flatten)]
+    pub(super) filter: FilterArguments,
+}
+
+#[derive(Args)]
 pub(super) struct OneArguments {
     /// A snapshot: `latest` or the beginning of its id; with :PATH, what is at that path
     #[arg(value_name = "SNAPSHOT[:PATH]")]
-    pub(super) snapshot: String,
+    pub(super) snapshot: OsString,
     #[command(flatten)]
     pub(super) filter: FilterArguments,
 }
@@ -289,7 +298,7 @@ pub(super) struct OneArguments {
 pub(super) struct LsArguments {
     /// A snapshot: `latest` or the beginning of its id; with :PATH, what is at that path
     #[arg(value_name = "SNAPSHOT[:PATH]")]
-    pub(super) snapshot: String,
+    pub(super) snapshot: OsString,
     #[command(flatten)]
     pub(super) filter: FilterArguments,
     /// Show mode, owner, size, and time
@@ -308,7 +317,7 @@ pub(super) struct LsArguments {
 pub(super) struct RestoreArguments {
     /// A snapshot: `latest` or the beginning of its id; with :PATH, only what is at that path, put directly into DIR
     #[arg(value_name = "SNAPSHOT[:PATH]")]
-    pub(super) snapshot: String,
+    pub(super) snapshot: OsString,
     /// Directory to restore into; made if need be
     #[arg(long, short, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(super) to: Option<PathBuf>,
@@ -321,7 +330,8 @@ pub(super) struct RestoreArguments {
     /// Restore nothing that matches
     #[arg(long, value_name = "GLOB")]
     pub(super) exclude: Vec<String>,
-    /// What happens to files that are there already
+    /// What happens to files that are there already; by default a directory that holds any is refused, but `always` with
+    /// --in-place or --delete
     #[arg(long, value_name = "WHEN")]
     pub(super) overwrite: Option<When>,
     /// Remove what the snapshot does not have, within the paths that were backed up
@@ -409,7 +419,7 @@ pub(super) enum Kind {
     Fifo,
     /// Sockets
     Socket,
-    /// Block devices
+    /// Block and character devices
     Device,
 }
 
@@ -418,10 +428,10 @@ pub(super) enum Kind {
 pub(super) struct DiffArguments {
     /// A snapshot, with :PATH a directory in it; what begins with / or . is a directory as it is now
     #[arg(value_name = "SNAPSHOT[:PATH]|DIR")]
-    pub(super) first: String,
+    pub(super) first: OsString,
     /// The same, to compare it with
     #[arg(value_name = "SNAPSHOT[:PATH]|DIR")]
-    pub(super) second: String,
+    pub(super) second: OsString,
     #[command(flatten)]
     pub(super) filter: FilterArguments,
 }
@@ -431,7 +441,7 @@ pub(super) struct DiffArguments {
 pub(super) struct DumpArguments {
     /// A snapshot: `latest` or the beginning of its id; with :PATH, what is at that path
     #[arg(value_name = "SNAPSHOT[:PATH]")]
-    pub(super) snapshot: String,
+    pub(super) snapshot: OsString,
     #[command(flatten)]
     pub(super) filter: FilterArguments,
 }
@@ -449,12 +459,13 @@ pub(super) enum KeyVerb {
     /// Print what a store must be told so that a role can do what it may, and no more
     Policy(super::roles::PolicyArguments),
     /// Add another way in
+    #[command(group = clap::ArgGroup::new("way").required(true).args(["recipient", "new_passphrase_file"]))]
     Add {
         /// Seal it to this recipient: age1… or an SSH public key
-        #[arg(long, value_name = "RECIPIENT", required_unless_present = "new_passphrase_file")]
+        #[arg(long, value_name = "RECIPIENT")]
         recipient: Option<String>,
         /// Seal it with the passphrase in the first line of this file; - asks for it
-        #[arg(long, value_name = "FILE", conflicts_with = "recipient")]
+        #[arg(long, value_name = "FILE")]
         new_passphrase_file: Option<PathBuf>,
         /// What to call it
         #[arg(long, default_value = "")]

@@ -10,20 +10,22 @@ use crate::ops::dump::dump;
 use crate::ops::find::{FindOptions, find, history};
 use crate::ops::select;
 use crate::repo::Repository;
+use std::ffi::OsStr;
 use std::io::{IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
 
 fn failed(error: std::io::Error) -> Error {
     Error::io("write", "to standard output", error)
 }
 
-fn kind(kind: Kind) -> NodeKind {
+fn kinds(kind: Kind) -> Vec<NodeKind> {
     match kind {
-        Kind::File => NodeKind::File,
-        Kind::Directory => NodeKind::Directory,
-        Kind::Symlink => NodeKind::Symlink,
-        Kind::Fifo => NodeKind::Fifo,
-        Kind::Socket => NodeKind::Socket,
-        Kind::Device => NodeKind::BlockDevice,
+        Kind::File => vec![NodeKind::File],
+        Kind::Directory => vec![NodeKind::Directory],
+        Kind::Symlink => vec![NodeKind::Symlink],
+        Kind::Fifo => vec![NodeKind::Fifo],
+        Kind::Socket => vec![NodeKind::Socket],
+        Kind::Device => vec![NodeKind::BlockDevice, NodeKind::CharDevice],
     }
 }
 
@@ -56,7 +58,7 @@ pub(super) fn run_find(context: &Context, arguments: &FindArguments) -> Result<u
         smaller: arguments.smaller,
         newer: arguments.newer.as_deref().map(parse_time).transpose()?,
         older: arguments.older.as_deref().map(parse_time).transpose()?,
-        kind: arguments.r#type.map(kind),
+        kinds: arguments.r#type.map(kinds).unwrap_or_default(),
     };
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let json = context.globals.json;
@@ -100,17 +102,18 @@ fn run_history(
 }
 
 /// A snapshot with a path, or with a leading `./` or `/`, a directory that is there now.
-fn side(context: &Context, repository: &Repository, text: &str, arguments: &DiffArguments) -> Result<Side> {
-    if text.starts_with('/') || text.starts_with('.') {
+fn side(context: &Context, repository: &Repository, text: &OsStr, arguments: &DiffArguments) -> Result<Side> {
+    if matches!(text.as_bytes(), [b'/' | b'.', ..]) {
         return Ok(Side::Live(text.into()));
     }
+    let shown = text.to_string_lossy();
     let found = show::find(context, repository, text, &arguments.filter);
     let (entry, path) = found.map_err(|error| match std::path::Path::new(text).is_dir() {
-        true => error.with_hint(format!("for the directory as it is now, write ./{text}")),
+        true => error.with_hint(format!("for the directory as it is now, write ./{shown}")),
         false => error,
     })?;
     let node = repository.reader()?.resolve(&entry.snapshot.root, &path)?;
-    let root = node.subtree.ok_or_else(|| Error::usage(format!("compare {text}: it is no directory")))?;
+    let root = node.subtree.ok_or_else(|| Error::usage(format!("compare {shown}: it is no directory")))?;
     Ok(Side::Snapshot(root, entry.snapshot.counts.most_entries()))
 }
 

@@ -1,6 +1,6 @@
 //! Commands that look: `snapshots`, `show`, `ls`, `cat`, `stats`.
 
-use super::arguments::{FilterArguments, LsArguments, OneArguments, SnapshotsArguments};
+use super::arguments::{FilterArguments, LsArguments, OneArguments, ShowArguments, SnapshotsArguments};
 use super::globals::Context;
 use super::text;
 use crate::error::{Error, Result};
@@ -33,12 +33,15 @@ pub(super) fn filter(arguments: &FilterArguments) -> SnapshotFilter {
 pub(super) fn find(
     context: &Context,
     repository: &Repository,
-    text: &str,
+    text: &OsStr,
     arguments: &FilterArguments,
 ) -> Result<(SnapshotEntry, Vec<u8>)> {
-    let (snapshot, path) = text.split_once(':').unwrap_or((text, ""));
-    let path = path.trim_matches('/').as_bytes().to_vec();
-    Ok((select::find(repository, snapshot, &filter(arguments), &context.watcher)?, path))
+    let mut parts = text.as_bytes().splitn(2, |byte| *byte == b':');
+    let snapshot = String::from_utf8_lossy(parts.next().unwrap_or_default());
+    // Names need not be text.
+    let names = parts.next().unwrap_or_default().split(|byte| *byte == b'/').filter(|name| !name.is_empty());
+    let path = names.collect::<Vec<_>>().join(&b'/');
+    Ok((select::find(repository, &snapshot, &filter(arguments), &context.watcher)?, path))
 }
 
 /// Where what is at `subpath` came from, if that can be told.
@@ -197,9 +200,13 @@ pub(super) fn snapshots(context: &Context, arguments: &SnapshotsArguments) -> Re
     Ok(0)
 }
 
-pub(super) fn show(context: &Context, arguments: &OneArguments) -> Result<u8> {
+pub(super) fn show(context: &Context, arguments: &ShowArguments) -> Result<u8> {
     let repository = context.open_to_look()?;
-    let (entry, _) = find(context, &repository, &arguments.snapshot, &arguments.filter)?;
+    let (entry, path) = find(context, &repository, arguments.snapshot.as_ref(), &arguments.filter)?;
+    if !path.is_empty() {
+        return Err(Error::usage("show a snapshot: a path in it was given")
+            .with_hint("`lifeboat ls -l SNAPSHOT:PATH` shows what is at that path"));
+    }
     let misdated = misdated(&repository)?;
     let snapshot = &entry.snapshot;
     if context.globals.json {

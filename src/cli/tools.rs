@@ -4,6 +4,7 @@ use super::arguments::CacheVerb;
 use super::globals::Context;
 use super::text;
 use crate::error::{Error, Result};
+use crate::store::Location;
 use std::io::Write;
 use std::path::Path;
 
@@ -65,7 +66,8 @@ pub(super) fn man(dir: Option<&Path>, command: &clap::Command) -> Result<u8> {
 pub(super) fn version(context: &Context) -> Result<u8> {
     let version = env!("CARGO_PKG_VERSION");
     if context.globals.json {
-        println!("{}", serde_json::json!({"version": version, "format": 1, "stores": ["directory"]}));
+        let stores = [&["directory"], Location::SCHEMES].concat();
+        println!("{}", serde_json::json!({"version": version, "format": 1, "stores": stores}));
     } else {
         println!("lifeboat {version}, repository format 1");
     }

@@ -27,8 +27,8 @@ pub struct FindOptions {
     pub newer: Option<i64>,
     /// Modified before, nanoseconds since 1970.
     pub older: Option<i64>,
-    /// Only this kind of node.
-    pub kind: Option<NodeKind>,
+    /// Only these kinds of nodes; empty is any.
+    pub kinds: Vec<NodeKind>,
 }
 
 /// A node that fits.
@@ -68,7 +68,7 @@ impl<'a> Matcher<'a> {
     fn fits(&self, path: &[u8], node: &Node) -> bool {
         let time = i64::try_from(node.mtime.total_nanos()).unwrap_or(if node.mtime.secs < 0 { i64::MIN } else { i64::MAX });
         let sized = self.options.larger.is_some() || self.options.smaller.is_some();
-        self.options.kind.is_none_or(|kind| kind == node.kind)
+        (self.options.kinds.is_empty() || self.options.kinds.contains(&node.kind))
             && (!sized || node.kind == NodeKind::File)
             && self.options.larger.is_none_or(|least| node.size >= least)
             && self.options.smaller.is_none_or(|most| node.size <= most)

@@ -34,6 +34,9 @@ enum Place {
 }
 
 impl Location {
+    /// The schemes of the URLs that can be read, but for `file`, which is a path.
+    pub const SCHEMES: &[&str] = &["s3", "b2", "gs", "az", "webdav", "webdavs", "sftp"];
+
     /// Reads a path or a URL: `file`, `s3`, `b2`, `gs`, `az`, `webdav`, `webdavs`, `sftp`.
     ///
     /// # Errors

@@ -420,7 +420,8 @@ impl<'a> Planner<'a> {
         let top = self.levels.first().and_then(|level| level.target.clone());
         let original = top.ok_or_else(|| Error::failed("restore: there is no target")).and_then(|top| top.open_path(original));
         match original.and_then(|original| target.link(&node.name, &original, name)) {
-            Ok(()) => self.workers.tally.file(0),
+            Ok(()) if node.kind == NodeKind::File => self.workers.tally.file(0),
+            Ok(()) => self.workers.tally.count(|report| report.others += 1),
             Err(error) => self.workers.tally.fail(path, &error),
         }
     }

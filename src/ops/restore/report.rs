@@ -53,7 +53,8 @@ impl<'a> Tally<'a> {
             let hint = format!("{}; what is restored already stays and is not written again", error.hint());
             return Err(Error::new(error.kind(), error.to_string()).with_hint(hint));
         }
-        stop_if_asked(self.observer)
+        let hint = "run the same command again; what is restored already is not written again";
+        stop_if_asked(self.observer).map_err(|error| error.with_hint(hint))
     }
 
     pub(super) fn count(&self, change: impl FnOnce(&mut RestoreReport)) {
