@@ -3,7 +3,7 @@
 mod support;
 
 use lifeboat::error::ErrorKind;
-use lifeboat::event::{Event, Observer, Silent};
+use lifeboat::event::{Event, Observer, Progress, Silent, Stage};
 use lifeboat::ops::backup::{BackupOptions, CheckpointOptions, backup};
 use lifeboat::store::{Measured, ObjectClass, Operation};
 use std::path::Path;
@@ -171,10 +171,14 @@ fn a_checkpoint_can_be_restored_and_gives_way_to_the_finished_snapshot() {
     assert_eq!(incomplete, 1, "only that of the run that was cut off is left");
 }
 
+/// Times that a worker is let pause until there is a checkpoint.
+const PATIENCE: u64 = 10;
+
 /// Whenever a worker asks whether the backup goes on, which is between two files and two pieces of one, this lets it pause until there is
-/// a checkpoint, a few times and a little while at most, and counts how often it was asked before that.
+/// a checkpoint: once something was stored, a few times, and a little while each. It counts how often it was asked before that.
 #[derive(Default)]
 struct Patient {
+    progress: Mutex<Option<Arc<Progress>>>,
     asked: AtomicU64,
     written: Mutex<bool>,
     changed: Condvar,
@@ -182,43 +186,47 @@ struct Patient {
 
 impl Observer for Patient {
     fn observe(&self, event: Event<'_>) {
-        if matches!(event, Event::Note(note) if note.starts_with("checkpoint")) {
-            *self.written.lock().unwrap() = true;
-            self.changed.notify_all();
+        match event {
+            Event::Started(Stage::BackingUp, progress) => *self.progress.lock().unwrap() = Some(progress.clone()),
+            Event::Note(note) if note.starts_with("checkpoint") => {
+                *self.written.lock().unwrap() = true;
+                self.changed.notify_all();
+            }
+            _ => {}
         }
     }
 
     fn interrupted(&self) -> bool {
         let on_a_worker = std::thread::current().name().is_some_and(|name| name.starts_with("worker"));
+        let begun = self.progress.lock().unwrap().as_ref().is_some_and(|progress| progress.bytes.load(Ordering::SeqCst) > 0);
         let written = self.written.lock().unwrap();
-        if on_a_worker && !*written && self.asked.fetch_add(1, Ordering::SeqCst) < 10 {
-            drop(self.changed.wait_timeout_while(written, Duration::from_millis(800), |written| !*written).unwrap());
+        if on_a_worker && begun && !*written && self.asked.fetch_add(1, Ordering::SeqCst) < PATIENCE {
+            drop(self.changed.wait_timeout_while(written, Duration::from_secs(1), |written| !*written).unwrap());
         }
         false
     }
 }
 
-/// How often the only worker asked before there was a checkpoint.
-fn asked_before_a_checkpoint(bench: &Bench) -> u64 {
+/// A backup by one worker, in the middle of which there must be a checkpoint.
+fn has_a_checkpoint_in_the_middle(bench: &Bench) {
     let observer = Patient::default();
     backup(&bench.open(), BackupOptions { threads: 1, ..eager(bench) }, &observer).unwrap();
     undamaged(bench);
     assert!(*observer.written.lock().unwrap(), "there was none at all");
-    observer.asked.load(Ordering::SeqCst)
+    let asked = observer.asked.load(Ordering::SeqCst);
+    assert!(asked < PATIENCE, "there was none when {asked} files or pieces were done");
 }
 
 #[test]
 fn a_checkpoint_waits_for_no_directory_to_end() {
     let bench = Bench::in_memory();
-    (0..200).for_each(|file| bench.write(&format!("f{file:03}"), noise(file, 40_000)));
-    let asked = asked_before_a_checkpoint(&bench);
-    assert!(asked < 200, "there was none before the end: {asked}");
+    (0..200).for_each(|file| bench.write(&format!("f{file:03}"), noise(file, 100_000)));
+    has_a_checkpoint_in_the_middle(&bench);
 }
 
 #[test]
 fn a_checkpoint_waits_for_no_large_file_to_end() {
     let bench = Bench::in_memory();
     bench.write("image", noise(1, 64 << 20));
-    let asked = asked_before_a_checkpoint(&bench);
-    assert!(asked < 16, "there was none before the end: {asked}");
+    has_a_checkpoint_in_the_middle(&bench);
 }
