@@ -4,13 +4,17 @@ mod support;
 
 use lifeboat::error::ErrorKind;
 use lifeboat::event::Silent;
+use lifeboat::format::log::{PackRef, RecordBody};
+use lifeboat::id::PackId;
 use lifeboat::ops::backup::backup;
 use lifeboat::ops::check::{CheckOptions, CheckReport, ReadData, Severity, check};
+use lifeboat::ops::restore::restore;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use support::forge::Thief;
 use support::interposed::{Fate, Interposed, Verb};
 use support::{Bench, Recorder, contents, noise, tamper};
 
@@ -233,4 +237,56 @@ fn a_key_slot_that_a_listing_omits_is_not_gone() {
     }
     let report = check(&repository, &CheckOptions::default(), &Silent).unwrap();
     assert!(report.is_damaged(), "{:?}", report.findings);
+}
+
+/// Somebody lists packs that there are not. Their names come before those of others, so they are asked for first.
+#[test]
+fn packs_that_there_are_not_cost_an_opening_one_listing_which_hides_none_that_there_are() {
+    const ABSENT: u64 = 6000;
+    let bench = filled();
+    let identity = bench.path("identity");
+    std::fs::write(&identity, &bench.identity).unwrap();
+    let thief = Thief::with(bench.repository_dir(), &identity);
+    let absent = |number: u64| {
+        let mut id = [0; 32];
+        id[8..16].copy_from_slice(&number.to_be_bytes());
+        PackRef { id: PackId(id), size: 1 << 20, toc_len: 1000 }
+    };
+    let packs = (0..ABSENT).map(absent).collect();
+    thief.record(thief.client(), 0, None, RecordBody::Claim { packs, checkpoint: None });
+    let (asked, listed, lags) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (asks, lists, hides) = (asked.clone(), listed.clone(), lags.clone());
+    let store = Interposed::new(bench.location().open().unwrap(), move |_, verb, key| {
+        match verb {
+            Verb::ReadAt if key.starts_with("packs/00/000000") => drop(asks.fetch_add(1, Ordering::Relaxed)),
+            Verb::List if key == "packs" => {
+                lists.fetch_add(1, Ordering::Relaxed);
+                return if hides.load(Ordering::Relaxed) { Fate::Hide } else { Fate::Pass };
+            }
+            _ => {}
+        }
+        Fate::Pass
+    });
+    // A new machine, which has to read all tables of contents.
+    let opened = bench.open_over(store.store(), "new").unwrap();
+    assert!((1..ABSENT / 2).contains(&asked.load(Ordering::Relaxed)), "{asked:?} reads");
+    assert_eq!(listed.load(Ordering::Relaxed), 1);
+    assert_eq!(opened.packs().unwrap().len() as u64, ABSENT + bench.objects("packs").len() as u64);
+    assert!(opened.chunk_count().unwrap() > 40, "those that there are were read");
+    drop(opened);
+    // Another one, to which the store lists nothing: what it needs it finds all the same.
+    lags.store(true, Ordering::Relaxed);
+    let opened = bench.open_over(store.store(), "late").unwrap();
+    assert_eq!(opened.chunk_count().unwrap(), 0);
+    let target = bench.path("out");
+    let report = restore(&opened, &bench.latest(), &bench.restore_options(&target), &Silent).unwrap();
+    assert_eq!((report.failure_count, contents(&target)), (0, contents(&bench.source())));
+    // And once more, with a listing that is as it should be: nothing was taken for gone.
+    lags.store(false, Ordering::Relaxed);
+    let report = check(&bench.open_over(store.store(), "third").unwrap(), &reading(ReadData::default()), &Silent).unwrap();
+    assert_eq!(
+        (report.packs_read, report.findings.len()),
+        (report.packs, ABSENT),
+        "all are asked for, and nothing else is wrong"
+    );
 }

@@ -151,7 +151,7 @@ impl Session {
         repository.verify_current_keys()?;
         let format = repository.format();
         // What could not be read has been told of by now; nothing is borrowed from it.
-        repository.load_index(&Silent)?;
+        repository.load_stored_index(&Silent)?;
         repository.verify_index()?;
         let trusting = repository.trusting()?;
         let (incarnation, epoch, barred) = {

@@ -124,7 +124,7 @@ pub fn backup(repository: &Repository, options: BackupOptions, observer: &dyn Ob
     snapshot.metadata.dedup_by(|a, b| a.0 == b.0);
     snapshot.retain_until = options.retain_until;
     snapshot.version = env!("CARGO_PKG_VERSION").to_owned();
-    repository.load_index(observer)?;
+    repository.load_stored_index(observer)?;
     let (id, snapshot) = match options.input {
         Input::Paths(ref paths) => {
             // An error says that nothing was committed.

@@ -50,7 +50,17 @@ pub(in crate::repo) fn count(connection: &Connection) -> Result<u64> {
 
 /// Calls `each` with every listed pack whose table of contents is not in the index.
 pub(in crate::repo) fn each(connection: &Connection, each: &mut dyn FnMut(&PackRef) -> Result<()>) -> Result<()> {
-    let mut statement = connection.prepare_cached("SELECT pack, size, toc_len FROM unread").map_err(failed)?;
+    each_of(connection, "SELECT pack, size, toc_len FROM unread", each)
+}
+
+/// The same with those only that no whole set of shards covers.
+pub(in crate::repo) fn each_uncovered(connection: &Connection, each: &mut dyn FnMut(&PackRef) -> Result<()>) -> Result<()> {
+    let covered = super::shards::COVERED;
+    each_of(connection, &format!("SELECT pack, size, toc_len FROM unread WHERE NOT EXISTS({covered})"), each)
+}
+
+fn each_of(connection: &Connection, sql: &str, each: &mut dyn FnMut(&PackRef) -> Result<()>) -> Result<()> {
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
     let mut rows = statement.query([]).map_err(failed)?;
     while let Some(row) = rows.next().map_err(failed)? {
         each(&pack_ref(row).map_err(failed)?)?;

@@ -9,18 +9,27 @@ use crate::format::envelope::HEADER_LEN;
 use crate::format::log::PackRef;
 use crate::format::pack::{FOOTER_LEN, Footer, MAX_PACK, SealEntry, Toc, decode_head};
 use crate::id::{ClientId, PackId};
-use crate::repo::Repository;
 use crate::repo::cache;
+use crate::repo::{PackList, PackSet, Repository};
 use crate::store::{Key, archive};
+use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 
 /// Tables of contents that are read at once.
 const LOADERS: usize = 4;
 /// Packs that are taken on together.
-const AT_ONCE: usize = 1 << 13;
+const AT_ONCE: usize = 1 << 10;
+/// Packs that are missing at one opening before a listing is asked which of the rest are there.
+const MANY_MISSING: u64 = 256;
 /// Longest head of a pack.
 const MAX_HEAD: u64 = 1 << 20;
+
+/// Packs, and which of them a listing has.
+struct Listed {
+    packs: PackList,
+    there: PackSet,
+}
 
 impl Repository {
     /// Puts all packs that the log lists into the index.
@@ -28,32 +37,80 @@ impl Repository {
     /// # Errors
     /// `Failed` if the cache cannot be used. A pack that cannot be read is a warning.
     pub fn load_index(&self, observer: &dyn Observer) -> Result<()> {
-        self.index_unread(false, observer)
+        self.index_unread((false, true), observer)
+    }
+
+    /// The same without those that a listing of the store lacks, where many are missing: for whoever loses nothing by not
+    /// knowing of a pack.
+    ///
+    /// # Errors
+    /// As [`Repository::load_index`].
+    pub fn load_stored_index(&self, observer: &dyn Observer) -> Result<()> {
+        self.index_unread((false, false), observer)
     }
 
     /// Puts the packs into the index that no shard covers. Those that could not be read before are tried again; by now a
-    /// prune may be known that removed them.
+    /// prune may be known that removed them. Where many turn out to be missing, a listing of the store says which of the rest
+    /// are worth asking for: it may lag behind, so whoever misses a chunk asks for all of them ([`Repository::load_index`]).
     pub(super) fn index_uncovered(&self, observer: &dyn Observer) -> Result<()> {
-        self.index_unread(true, observer)
+        self.index_unread((true, false), observer)
     }
 
-    /// Some after the others: somebody may have listed more packs that there are not than fit into memory. Long tables, which
-    /// no writer makes, come last.
-    fn index_unread(&self, uncovered: bool, observer: &dyn Observer) -> Result<()> {
+    /// All packs, or those that no shard covers; with `each` also those are asked for that a listing lacks. Some after the
+    /// others: somebody may have listed more packs that there are not than fit into memory. Long tables, which no writer
+    /// makes, come last.
+    fn index_unread(&self, (uncovered, each): (bool, bool), observer: &dyn Observer) -> Result<()> {
         let short = i64::try_from(HELD).expect("it is a few MiB");
+        let (mut missing, mut left_out, mut listed, mut asked) = (0, 0, None, each);
         for lengths in [(-1, short), (short, i64::MAX)] {
             let wanted = cache::unread::Wanted { uncovered, lengths };
             let mut after: Vec<u8> = Vec::new();
             loop {
-                let some = cache::unread::next(&self.connection(), &wanted, (&after, AT_ONCE))?;
-                self.index_packs(&some, observer)?;
-                match some.last() {
-                    Some((last, _)) if some.len() == AT_ONCE => after = last.id.0.to_vec(),
+                let mut some = cache::unread::next(&self.connection(), &wanted, (&after, AT_ONCE))?;
+                let (last, count) = (some.last().map(|(pack, _)| pack.id), some.len());
+                if let Some(Listed { packs, there }) = &listed {
+                    let is_there = |id: &PackId| Ok::<_, Error>(packs.find(id)?.is_none_or(|at| there.has(at)));
+                    let kept = some.into_iter().map(|found| Ok((is_there(&found.0.id)?, found)));
+                    let kept = kept.collect::<Result<Vec<_>>>()?;
+                    some = kept.into_iter().filter_map(|(is_there, found)| is_there.then_some(found)).collect();
+                    left_out += count - some.len();
+                }
+                missing += self.index_packs(&some, observer)?;
+                if !asked && missing >= MANY_MISSING {
+                    asked = true;
+                    listed = self.listed_of(uncovered)?;
+                }
+                match last {
+                    Some(last) if count == AT_ONCE => after = last.0.to_vec(),
                     _ => break,
                 }
             }
         }
+        if left_out > 0 {
+            let message = format!("{left_out} more packs that the log lists are not in the store: `lifeboat check` names them");
+            observer.observe(Event::Warning(&message));
+        }
         Ok(())
+    }
+
+    /// The packs that are not in the index, or those that no shard covers, and which of them the store lists; `None` if it
+    /// does not say.
+    fn listed_of(&self, uncovered: bool) -> Result<Option<Listed>> {
+        let packs = PackList::of(|add| match uncovered {
+            true => cache::unread::each_uncovered(&self.connection(), add),
+            false => cache::unread::each(&self.connection(), add),
+        })?;
+        let mut there = PackSet::of(&packs);
+        let asked = self.each_listed_pack(&mut |id, _| {
+            packs.find(id)?.into_iter().for_each(|at| there.add(at));
+            Ok(())
+        });
+        match asked {
+            Err(error) if error.kind() == ErrorKind::Interrupted => Err(error),
+            // Some credentials may not list; then each is asked for.
+            Err(_) => Ok(None),
+            Ok(()) => Ok(Some(Listed { packs, there })),
+        }
     }
 
     /// Puts the pack into the index, if it is listed and not there yet.
@@ -64,12 +121,15 @@ impl Repository {
         cache::index::insert_pack(&mut self.connection(), &pack, Some(&client), &seals, &toc)
     }
 
-    fn index_packs(&self, packs: &[(PackRef, ClientId)], observer: &dyn Observer) -> Result<()> {
+    /// Returns how many are not in the store.
+    fn index_packs(&self, packs: &[(PackRef, ClientId)], observer: &dyn Observer) -> Result<u64> {
+        let missing = Cell::new(0);
         let warn = |pack: &PackRef, error: &Error| {
+            missing.set(missing.get() + u64::from(error.kind() == ErrorKind::Missing));
             observer.observe(Event::Warning(&format!("pack {} cannot be indexed: {error}", pack.id)));
         };
         if packs.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         // Long tables come one by one; in a simulation all do, and no thread is begun of which it
         // does not know: who is read first must not hang on who runs first.
@@ -114,7 +174,7 @@ impl Repository {
                 Err(error) => warn(pack, &error),
             }
         }
-        Ok(())
+        Ok(missing.get())
     }
 
     /// Reads and opens the table of contents of a pack, from parity if need be.
