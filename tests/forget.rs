@@ -279,6 +279,7 @@ fn what_did_not_finish_is_marked_and_is_never_the_latest() {
     assert!(home.ok(&["snapshots"]).lines().any(|line| line.contains(&short) && line.contains("unfinished")));
     assert_eq!(home.json(&["show", "latest", "--json"])["tags"][0], "first");
     assert!(fails(&home, &["restore", "latest", "--kind", "state", "--to", "out"], 1).contains(&short));
+    assert!(fails(&home, &["restore", &short, "--to", "out", "--delete"], 11).contains("did not finish"));
     let output = home.run(&["restore", &short, "--to", "out"]);
     assert!(output.status.success() && String::from_utf8_lossy(&output.stderr).contains("did not finish"));
     let result = home.json(&["forget", "--keep-last", "1", "--kind", "state", "--json"]);

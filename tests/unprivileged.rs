@@ -45,6 +45,33 @@ fn nobody_gets_the_files_back_and_is_told_what_could_not_be_set() {
     assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stderr));
 }
 
+#[test]
+fn what_could_not_be_read_for_a_snapshot_is_not_removed_by_its_restore() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: only root can become another user");
+    }
+    let home = Home::new();
+    std::fs::create_dir_all(home.path("documents/closed/below")).unwrap();
+    for file in ["documents/note", "documents/secret", "documents/closed/below/file"] {
+        std::fs::write(home.path(file), file).unwrap();
+    }
+    let mode = |name: &str, mode| std::fs::set_permissions(home.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    mode("documents/closed", 0);
+    mode("documents/secret", 0);
+    assert_eq!(home.as_nobody(&["backup", "documents"]).output().unwrap().status.code(), Some(3));
+    std::fs::write(home.path("documents/later"), "later").unwrap();
+    for dry_run in [&["--dry-run"][..], &[]] {
+        let output = home.run(&[&["restore", "latest", "--to", ".", "--delete"], dry_run].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("removed: 1\n"), "{said}");
+        assert!(said.contains("nothing is removed of what could not be read"), "{said}");
+    }
+    assert!(!home.path("documents/later").exists());
+    for file in ["documents/note", "documents/secret", "documents/closed/below/file"] {
+        assert_eq!(std::fs::read_to_string(home.path(file)).unwrap(), file);
+    }
+}
+
 fn names(folder: &Path) -> Vec<std::ffi::OsString> {
     let mut names: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort_unstable();

@@ -1,7 +1,9 @@
 //! Which part of its tree a snapshot knows whole: what was asked for, not what lies above it. And what is asked for now.
 
 use crate::error::{Error, Result};
+use crate::format::snapshot::Snapshot;
 use globset::{GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
@@ -9,15 +11,18 @@ use std::os::unix::ffi::OsStrExt;
 pub(super) struct Known {
     paths: Vec<Vec<u8>>,
     subpath: Vec<u8>,
+    /// What could not be read when the snapshot was made.
+    missed: BTreeSet<Vec<u8>>,
 }
 
 impl Known {
-    /// Of a restore of what is at `subpath` in a snapshot of these paths.
-    pub(super) fn new(paths: &[Vec<u8>], subpath: &[u8]) -> Self {
+    /// Of a restore of what is at `subpath` in a snapshot.
+    pub(super) fn new(snapshot: &Snapshot, subpath: &[u8]) -> Self {
         let plain = |path: &Vec<u8>| path.iter().position(|byte| *byte != b'/').map_or(&[][..], |start| &path[start..]).to_vec();
         // An empty path is the whole of a file system.
-        let named = paths.iter().filter(|path| !path.is_empty());
-        Self { paths: named.map(plain).collect(), subpath: subpath.to_vec() }
+        let named = snapshot.paths.iter().filter(|path| !path.is_empty());
+        let missed = snapshot.failures.iter().map(|failure| plain(&failure.path)).collect();
+        Self { paths: named.map(plain).collect(), subpath: subpath.to_vec(), missed }
     }
 
     fn full(&self, path: &[u8]) -> Vec<u8> {
@@ -38,6 +43,20 @@ impl Known {
             None => false,
         };
         self.paths.iter().any(holds)
+    }
+
+    /// True if it could not be read when the snapshot was made, or if that holds of something above or below it: that the
+    /// snapshot does not have it says nothing then.
+    pub(super) fn was_missed(&self, path: &[u8]) -> bool {
+        if self.missed.is_empty() {
+            return false;
+        }
+        let full = self.full(path);
+        let mut above = full.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &full[..at]);
+        let below = [&full, &b"/"[..]].concat();
+        self.missed.contains(&full)
+            || above.any(|above| self.missed.contains(above))
+            || self.missed.range(below.clone()..).next().is_some_and(|next| next.starts_with(&below))
     }
 }
 

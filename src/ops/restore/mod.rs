@@ -12,7 +12,7 @@ mod salvage;
 mod verify;
 mod window;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer, Stage};
 use crate::format::snapshot::Failure;
 use crate::format::tree::NodeKind;
@@ -140,6 +140,7 @@ pub fn restore(
     observer: &dyn Observer,
 ) -> Result<RestoreReport> {
     repository.permit(Act::Read)?;
+    refuse_to_delete(entry, options)?;
     // What seems to be damaged may be what the cache says of it. What was restored by then is not restored again.
     repository.reading(
         observer,
@@ -150,12 +151,31 @@ pub fn restore(
 }
 
 /// Says what the snapshot is not, though whoever asked for it may believe it.
-fn warn(entry: &SnapshotEntry, observer: &dyn Observer) {
+fn warn(entry: &SnapshotEntry, delete: bool, observer: &dyn Observer) {
+    let id = entry.id.short();
+    if delete && entry.snapshot.failure_count > 0 {
+        let message = format!("nothing is removed of what could not be read for snapshot {id}: `lifeboat show {id}` lists it");
+        observer.observe(Event::Warning(&message));
+    }
     if entry.snapshot.incomplete {
-        let id = entry.id.short();
         let message = format!("snapshot {id} is of a backup that did not finish: it has only what was done");
         observer.observe(Event::Warning(&message));
     }
+}
+
+/// Fails if something would be removed because the snapshot does not have it, and nobody can say whether that was there.
+fn refuse_to_delete(entry: &SnapshotEntry, options: &RestoreOptions) -> Result<()> {
+    let snapshot = &entry.snapshot;
+    let why = match snapshot.failure_count > snapshot.failures.len() as u64 {
+        _ if snapshot.incomplete => "is of a backup that did not finish",
+        true => "does not list all that could not be read for it",
+        false => return Ok(()),
+    };
+    if !options.delete {
+        return Ok(());
+    }
+    let message = format!("restore with --delete: snapshot {} {why}", entry.id.short());
+    Err(Error::new(ErrorKind::Refused, message).with_hint("leave --delete out: it would remove what was only not backed up"))
 }
 
 fn attempt(
@@ -180,7 +200,7 @@ fn attempt(
     }
     reader.limit_entries(most_entries);
     let place = Place::open(options, &marker)?;
-    warn(entry, observer);
+    warn(entry, options.delete, observer);
     let tally = Tally::new(observer, options.salvage);
     if options.subpath.is_empty() {
         let counts = &entry.snapshot.counts;
@@ -192,7 +212,7 @@ fn attempt(
     observer.observe(Event::Started(Stage::Restoring, &tally.progress));
     let threads = repository.workers(options.threads);
     let planned = execute::with_workers(repository, threads, &tally, |workers| {
-        let known = known::Known::new(&entry.snapshot.paths, &options.subpath);
+        let known = known::Known::new(&entry.snapshot, &options.subpath);
         plan::Planner::new(&reader, options, workers, (&place, known))?.run(top.clone(), place.target.clone())
     });
     observer.observe(Event::Finished(Stage::Restoring));

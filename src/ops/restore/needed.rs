@@ -28,7 +28,7 @@ pub(super) fn packs(
     let place = Place::open(&dry, "")?;
     let mut needed = BTreeSet::new();
     execute::with_workers(repository, 1, &tally, |workers| {
-        let known = known::Known::new(&entry.snapshot.paths, &options.subpath);
+        let known = known::Known::new(&entry.snapshot, &options.subpath);
         let mut planner = Planner::new(reader, &dry, workers, (&place, known))?;
         planner.needed = Some(BTreeSet::new());
         planner.run(top.clone(), place.target.clone())?;

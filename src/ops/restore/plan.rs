@@ -454,6 +454,7 @@ impl<'a> Planner<'a> {
             let spared = kept.binary_search_by(|kept| kept.as_slice().cmp(name)).is_ok()
                 || name == super::place::MARKER
                 || name.starts_with(b".lifeboat-")
+                || self.known.was_missed(&inner)
                 || !self.is_included(&inner)
                 || self.rules.excludes_below(&inner, false);
             if spared || existing(&target, name)?.is_none_or(|found| self.rules.holds_own(&found)) {
