@@ -175,6 +175,25 @@ fn what_could_not_be_told_is_not_accepted() {
 /// A record names how far its author has read all logs. The word of somebody who may prune is enough to stop; with that of a
 /// writer anybody who stole its key could stop everybody.
 #[test]
+fn a_repair_writes_nothing_behind_a_hole_in_a_log() {
+    let (home, lost) = set_back();
+    let before = home.records();
+    let repair = home.run(&["repair", "--apply"]);
+    assert!(!repair.status.success() && said(&repair).contains("--accept-rollback"), "{}", said(&repair));
+    assert!(!String::from_utf8_lossy(&repair.stdout).contains("done: "), "{repair:?}");
+    assert_eq!(home.records(), before);
+    assert_eq!(home.code(&["snapshots"]), 14, "it is still noticed");
+    assert_eq!(home.code(&["check", "--read-data"]), 14);
+    assert_eq!((home.records(), home.code(&["backup", "documents"])), (before, 14));
+    // Once somebody has decided, it goes on, and a new machine sees what comes then, and not what is lost.
+    home.ok(&["repair", "--apply", "--accept-rollback"]);
+    home.ok(&["backup", "documents", "--tag", "third"]);
+    let seen = Second::of(&home).run(&["snapshots", "--json"]);
+    let seen = String::from_utf8_lossy(&seen.stdout).into_owned();
+    assert!(seen.contains("third") && !seen.contains(&lost), "{seen}");
+}
+
+#[test]
 fn what_others_have_seen_is_missed_by_a_machine_that_has_seen_nothing() {
     for (role, code) in [("maintainer", 14), ("writer", 0)] {
         let team = Team::new();

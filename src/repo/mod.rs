@@ -212,6 +212,15 @@ impl Repository {
         self.inner.met.get()
     }
 
+    /// Fails if the store shows less than this machine has seen: what is written behind a hole in a log is read by nobody who
+    /// has not seen what was there, and nobody notices the hole any more.
+    fn refuse_set_back(&self) -> Result<()> {
+        match self.met() {
+            Some(met) if met.kind() == ErrorKind::RolledBack => Err(met.told_again().while_doing("write to the log")),
+            _ => Ok(()),
+        }
+    }
+
     /// Finds a slot and opens the cache, which may be behind the log.
     fn assemble(store: AnyStore, access: &Access, options: &OpenOptions) -> Result<Self> {
         Self::assemble_in(&Surroundings::default(), store, access, options)

@@ -81,6 +81,7 @@ impl Repository {
             return Err(Error::new(ErrorKind::Unsupported, "write to the repository: it needs a feature of a newer version")
                 .with_hint("update lifeboat; reading works"));
         }
+        self.refuse_set_back()?;
         loop {
             let (mut head, fence) = self.head_and_fence(member)?;
             if self.known_prune()? < fence {

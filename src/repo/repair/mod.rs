@@ -126,7 +126,7 @@ impl Repairer {
             mends.push(Mend::FromParity(*pack));
         } else if is_needed && self.other_has(pack)? {
             mends.push(Mend::Fetch(Key::pack(&pack.id)));
-        } else if damage {
+        } else if damage && self.repository.refuse_set_back().is_ok() {
             match self.lost_of(pack, found)? {
                 Lost::Nothing => {}
                 Lost::Everything => mends.push(Mend::MarkLost(*pack, None)),

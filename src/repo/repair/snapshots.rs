@@ -87,6 +87,9 @@ impl Repairer {
     /// What kept the packs from being looked at.
     pub fn plan_snapshots(&self, known: &HashSet<SnapshotId>, packs: &PackList, observer: &dyn Observer) -> Result<Vec<Mend>> {
         let repository = &self.repository;
+        if repository.refuse_set_back().is_err() {
+            return Ok(Vec::new());
+        }
         let orphans = repository.orphans(packs)?;
         let mut found: BTreeMap<SnapshotId, PackRef> = BTreeMap::new();
         for pack in packs.iter().chain(orphans.into_iter().map(Ok)) {
