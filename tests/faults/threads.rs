@@ -2,7 +2,7 @@
 
 use crate::maintenance::pruned;
 use crate::scene::{Machine, Scene, is_proper};
-use crate::support::interposed::{Fate, Interposed};
+use crate::support::interposed::{Fate, Interposed, Verb};
 use crate::support::{contents, noise};
 use lifeboat::error::{Error, Result};
 use lifeboat::event::{Event, Observer, Silent};
@@ -147,12 +147,12 @@ impl Case {
         has_come
     }
 
-    /// The same at several calls of each kind; `least` are the kinds that must have had some.
-    fn dies_anywhere(self, scene: &Arc<Scene>, least: &[(Called, Who)]) {
-        for (called, who) in [(Stored, Others), (Watched, Others), (Stored, Asked), (Watched, Asked)] {
+    /// The same at several calls of these kinds, each of which has some.
+    fn dies_anywhere(self, scene: &Arc<Scene>, kinds: &[(Called, Who)]) {
+        for (called, who) in kinds {
             let calls = [(1, 0), (4, 1), (1, 5), (4, 17)].into_iter();
-            let died = calls.take_while(|(width, at)| self.dies(scene, *width, (called, who, *at))).count();
-            assert!(died > 0 || !least.contains(&(called, who)), "{}: no thread to panic: {called:?}, {who:?}", self.what);
+            let died = calls.take_while(|(width, at)| self.dies(scene, *width, (*called, *who, *at))).count();
+            assert!(died > 0, "{}: no thread to panic: {called:?}, {who:?}", self.what);
         }
     }
 }
@@ -187,8 +187,16 @@ fn a_backup_of_a_large_file_ends_when_one_of_those_who_read_it_panics() {
         let whole = snapshots.iter().filter(|entry| !entry.snapshot.incomplete).count();
         assert_eq!(whole, scene.past.len(), "{what}");
     };
-    let case = Case { what: "backup of a large file", run: backed_up, after };
-    let died = (3..12).filter(|at| case.dies(&scene, 1, (Watched, Others, *at))).count();
+    let run = |scene: &Scene, store: AnyStore, machine: &str, observer: &dyn Observer| {
+        backup(&scene.open(store, machine)?, scene.bench.backup_options(), observer).map(drop)
+    };
+    let case = Case { what: "backup of a large file", run, after };
+    // They ask whether to stop at each part of it, which comes last.
+    let all = Death::new((Watched, Others, u64::MAX));
+    all.asked.set(current().id()).unwrap();
+    run(&scene, Arc::new(scene.memory()), &scene.machine(Machine::New), &all).unwrap();
+    let all = all.calls.into_inner();
+    let died = (all - 10..all).filter(|at| case.dies(&scene, 1, (Watched, Others, *at))).count();
     assert!(died > 5, "{died}");
 }
 
@@ -242,6 +250,19 @@ fn a_thread_that_dies_in_maintenance_ends_the_run_and_harms_nothing() {
         scene.open(store, machine)?.compact_index(&options, observer).map(drop)
     };
     Case { what: "compact", run, after: unharmed }.dies_anywhere(&scene, &[(Stored, Others)]);
+}
+
+/// It is asked beside everything else, and a store in trouble may leave it unanswered.
+#[test]
+fn a_check_is_no_success_if_what_the_store_keeps_could_not_be_asked_for_because_of_a_panic() {
+    let scene = Scene::new();
+    let store = Interposed::new(Arc::new(scene.memory()), |_, verb, _| match verb {
+        Verb::Probe => resume_unwind(Box::new("this thread dies as the test wants")),
+        _ => Fate::Pass,
+    });
+    let repository = scene.open(store.store(), &scene.machine(Machine::New)).unwrap();
+    let error = check(&repository, &CheckOptions::of_all_data(1), &Silent).err().expect("it panicked");
+    assert!(error.to_string().contains("a fault of the program itself"), "{error}");
 }
 
 /// The repository of another machine in a directory, made when it is first asked for.

@@ -1,7 +1,7 @@
 //! A store that asks, before each call, what is to become of it.
 
 use lifeboat::error::{Error, ErrorKind, Result};
-use lifeboat::store::{AnyStore, Created, Entry, Key, Staged, Store};
+use lifeboat::store::{AnyStore, Created, Entry, Key, Promises, Staged, Store};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,6 +18,7 @@ pub enum Verb {
     Size,
     List,
     Delete,
+    Probe,
 }
 
 /// What becomes of a call.
@@ -181,6 +182,10 @@ impl Store for Interposed {
 
     fn describe(&self) -> String {
         self.inner.describe()
+    }
+
+    fn probe(&self) -> Result<Option<Promises>> {
+        self.judged(Verb::Probe, "", || self.inner.probe())
     }
 
     fn width(&self) -> usize {
