@@ -102,8 +102,8 @@ pub(super) fn verify(
         Ok(attested) => report.attested = attested,
         Err(error) => observer.observe(Event::Warning(&format!("what was checked cannot be vouched for: {error}"))),
     }
-    if !findings.0.is_empty() {
-        // What a prune has deleted since the packs were listed is not lost.
+    if !findings.0.is_empty() && repository.met().is_none() {
+        // What a prune has deleted since the packs were listed is not lost. What was in the way before is in the way still.
         repository.refresh(observer)?;
     }
     findings.each(&mut |at, finding, trouble| {
