@@ -261,7 +261,7 @@ fn a_check_is_no_success_if_what_the_store_keeps_could_not_be_asked_for_because_
         _ => Fate::Pass,
     });
     let repository = scene.open(store.store(), &scene.machine(Machine::New)).unwrap();
-    let error = check(&repository, &CheckOptions::of_all_data(1), &Silent).err().expect("it panicked");
+    let error = check(&repository, &CheckOptions::of_all_data(1), &Silent).expect_err("it panicked");
     assert!(error.to_string().contains("a fault of the program itself"), "{error}");
 }
 
