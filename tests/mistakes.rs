@@ -446,6 +446,9 @@ fn what_was_asked_for_and_is_not_done_is_not_passed_over() {
     home.ok(&["backup", "documents"]);
     let output = home.run(&["show", "latest:documents"]);
     assert!(output.status.code() == Some(2) && said(&output).contains("ls -l"), "{}", said(&output));
+    assert_eq!(home.run(&["help", "restore"]).stdout, home.run(&["restore", "--help"]).stdout);
+    let output = home.run(&["--repo", "ftp://host/there", "snapshots"]);
+    assert!(output.status.code() == Some(2) && said(&output).contains("sftp"), "{}", said(&output));
     let output = home.run(&["key", "add"]);
     assert!(said(&output).contains("--recipient") && said(&output).contains("--new-passphrase-file"), "{}", said(&output));
 }
@@ -466,6 +469,9 @@ fn devices_of_both_kinds_are_found_and_further_names_are_counted_as_what_they_ar
     std::fs::hard_link(home.path("nodes/character"), home.path("nodes/other name")).unwrap();
     home.ok(&["backup", "nodes"]);
     assert_eq!(home.ok(&["find", "--type", "device"]).lines().count(), 3);
+    assert!(home.ok(&["ls", "-l", "latest:nodes"]).contains(" 1, 7 "), "{}", home.ok(&["ls", "-l", "latest:nodes"]));
+    let listed = home.ok(&["ls", "latest:nodes", "--json"]);
+    assert!(listed.contains(r#""device":{"major":1,"minor":7}"#), "{listed}");
     let report = home.json(&["restore", "latest", "--to", "out", "--json"]);
     assert_eq!((&report["files"], &report["others"]), (&0.into(), &3.into()), "{report}");
 }

@@ -138,7 +138,8 @@ fn a_store_that_does_not_create_atomically_says_so_and_works_for_one() {
 
 #[test]
 fn a_store_that_creates_atomically_is_pruned_without_a_word_about_it() {
-    for server in [servers::moto(), servers::sshd()] {
+    // Not moto, which looks and then writes: now and then it is seen to let several win.
+    for server in [servers::ceph(), servers::sshd()] {
         let Some(away) = Away::new(server) else { continue };
         away.ok(&["init"]);
         away.ok(&["backup", "documents"]);
@@ -147,7 +148,7 @@ fn a_store_that_creates_atomically_is_pruned_without_a_word_about_it() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success() && !said.contains("one machine"), "{said}");
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(report["several_at_once"], true);
+        assert_eq!(report["several_at_once"], true, "{}: {report}", away.url);
     }
 }
 

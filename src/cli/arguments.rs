@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 /// Encrypted, deduplicated backups, and recovery from them.
 #[derive(Parser)]
-#[command(name = "lifeboat", version, max_term_width = 110, propagate_version = false, disable_help_subcommand = true)]
+#[command(name = "lifeboat", version, max_term_width = 110, propagate_version = false)]
 #[command(after_help = "Begin with `lifeboat backup ~`: a repository and its key are made on first use.\n\
     Exit codes: 0 done, 1 failed, 2 usage, 3 done but incomplete, 10 no repository,\n\
     11 refused or in use, 12 wrong key, 13 damage found, 14 rollback noticed,\n\

@@ -275,7 +275,8 @@ fn node_line(node: &Node, path: &[u8], long: bool) -> String {
     };
     let nanos = i64::try_from(node.mtime.total_nanos()).unwrap_or_default();
     let (user, group) = (owner(&node.user, node.uid), owner(&node.group, node.gid));
-    format!("{} {user:<8} {group:<8} {:>12} {} {path}{target}", mode(node), node.size, text::time(nanos))
+    let size = node.device.map_or_else(|| node.size.to_string(), |(major, minor)| format!("{major}, {minor}"));
+    format!("{} {user:<8} {group:<8} {size:>12} {} {path}{target}", mode(node), text::time(nanos))
 }
 
 fn owner(name: &[u8], id: u32) -> String {
@@ -324,6 +325,9 @@ pub(super) fn node_json(node: &Node, path: &[u8]) -> serde_json::Value {
         object.insert(name.into(), value.into());
     }
     object.insert("size".into(), node.size.into());
+    if let Some((major, minor)) = node.device {
+        object.insert("device".into(), serde_json::json!({"major": major, "minor": minor}));
+    }
     let nanos = i64::try_from(node.mtime.total_nanos()).unwrap_or_default();
     object.insert("mtime".into(), text::json_time(nanos).into());
     if node.kind == NodeKind::Symlink {
@@ -355,7 +359,7 @@ pub(super) fn run_stats(context: &Context) -> Result<u8> {
     let stored = text::size(report.bytes_stored);
     match report.bytes_stored {
         0 => context.show(&format!("stored         {stored}")),
-        some => context.show(&format!("stored         {stored} ({:.1}:1)", report.bytes_raw as f64 / some as f64)),
+        some => context.show(&format!("stored         {stored} ({:.2}:1)", report.bytes_raw as f64 / some as f64)),
     }
     for (kind, sum) in &report.by_kind {
         let (kind, raw, stored) = (text::printable(kind.as_bytes()), text::size(sum.bytes_raw), text::size(sum.bytes_stored));

@@ -185,14 +185,8 @@ impl Repository {
     /// # Errors
     /// `Failed` if the cache cannot be read; `Full` if a temporary file cannot take them.
     pub fn packs(&self) -> Result<PackList> {
-        PackList::of(|add| {
-            IndexReader::new(self.cache().connect()?)?.each_pack(add)?;
-            let connection = self.connection();
-            cache::unread::each(&connection, &mut |pack| match cache::prune::is_gone(&connection, &pack.id)? {
-                true => Ok(()),
-                false => add(pack),
-            })
-        })
+        let reader = IndexReader::new(self.cache().connect()?)?;
+        PackList::of(|add| reader.each_pack(add))
     }
 
     /// Hands over the packs in the store, by listing it, with their lengths.

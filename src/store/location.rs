@@ -56,7 +56,7 @@ impl Location {
             Some((scheme, _)) => {
                 let message = format!("open the repository {scheme}://…: there is no such kind of store");
                 let hint = "give a path, or a URL: file, s3, b2, gs, az, webdav, webdavs, sftp (docs/reference/stores.md)";
-                Err(Error::new(ErrorKind::Unsupported, message).with_hint(hint))
+                Err(Error::usage(message).with_hint(hint))
             }
             None => Ok(Self::directory(Path::new(text))),
         }

@@ -17,6 +17,8 @@ const RACE: &str = "of_many_who_create_a_name_at_once_exactly_one_wins";
 enum Conditions {
     /// One wins.
     Atomic,
+    /// It is answered, and several win now and then, so seldom that it may not be noticed.
+    Seldom,
     /// It is answered, and several win.
     Racy,
     /// It is not looked at.
@@ -47,12 +49,13 @@ fn probed(server: &Server, folder: &str, conditions: Conditions) {
         (true, false) => Conditions::Racy,
         _ => Conditions::Ignored,
     };
-    assert_eq!(found, conditions, "{promises:?}");
-    assert_eq!(promises.many_writers(), conditions == Conditions::Atomic);
+    let is_seldom = conditions == Conditions::Seldom && found != Conditions::Ignored;
+    assert!(found == conditions || is_seldom, "{conditions:?}: {promises:?}");
+    assert_eq!(promises.many_writers(), found == Conditions::Atomic);
     let lacks = promises.lacks().join("; ");
-    match conditions {
+    match found {
         Conditions::Atomic => assert!(lacks.is_empty(), "{lacks}"),
-        Conditions::Racy => assert!(lacks.contains("more than one may win"), "{lacks}"),
+        Conditions::Racy | Conditions::Seldom => assert!(lacks.contains("more than one may win"), "{lacks}"),
         Conditions::Ignored => assert!(lacks.contains("replaces"), "{lacks}"),
     }
 }
@@ -84,7 +87,8 @@ fn an_sftp_server_conforms() {
 
 #[test]
 fn an_s3_server_in_memory_conforms() {
-    conforms(servers::moto(), Conditions::Atomic);
+    // It looks, and then it writes.
+    conforms(servers::moto(), Conditions::Seldom);
 }
 
 #[test]

@@ -439,14 +439,19 @@ impl IndexReader {
         self.connection.query_row(sql, [], |row| row.get::<_, f64>(0)).map(|bytes| bytes as u64).map_err(failed)
     }
 
-    /// Calls `each` with every pack, in the order of their numbers.
+    /// Calls `each` with every pack that there should be: those of the index in the order of their numbers, then those that
+    /// records list and that could not be read. All as it was at one moment: a pack that another process puts into the index
+    /// meanwhile is among them, and once.
     pub(in crate::repo) fn each_pack(&self, each: &mut dyn FnMut(&PackRef) -> Result<()>) -> Result<()> {
         let mut statement = self.connection.prepare("SELECT id, size, toc_len FROM pack ORDER BY no").map_err(failed)?;
         let mut rows = statement.query([]).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
             each(&pack_ref(row).map_err(failed)?)?;
         }
-        Ok(())
+        super::unread::each(&self.connection, &mut |pack| match super::prune::is_gone(&self.connection, &pack.id)? {
+            true => Ok(()),
+            false => each(pack),
+        })
     }
 
     /// Calls `each` with every known prefix.

@@ -89,3 +89,38 @@ fn listed(row: &Row<'_>) -> rusqlite::Result<(PackRef, ClientId)> {
     let client: Vec<u8> = row.get(3)?;
     Ok((pack_ref(row)?, ClientId::from_slice(&client).unwrap_or(ClientId([0; 16]))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::cache::{Cache, IndexReader};
+
+    #[test]
+    fn a_pack_that_another_process_indexes_while_all_are_read_is_among_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut opened = Cache::open(folder.path()).unwrap();
+        let pack = |number: u8| PackRef { id: PackId([number; 32]), size: 1000, toc_len: 50 };
+        let transaction = opened.connection.transaction().unwrap();
+        [1, 2].into_iter().for_each(|number| add(&transaction, &pack(number), &ClientId([7; 16])).unwrap());
+        transaction.commit().unwrap();
+        let index = |connection: &Connection, number: u8| {
+            let sql = "INSERT INTO pack(id, size, toc_len, chunks, body_sum, seals, blocks)
+                       SELECT pack, size, toc_len, 0, 0, x'', x'' FROM unread WHERE pack = ?";
+            for sql in [sql, "DELETE FROM unread WHERE pack = ?"] {
+                assert_eq!(connection.execute(sql, [&[number; 32][..]]).unwrap(), 1);
+            }
+        };
+        index(&opened.connection, 1);
+        let reader = IndexReader::new(opened.cache.connect().unwrap()).unwrap();
+        let mut all = Vec::new();
+        let mut note = |found: &PackRef| {
+            if *found == pack(1) {
+                index(&opened.connection, 2);
+            }
+            all.push(*found);
+            Ok(())
+        };
+        reader.each_pack(&mut note).unwrap();
+        assert_eq!(all, [pack(1), pack(2)]);
+    }
+}
