@@ -4,11 +4,11 @@ use super::{KEY_ID, Running, SECRET, Server, free_port, installed, signed_reques
 use base64::Engine;
 use object_store::azure::{AzureAccessKey, AzureAuthorizer, AzureCredential};
 use object_store::client::HttpRequest;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Stdio;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The gateway that `./test` started for all tests, or one of this process.
 fn gateway() -> Option<u16> {
@@ -40,9 +40,9 @@ pub fn ceph() -> Option<Server> {
 }
 
 fn ceph_with(headers: &[(&str, &str)]) -> Option<Server> {
-    static BUCKETS: AtomicUsize = AtomicUsize::new(0);
     let port = gateway()?;
-    let bucket = format!("b{}-{}", std::process::id(), BUCKETS.fetch_add(1, Ordering::Relaxed));
+    // By chance: ids of processes come again while one server is asked by all tests.
+    let bucket = format!("b{:016x}", RandomState::new().build_hasher().finish());
     let (status, body) = signed_request(port, KEY_ID, ("PUT", &format!("/{bucket}")), headers, "");
     assert_eq!(status, 200, "{body}");
     let url = format!("s3://{bucket}/FOLDER?endpoint=http://127.0.0.1:{port}&region=us-east-1");
